@@ -1,0 +1,1 @@
+"""Public names, imported when first used."""

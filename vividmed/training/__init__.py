@@ -1,0 +1,1 @@
+"""Layer 3: the Trainer, its arguments, adapters, checkpoints and callbacks."""
