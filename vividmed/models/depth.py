@@ -1,0 +1,96 @@
+"""Convolutions whose extent in depth follows the image, and resampling of grids of weights.
+
+Axes are (z, y, x) throughout. A 2D image is a volume of one slice; its patches, and those of thin volumes, are
+thinner than the kernel. The kernel is then reduced in depth, which keeps one set of weights for all images
+(VividMed, section 3.2, "effective depth patch").
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class DepthAdaptiveConv3d(nn.Conv3d):
+    """Non-overlapping patch convolution; a patch thinner than the kernel sums neighbouring kernel slices.
+
+    Summing leaves the response to an image that is constant along z unchanged.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, patch_size: Sequence[int]):
+        super().__init__(in_channels, out_channels, tuple(patch_size), stride=tuple(patch_size))
+
+    def forward(self, input: torch.Tensor, patch_size: Sequence[int]) -> torch.Tensor:
+        """Embed patches.
+
+        Args:
+            input: (N, C, D, H, W); D, H, W multiples of ``patch_size``.
+            patch_size: (z, y, x) of this image. z divides the kernel's depth; y and x equal the kernel's.
+
+        Returns:
+            (N, out_channels, D / z, H / y, W / x).
+
+        Raises:
+            ValueError: when ``patch_size`` does not fit the kernel or the image.
+        """
+        depth, height, width = (int(size) for size in patch_size)
+        kernel = tuple(self.weight.shape[2:])
+        if (height, width) != kernel[1:] or depth < 1 or kernel[0] % depth:
+            raise ValueError(
+                f"patch size {(depth, height, width)} does not fit the kernel {kernel}: "
+                "y and x must be equal and the kernel's depth a multiple of z"
+            )
+        if any(size % patch for size, patch in zip(input.shape[2:], (depth, height, width), strict=True)):
+            raise ValueError(
+                f"image of size {tuple(input.shape[2:])} is no multiple of its patch size {(depth, height, width)}"
+            )
+        weight = self.weight
+        if depth != kernel[0]:
+            weight = weight.unflatten(2, (depth, kernel[0] // depth)).sum(dim=3)
+        return F.conv3d(input, weight, self.bias, stride=(depth, height, width))
+
+
+class DepthAdaptiveConvTranspose3d(nn.ConvTranspose3d):
+    """Upsampling by two; where depth must not grow, the kernel is averaged over its two slices."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, kernel_size=2, stride=2)
+
+    def forward(self, input: torch.Tensor, upsample_depth: bool) -> torch.Tensor:  # type: ignore[override]
+        """(N, C, D, H, W) to (N, out_channels, 2D or D, 2H, 2W)."""
+        if upsample_depth:
+            return F.conv_transpose3d(input, self.weight, self.bias, stride=2)
+        return F.conv_transpose3d(input, self.weight.mean(dim=2, keepdim=True), self.bias, stride=(1, 2, 2))
+
+
+def resample(grid: torch.Tensor, shape: Sequence[int], *, conserve_sum: bool = False) -> torch.Tensor:
+    """Resample a grid of weights to another spatial shape, in float32.
+
+    Axes that shrink are area-averaged; axes that grow are interpolated, trilinearly in 3D and bicubically in 2D
+    (the published rule; released weights depend on the difference).
+
+    Args:
+        grid: (N, C, H, W) or (N, C, D, H, W).
+        shape: the new spatial shape.
+        conserve_sum: scale by the ratio of sizes, so that the sum over the grid (a kernel's response to a constant)
+            stays about the same.
+
+    Returns:
+        (N, C, \\*shape) in ``grid``'s dtype.
+    """
+    old = tuple(grid.shape[2:])
+    new = tuple(int(size) for size in shape)
+    if old == new:
+        return grid
+    result = grid.float()
+    reduced = tuple(min(pair) for pair in zip(old, new, strict=True))
+    if reduced != old:
+        result = F.interpolate(result, reduced, mode="area")
+    if reduced != new:
+        mode = "trilinear" if grid.ndim == 5 else "bicubic"
+        result = F.interpolate(result, new, mode=mode, align_corners=False)
+    if conserve_sum:
+        result = result * (prod(old) / prod(new))
+    return result.to(grid.dtype)
