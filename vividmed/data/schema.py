@@ -1,0 +1,207 @@
+"""The three kinds of rows that vividmed trains on, as Hugging Face ``datasets`` features.
+
+Any data set with these columns loads with plain ``load_dataset`` and needs no code of this project.
+Every row carries its images inline: two-dimensional ones in ``images``, volumes in ``volumes``; in order of
+mention the images come first. ``patient`` is a pseudonymous key: rows that share it belong to one split.
+
+Masks and boxes lie on the grid of the row's only image as :mod:`vividmed.processing.reading` gives it, axes
+(z, y, x) with z of size 1 for a 2D image; see :mod:`vividmed.data.masks`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import Features, Image, List, Nifti, Value
+
+from vividmed.data.masks import check_box, unpack_mask
+from vividmed.errors import VividMedError
+
+_STRING = Value("string")
+_BOX = List(Value("int32"), length=6)
+
+
+def _row(columns: dict[str, Any]) -> Features:
+    """Columns of every kind around those of one kind."""
+    return Features(
+        {
+            "id": _STRING,
+            "patient": _STRING,
+            "images": List(Image()),
+            "volumes": List(Nifti()),
+            "modality": _STRING,
+            **columns,
+            "source": _STRING,
+            "licence": _STRING,
+        }
+    )
+
+
+VISION_LANGUAGE = _row(
+    {
+        "plane": _STRING,
+        "messages": List({"role": _STRING, "content": _STRING}),
+        "kind": _STRING,
+    }
+)
+"""A conversation about the images; the images belong to the first user turn."""
+
+LOCALIZATION = _row(
+    {
+        "targets": List(_STRING),
+        "absent": List(_STRING),
+        "masks": List({"target": _STRING, "box": _BOX, "bits": Value("binary")}),
+        "boxes": List({"target": _STRING, "box": _BOX}),
+    }
+)
+"""Targets that are present, with masks or boxes, and targets that were searched for and are not there.
+
+A name in neither list was not annotated: nothing is known about it.
+"""
+
+GROUNDED_REPORT = _row(
+    {
+        "report": _STRING,
+        "phrases": List(
+            {"text": _STRING, "start": Value("int32"), "end": Value("int32"), "targets": List(_STRING)}
+        ),
+        "masks": List({"target": _STRING, "box": _BOX, "bits": Value("binary")}),
+        "boxes": List({"target": _STRING, "box": _BOX}),
+    }
+)
+"""A report with ``<p>phrase</p>`` markers; ``start`` and ``end`` are offsets in the text without markers."""
+
+SCHEMAS: dict[str, Features] = {
+    "vision_language": VISION_LANGUAGE,
+    "localization": LOCALIZATION,
+    "grounded_report": GROUNDED_REPORT,
+}
+
+_PHRASE_OPEN, _PHRASE_CLOSE = "<p>", "</p>"
+_REQUIRED_TEXT = ("id", "patient", "modality", "source", "licence")
+
+
+def schema(kind: str) -> Features:
+    """Features of one kind of row.
+
+    Raises:
+        VividMedError: If there is no such kind.
+    """
+    if kind not in SCHEMAS:
+        raise VividMedError(f"kind {kind!r} is not a kind of row; use one of {', '.join(SCHEMAS)}")
+    return SCHEMAS[kind]
+
+
+def validate_row(kind: str, row: Mapping[str, Any]) -> None:
+    """Check what the column types cannot say about one row.
+
+    Args:
+        kind: ``vision_language``, ``localization`` or ``grounded_report``.
+        row: The row, with images encoded or decoded. Where they are decoded, masks and boxes are checked
+            against the grid of the image too.
+
+    Raises:
+        VividMedError: Naming the row's id and the field at fault.
+    """
+    columns = schema(kind)
+    where = f"row {row.get('id') or '(without id)'}"
+    for name in columns:
+        if name not in row:
+            raise VividMedError(f"{where}: field {name!r} is missing; a {kind} row needs it")
+    for name in _REQUIRED_TEXT:
+        if not row[name]:
+            raise VividMedError(f"{where}: field {name!r} is empty; fill it")
+    if not row["images"] and not row["volumes"]:
+        raise VividMedError(f"{where}: fields 'images' and 'volumes' are both empty; a row needs an image")
+    if kind == "vision_language":
+        _check_messages(row["messages"], where)
+        return
+    if len(row["images"]) + len(row["volumes"]) != 1:
+        raise VividMedError(
+            f"{where}: fields 'masks' and 'boxes' refer to a single image, but there are several"
+        )
+    located = _check_locations(row, where)
+    if kind == "localization":
+        _check_targets(row, located, where)
+    else:
+        _check_phrases(row, located, where)
+
+
+def _check_messages(messages: list[dict[str, str]], where: str) -> None:
+    if not messages:
+        raise VividMedError(f"{where}: field 'messages' is empty; give a user turn and an assistant turn")
+    for number, message in enumerate(messages):
+        expected = ("user", "assistant")[number % 2]
+        if message["role"] != expected:
+            raise VividMedError(
+                f"{where}: field 'messages', turn {number} has the role {message['role']!r}; "
+                f"turns alternate and this one is for the {expected}"
+            )
+        if not message["content"].strip():
+            raise VividMedError(f"{where}: field 'messages', turn {number} is empty; write or drop it")
+
+
+def _check_locations(row: Mapping[str, Any], where: str) -> set[str]:
+    """Check masks and boxes and return the targets that have one."""
+    shape = _grid(row)
+    for name in ("masks", "boxes"):
+        for entry in row[name]:
+            what = f"{where}: field {name!r}, {entry['target']!r}"
+            try:
+                # Without a decoded image the box alone bounds the grid.
+                extent = shape or [max(1, int(v)) for v in entry["box"][3:]]
+                check_box(entry["box"], extent, "box")
+                if name == "masks":
+                    unpack_mask(entry, extent)
+            except VividMedError as error:
+                raise VividMedError(f"{what}: {error}") from error
+    return {entry["target"] for name in ("masks", "boxes") for entry in row[name]}
+
+
+def _check_targets(row: Mapping[str, Any], located: set[str], where: str) -> None:
+    present, absent = set(row["targets"]), set(row["absent"])
+    if both := present & absent:
+        raise VividMedError(f"{where}: field 'absent' repeats {sorted(both)[0]!r} of 'targets'; keep one")
+    if missing := present - located:
+        raise VividMedError(f"{where}: field 'targets' names {sorted(missing)[0]!r} without a mask or a box")
+    if stray := located - present:
+        raise VividMedError(f"{where}: field 'masks' or 'boxes' holds {sorted(stray)[0]!r}, not in 'targets'")
+
+
+def _check_phrases(row: Mapping[str, Any], located: set[str], where: str) -> None:
+    report = row["report"]
+    plain = report.replace(_PHRASE_OPEN, "").replace(_PHRASE_CLOSE, "")
+    if report.count(_PHRASE_OPEN) != len(row["phrases"]):
+        raise VividMedError(
+            f"{where}: field 'report' marks {report.count(_PHRASE_OPEN)} phrases, "
+            f"but 'phrases' lists {len(row['phrases'])}; list every marked phrase in order"
+        )
+    marked = report
+    for number, phrase in enumerate(row["phrases"]):
+        text = phrase["text"]
+        opening = marked.find(_PHRASE_OPEN)
+        inner = marked[opening + len(_PHRASE_OPEN) :]
+        start_in_plain = len(plain) - len(inner.replace(_PHRASE_OPEN, "").replace(_PHRASE_CLOSE, ""))
+        if not inner.startswith(f"{text}{_PHRASE_CLOSE}") or phrase["start"] != start_in_plain:
+            raise VividMedError(
+                f"{where}: field 'phrases', number {number} ({text!r}) is not the marked phrase at that place"
+            )
+        if plain[phrase["start"] : phrase["end"]] != text:
+            raise VividMedError(
+                f"{where}: field 'phrases', number {number}: characters {phrase['start']} to {phrase['end']} "
+                f"of the unmarked text are not {text!r}"
+            )
+        if missing := set(phrase["targets"]) - located:
+            raise VividMedError(
+                f"{where}: field 'phrases', number {number} names {sorted(missing)[0]!r} without a mask or a box"
+            )
+        marked = inner[len(text) + len(_PHRASE_CLOSE) :]
+
+
+def _grid(row: Mapping[str, Any]) -> list[int] | None:
+    """(D, H, W) of the row's image when it is decoded, else None."""
+    image = (list(row["images"]) + list(row["volumes"]))[0]
+    if hasattr(image, "size") and hasattr(image, "mode"):
+        return [1, image.size[1], image.size[0]]
+    if hasattr(image, "dataobj"):
+        return list(image.shape[:3][::-1])
+    return None
