@@ -20,9 +20,10 @@ class DepthAdaptiveConv3d(nn.Conv3d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, patch_size: Sequence[int]):
-        super().__init__(in_channels, out_channels, tuple(patch_size), stride=tuple(patch_size))
+        depth, height, width = patch_size
+        super().__init__(in_channels, out_channels, (depth, height, width), stride=(depth, height, width))
 
-    def forward(self, input: torch.Tensor, patch_size: Sequence[int]) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, patch_size: Sequence[int]) -> torch.Tensor:  # type: ignore[override]
         """Embed patches.
 
         Args:
@@ -78,7 +79,7 @@ def resample(grid: torch.Tensor, shape: Sequence[int], *, conserve_sum: bool = F
             stays about the same.
 
     Returns:
-        (N, C, \\*shape) in ``grid``'s dtype.
+        (N, C, ...) with the new shape, in ``grid``'s dtype.
     """
     old = tuple(grid.shape[2:])
     new = tuple(int(size) for size in shape)

@@ -1,0 +1,144 @@
+"""Configuration of VividMed: a 3D vision tower, a decoder with vision experts and, optionally, segmenters."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+from vividmed.errors import VividMedError
+
+
+@strict
+class VividMedVisionConfig(PreTrainedConfig):
+    """EVA2-CLIP tower on 3D patches; the defaults are those of the published 17B model.
+
+    ``patch_size`` is the kernel of the patch convolution and ``position_grid`` the shape of the learned grid of
+    position embeddings, both (z, y, x). The patch that an image is cut into may be thinner in z (see
+    :class:`~vividmed.models.depth.DepthAdaptiveConv3d`).
+    """
+
+    model_type = "vividmed_vision"
+    base_config_key = "vision_config"
+
+    hidden_size: int = 1792
+    intermediate_size: int = 15360
+    num_hidden_layers: int = 63
+    num_attention_heads: int = 16
+    num_channels: int = 3
+    patch_size: list[int] | tuple[int, ...] = (16, 16, 16)
+    position_grid: list[int] | tuple[int, ...] = (8, 32, 32)
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any):
+        self.patch_size = tuple(self.patch_size)
+        self.position_grid = tuple(self.position_grid)
+        super().__post_init__(**kwargs)
+
+
+@strict
+class VividMedTextConfig(PreTrainedConfig):
+    """CogVLM's decoder: Vicuna 7B with a second set of weights for image tokens.
+
+    ``rope_low_precision`` computes rotary angles in the model's dtype as the published code did, which rounds
+    positions above 256 in bfloat16. Only useful to run weights that were trained so; see docs/differences.md.
+    """
+
+    model_type = "vividmed_text"
+    base_config_key = "text_config"
+
+    vocab_size: int = 32008
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 2048
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    rope_low_precision: bool = False
+    initializer_range: float = 0.02
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+
+
+@strict
+class VividMedConfig(PreTrainedConfig):
+    """The whole model.
+
+    ``phrase_start_token_id`` and ``phrase_end_token_id`` are the ids of ``<p>`` and ``</p>``; they do not advance
+    positions. The defaults are those of the published vocabulary.
+    """
+
+    model_type = "vividmed"
+    sub_configs_defaults = {"vision_config": VividMedVisionConfig, "text_config": VividMedTextConfig}  # noqa: RUF012
+    keys_to_ignore_at_inference = ("past_key_values", "loss_components")
+    base_model_tp_plan = {  # noqa: RUF012
+        # The fused projection is gathered before it is split into query, key and value.
+        "layers.*.self_attn.vision_expert_query_key_value": "colwise_gather_output",
+        "layers.*.self_attn.language_expert_query_key_value": "colwise_gather_output",
+        "layers.*.self_attn.vision_expert_dense": "rowwise_split_input",
+        "layers.*.self_attn.language_expert_dense": "rowwise_split_input",
+        "layers.*.mlp.*.gate_proj": "colwise",
+        "layers.*.mlp.*.up_proj": "colwise",
+        "layers.*.mlp.*.down_proj": "rowwise",
+    }
+
+    vision_config: Any = None
+    text_config: Any = None
+    phrase_start_token_id: int = 32004
+    phrase_end_token_id: int = 32005
+    use_cache: bool = True
+    tie_word_embeddings: bool = False
+
+    @property
+    def initializer_range(self) -> float:
+        return self.text_config.initializer_range
+
+    @classmethod
+    def tiny(cls, vocab_size: int = 1032, **kwargs: Any) -> "VividMedConfig":
+        """A model of about two million parameters that trains on two CPU cores in minutes.
+
+        Its patches are (4, 16, 16). The default vocabulary is that of the tokenizer this package ships, whose last
+        eight entries are the special tokens in published order.
+        """
+        return cls(
+            vision_config=VividMedVisionConfig(
+                hidden_size=128,
+                intermediate_size=320,
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                patch_size=(4, 16, 16),
+                position_grid=(4, 8, 8),
+            ),
+            text_config=VividMedTextConfig(
+                vocab_size=vocab_size,
+                hidden_size=128,
+                intermediate_size=352,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+            ),
+            phrase_start_token_id=vocab_size - 4,
+            phrase_end_token_id=vocab_size - 3,
+            **kwargs,
+        )
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Make sure that model and tokenizer share one vocabulary.
+
+        Raises:
+            VividMedError: when the sizes differ or the phrase markers have other ids.
+        """
+        if len(tokenizer) != self.text_config.vocab_size:
+            raise VividMedError(
+                f"the tokenizer has {len(tokenizer)} tokens but the model's vocab_size is "
+                f"{self.text_config.vocab_size}: load both from the same folder, or resize the model's embeddings"
+            )
+        for token, expected in (("<p>", self.phrase_start_token_id), ("</p>", self.phrase_end_token_id)):
+            found = tokenizer.convert_tokens_to_ids(token)
+            if found != expected:
+                raise VividMedError(
+                    f"the tokenizer's id of {token} is {found} but the model expects {expected}: "
+                    "load both from the same folder"
+                )

@@ -1,0 +1,158 @@
+"""CogVLM's decoder layer: causal attention over all tokens, linear parts split into vision and language experts.
+
+Inside the decoder hidden states are an (N, C) matrix of real tokens in the order of a
+:class:`~vividmed.models.experts.TokenRouting`; see there.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from vividmed.models.configuration_vividmed import VividMedConfig, VividMedTextConfig
+from vividmed.models.experts import ExpertMLP, TokenRouting
+
+
+class VividMedRMSNorm(nn.Module):
+    """Root mean square norm, in float32 including the weight (Llama casts back before the weight)."""
+
+    def __init__(self, hidden_size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.eps = eps
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        scale = hidden_states.float().pow(2).mean(-1, keepdim=True).add(self.eps).rsqrt()
+        return (self.weight.float() * (hidden_states.float() * scale)).to(hidden_states.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.weight.shape)}, eps={self.eps}"
+
+
+class VividMedRotaryEmbedding(nn.Module):
+    """Rotary angles of given positions, in float32; positions may repeat."""
+
+    def __init__(self, config: VividMedTextConfig):
+        super().__init__()
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.theta = config.rope_theta
+        self.low_precision = config.rope_low_precision
+
+    @torch.no_grad()
+    def forward(self, position_ids: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, L) positions to cosine and sine, each (B, 1, L, head_dim) in ``dtype``."""
+        exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=position_ids.device)
+        inverse_frequencies = self.theta ** (-exponents / self.head_dim)
+        working_dtype = dtype if self.low_precision else torch.float32
+        angles = position_ids[:, None, :, None].to(working_dtype) * inverse_frequencies.to(working_dtype)
+        angles = torch.cat([angles, angles], dim=-1)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate pairs (i, i + head_dim / 2) of (B, heads, L, head_dim)."""
+    first, second = states.chunk(2, dim=-1)
+    return states * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out; (B, heads, L, head_dim) to (B, L, heads, head_dim) and the weights."""
+    scores = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class VividMedAttention(nn.Module):
+    """Causal attention with expert projections; the fused projection holds query, key and value in this order."""
+
+    is_causal = True
+    num_key_value_groups = 1
+
+    def __init__(self, config: VividMedConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        size = config.text_config.hidden_size
+        self.head_dim = size // config.text_config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.vision_expert_query_key_value = nn.Linear(size, 3 * size, bias=False)
+        self.vision_expert_dense = nn.Linear(size, size, bias=False)
+        self.language_expert_query_key_value = nn.Linear(size, 3 * size, bias=False)
+        self.language_expert_dense = nn.Linear(size, size, bias=False)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        routing: TokenRouting,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(N, C) to (N, C), and the attention weights where the implementation gives them."""
+        fused = routing.apply(
+            tokens, self.vision_expert_query_key_value, self.language_expert_query_key_value
+        )
+        rows = routing.to_attention(fused).unflatten(2, (3, -1, self.head_dim))
+        query, key, value = rows.permute(2, 0, 3, 1, 4).unbind(0)
+        query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attend(
+            self, query, key, value, attention_mask, dropout=0.0, scaling=self.scaling, **kwargs
+        )
+        attended = routing.from_attention(attended.flatten(2))
+        return routing.apply(attended, self.vision_expert_dense, self.language_expert_dense), weights
+
+
+class VividMedDecoderLayer(GradientCheckpointingLayer):
+    """Pre-norm attention and MLP, each with its experts."""
+
+    def __init__(self, config: VividMedConfig, layer_idx: int):
+        super().__init__()
+        text = config.text_config
+        self.self_attn = VividMedAttention(config, layer_idx)
+        self.mlp = ExpertMLP(text.hidden_size, text.intermediate_size, ACT2FN[text.hidden_act])
+        self.input_layernorm = VividMedRMSNorm(text.hidden_size, eps=text.rms_norm_eps)
+        self.post_attention_layernorm = VividMedRMSNorm(text.hidden_size, eps=text.rms_norm_eps)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        routing: TokenRouting,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """(N, C) to (N, C)."""
+        attended, _ = self.self_attn(
+            self.input_layernorm(tokens),
+            routing,
+            position_embeddings,
+            attention_mask,
+            past_key_values,
+            **kwargs,
+        )
+        tokens = tokens + attended
+        return tokens + self.mlp(self.post_attention_layernorm(tokens), routing)

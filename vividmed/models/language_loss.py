@@ -1,0 +1,65 @@
+"""Cross-entropy on the supervised tokens alone, without the logits of all the others."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+IGNORE_INDEX = -100
+CHUNK_TOKENS = 4096
+
+
+def weighted_token_loss(
+    hidden_states: torch.Tensor,
+    labels: torch.Tensor,
+    label_weights: torch.Tensor | None,
+    head: Callable[[torch.Tensor], torch.Tensor],
+    normaliser: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Sum of weight times cross-entropy over supervised positions, divided by their NUMBER (the published rule).
+
+    Logits exist for supervised positions only, in float32 and for a chunk at a time; a chunk's are recomputed in the
+    backward pass when there are several.
+
+    Args:
+        hidden_states: (B, L, C) after the final norm.
+        labels: (B, L), already shifted: ``labels[b, l]`` is predicted at l. -100 is not supervised.
+        label_weights: (B, L) or None for 1.
+        head: (M, C) to (M, vocabulary).
+        normaliser: what to divide by instead of the number of this batch's labels, for a batch that is part of a
+            larger one.
+
+    Returns:
+        0-dim float32; 0, still attached to the graph, when nothing is supervised.
+    """
+    flat_labels = labels.flatten()
+    supervised = (flat_labels != IGNORE_INDEX).nonzero().squeeze(1)
+    states = hidden_states.flatten(0, 1).index_select(0, supervised)
+    targets = flat_labels.index_select(0, supervised)
+    weights = None if label_weights is None else label_weights.flatten().index_select(0, supervised).float()
+
+    def chunk_loss(states: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        losses = F.cross_entropy(head(states).float(), targets, reduction="none")
+        return (losses if weights is None else losses * weights).sum()
+
+    if len(targets) <= CHUNK_TOKENS:
+        total = chunk_loss(states, targets, weights)
+    else:
+        chunks = [
+            checkpoint(chunk_loss, s, t, w, use_reentrant=False)
+            for s, t, w in zip(
+                states.split(CHUNK_TOKENS),
+                targets.split(CHUNK_TOKENS),
+                weights.split(CHUNK_TOKENS)
+                if weights is not None
+                else [None] * (-(-len(targets) // CHUNK_TOKENS)),
+                strict=True,
+            )
+        ]
+        total = torch.stack(chunks).sum()
+    if normaliser is None:
+        normaliser = len(targets)
+    if isinstance(normaliser, torch.Tensor):
+        return total / normaliser.to(total.device).clamp(min=1)
+    return total / max(normaliser, 1)

@@ -1,0 +1,229 @@
+"""EVA2-CLIP made three-dimensional: images of any size and depth to tokens of the decoder's width.
+
+Images come as a ragged list and go through the tower together: linear parts run on all tokens at once, attention
+stays within each image, nothing is padded (VividMed, section 3.2).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from vividmed.models.configuration_vividmed import VividMedConfig, VividMedVisionConfig
+from vividmed.models.depth import DepthAdaptiveConv3d, resample
+from vividmed.models.language import eager_attention_forward
+
+
+class ParameterModule(nn.Module):
+    """A bare parameter under the name ``weight``, so that adapters can save it like any module."""
+
+    def __init__(self, *shape: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(shape))
+
+
+class VividMedPatchEmbedding(nn.Module):
+    """Patches plus resampled position embeddings, with a class token in front of each image."""
+
+    def __init__(self, config: VividMedVisionConfig):
+        super().__init__()
+        self.proj = DepthAdaptiveConv3d(config.num_channels, config.hidden_size, config.patch_size)
+        self.cls_embedding = ParameterModule(1, config.hidden_size)
+        self.cls_pos_embed = ParameterModule(1, config.hidden_size)
+        self.position_embedding = ParameterModule(1, config.hidden_size, *config.position_grid)
+
+    def forward(
+        self, images: Sequence[torch.Tensor], patch_sizes: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, list[tuple[int, int, int]]]:
+        """Embed all images.
+
+        Args:
+            images: each (3, D, H, W).
+            patch_sizes: (z, y, x) of each image.
+
+        Returns:
+            (T, C), the images' tokens end to end, each image's class token first and its grid in z, y, x order with
+            x fastest; and the grid (d, h, w) of each image.
+        """
+        if not images:
+            return self._no_tokens(), []
+        tokens, grids = [], []
+        for image, patch_size in zip(images, patch_sizes, strict=True):
+            patches = self.proj(image.to(self.proj.weight.dtype)[None], patch_size)
+            grid = tuple(patches.shape[2:])
+            patches = patches + resample(self.position_embedding.weight, grid)
+            tokens += [self.cls_embedding.weight + self.cls_pos_embed.weight, patches[0].flatten(1).T]
+            grids.append(grid)
+        return torch.cat(tokens), grids
+
+    def _no_tokens(self) -> torch.Tensor:
+        """(0, C) that depends on every parameter: a batch without images still gives each a (zero) gradient."""
+        no_images = self.proj.weight.new_zeros(0, *self.proj.weight.shape[1:])
+        patches = (
+            self.proj(no_images, self.proj.kernel_size) + self.position_embedding.weight[..., :1, :1, :1]
+        )
+        return torch.cat([patches.flatten(1), (self.cls_embedding.weight + self.cls_pos_embed.weight)[:0]])
+
+
+class VividMedVisionAttention(nn.Module):
+    """Attention within each image; the fused projection holds query, key and value in this order."""
+
+    is_causal = False
+    num_key_value_groups = 1
+
+    def __init__(self, config: VividMedConfig):
+        super().__init__()
+        self.config = config
+        size = config.vision_config.hidden_size
+        self.head_dim = size // config.vision_config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.query_key_value = nn.Linear(size, 3 * size)
+        self.dense = nn.Linear(size, size)
+
+    def forward(self, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        """(T, C) to (T, C); ``lengths`` are the numbers of tokens of the images."""
+        heads = self.query_key_value(tokens).unflatten(1, (3, -1, self.head_dim)).permute(1, 2, 0, 3)[:, None]
+        return self.dense(self._attend(heads, lengths)[0].flatten(1))
+
+    def _attend(self, heads: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        """(3, 1, heads, T, head_dim) to (1, T, heads, head_dim)."""
+        implementation = self.config._attn_implementation
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        options: dict[str, Any] = {"dropout": 0.0, "scaling": self.scaling, "is_causal": False}
+        if not lengths:
+            return heads.sum(0).transpose(1, 2)
+        if "flash" in implementation:
+            options |= sequence_lengths(lengths, heads.device)
+            return attend(self, *heads, None, **options)[0]
+        images = heads.split(lengths, dim=3)
+        return torch.cat([attend(self, *image, None, **options)[0] for image in images], dim=1)
+
+
+def sequence_lengths(lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
+    """What attention kernels for sequences laid end to end ask for."""
+    cumulative = F.pad(torch.tensor(lengths, dtype=torch.int32).cumsum(0, dtype=torch.int32), (1, 0)).to(
+        device
+    )
+    return {
+        "cu_seq_lens_q": cumulative,
+        "cu_seq_lens_k": cumulative,
+        "max_length_q": max(lengths),
+        "max_length_k": max(lengths),
+    }
+
+
+class VividMedVisionMLP(nn.Module):
+    """Two linear layers with an exact GELU between."""
+
+    def __init__(self, config: VividMedVisionConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.gelu(self.fc1(tokens)))
+
+
+class VividMedVisionLayer(GradientCheckpointingLayer):
+    """Attention and MLP, each normalised after it runs, before it is added (EVA2's order).
+
+    The names follow the released weights: ``input_layernorm`` comes after attention.
+    """
+
+    def __init__(self, config: VividMedConfig):
+        super().__init__()
+        vision = config.vision_config
+        self.attention = VividMedVisionAttention(config)
+        self.input_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
+        self.mlp = VividMedVisionMLP(vision)
+        self.post_attention_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
+
+    def forward(self, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        tokens = tokens + self.input_layernorm(self.attention(tokens, lengths))
+        return tokens + self.post_attention_layernorm(self.mlp(tokens))
+
+
+class VividMedVisionTransformer(nn.Module):
+    """The stack of layers; there is no final norm."""
+
+    def __init__(self, config: VividMedConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            VividMedVisionLayer(config) for _ in range(config.vision_config.num_hidden_layers)
+        )
+
+    def forward(self, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        for layer in self.layers:
+            tokens = layer(tokens, lengths)
+        return tokens
+
+
+class VividMedProjection(nn.Module):
+    """From the tower's width to the decoder's: linear, norm, GELU, then a gated MLP as wide as the decoder's."""
+
+    def __init__(self, config: VividMedConfig):
+        super().__init__()
+        size, inner = config.text_config.hidden_size, config.text_config.intermediate_size
+        self.linear_proj = nn.Linear(config.vision_config.hidden_size, size, bias=False)
+        self.norm1 = nn.LayerNorm(size)
+        self.dense_h_to_4h = nn.Linear(size, inner, bias=False)
+        self.gate_proj = nn.Linear(size, inner, bias=False)
+        self.dense_4h_to_h = nn.Linear(inner, size, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        tokens = F.gelu(self.norm1(self.linear_proj(tokens)))
+        return self.dense_4h_to_h(F.silu(self.gate_proj(tokens)) * self.dense_h_to_4h(tokens))
+
+
+class VividMedVisionTower(nn.Module):
+    """Images to visual tokens of the decoder's width, each image framed by a begin and an end token."""
+
+    def __init__(self, config: VividMedConfig):
+        super().__init__()
+        size = config.text_config.hidden_size
+        self.patch_embedding = VividMedPatchEmbedding(config.vision_config)
+        self.transformer = VividMedVisionTransformer(config)
+        self.linear_proj = VividMedProjection(config)
+        self.boi = nn.Parameter(torch.zeros(1, 1, size))
+        self.eoi = nn.Parameter(torch.zeros(1, 1, size))
+
+    def forward(
+        self,
+        images: Sequence[torch.Tensor],
+        patch_sizes: Sequence[Sequence[int]],
+        pool_sizes: Sequence[Sequence[int]],
+    ) -> list[torch.Tensor]:
+        """Encode all images of a batch in one pass.
+
+        Args:
+            images: each (3, D, H, W), normalised; D, H, W multiples of its patch size.
+            patch_sizes: (z, y, x) of each image.
+            pool_sizes: (z, y, x) of each image, the max-pooling of its grid of tokens.
+
+        Returns:
+            One (n, hidden_size) for each image: begin token, pooled patches (x fastest), end token.
+        """
+        tokens, grids = self.patch_embedding(images, patch_sizes)
+        lengths = [1 + d * h * w for d, h, w in grids]
+        tokens = self.transformer(tokens, lengths)
+        pooled = [
+            _pool(image[1:], grid, pool_size)
+            for image, grid, pool_size in zip(tokens.split(lengths), grids, pool_sizes, strict=True)
+        ]
+        patches = self.linear_proj(torch.cat(pooled) if pooled else tokens)
+        boi, eoi = self.boi[0], self.eoi[0]
+        if not pooled:
+            return [torch.cat([boi[:0], patches, eoi[:0]])] if torch.is_grad_enabled() else []
+        return [torch.cat([boi, image, eoi]) for image in patches.split([len(image) for image in pooled])]
+
+
+def _pool(patches: torch.Tensor, grid: tuple[int, int, int], pool_size: Sequence[int]) -> torch.Tensor:
+    """Max-pool (d * h * w, C) on its grid without padding."""
+    kernel = tuple(int(size) for size in pool_size)
+    if kernel == (1, 1, 1):
+        return patches
+    return F.max_pool3d(patches.T.unflatten(1, grid)[None], kernel)[0].flatten(1).T
