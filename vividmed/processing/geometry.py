@@ -1,0 +1,298 @@
+"""Token budgets, and the plan that takes an image to the model's grid and results back, exactly.
+
+Coordinates are continuous and in voxels: voxel ``i`` of an axis covers ``[i, i + 1)``. Arrays and boxes are in the
+axis order (z, y, x).
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vividmed.errors import VividMedError
+from vividmed.processing.orientation import canonical_axes
+
+Triple = tuple[int, int, int]
+RandomGenerator = np.random.Generator | np.random.RandomState
+
+DEPTH_JITTER_STD = 0.25
+"""Standard deviation of the published training jitter of log2(patch depth)."""
+
+
+class DepthTokens(NamedTuple):
+    """How the slices of an image become visual tokens: ``stride = patch * pool`` slices a token."""
+
+    patch: int
+    pool: int
+    stride: int
+    tokens: int
+
+
+def depth_tokens(
+    size: int,
+    *,
+    base_patch: int,
+    base_pool: int,
+    max_tokens: int,
+    generator: RandomGenerator | None = None,
+    jitter_std: float = DEPTH_JITTER_STD,
+) -> DepthTokens:
+    """Choose the patch depth so that ``size`` slices give at most ``max_tokens`` tokens.
+
+    Up to ``max_tokens`` slices keep one token each. Deeper images are pooled, and their patch depth is the power of
+    two nearest to the ideal one on a log scale, at most ``base_patch``.
+
+    Args:
+        size: number of slices.
+        base_patch: patch depth of the patch embedding, a power of two.
+        base_pool: pooling of tokens along depth.
+        max_tokens: the largest number of tokens along depth.
+        generator: draws log2 of the patch depth around the ideal one, as in training; None takes the ideal one.
+        jitter_std: standard deviation of that draw.
+    """
+    if size <= max_tokens:
+        return DepthTokens(patch=1, pool=1, stride=1, tokens=size)
+    exponent = math.log2(size / (base_pool * max_tokens))
+    if generator is not None:
+        exponent = generator.normal(exponent, jitter_std)
+    patch = 2 ** min(max(round(exponent), 0), base_patch.bit_length() - 1)
+    stride = patch * base_pool
+    return DepthTokens(patch=patch, pool=base_pool, stride=stride, tokens=min(-(-size // stride), max_tokens))
+
+
+def largest_resize(size: tuple[int, int], stride: tuple[int, int], max_tokens: int) -> tuple[int, int]:
+    """Largest size of the same aspect ratio that, padded to the stride, has at most ``max_tokens`` tokens.
+
+    Images smaller than the budget are enlarged. The token count only grows where an axis passes a multiple of its
+    stride, so the best scale is reached with one of the axes at such a multiple.
+
+    Args:
+        size: height and width in pixels.
+        stride: pixels a token spans along height and width.
+        max_tokens: the largest number of tokens in the plane, at least 1.
+
+    Returns:
+        Height and width in pixels, at least 1 each.
+    """
+    scales = []
+    for axis, other in ((0, 1), (1, 0)):
+        for tokens in range(1, max_tokens + 1):
+            scale = Fraction(tokens * stride[axis], size[axis])
+            if tokens * math.ceil(scale * size[other] / stride[other]) > max_tokens:
+                break
+            scales.append(scale)
+    best = max(scales)
+    return max(round(best * size[0]), 1), max(round(best * size[1]), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResizePlan:
+    """The way of one image from its original grid to the model's grid, invertible.
+
+    original grid -> re-ordered and flipped axes -> resize -> symmetric zero padding -> model grid.
+
+    Attributes:
+        original_size: (D, H, W) of the image as read.
+        axes: axis ``i`` after re-orientation is axis ``axes[i]`` of the original grid.
+        flips: whether axis ``i`` is reversed, after re-ordering.
+        resized_size: size after resizing, before padding.
+        padding: voxels added (before, after) on every axis.
+        patch_size: patch of the vision tower (z, y, x) for this image.
+        pool_size: pooling of its tokens (z, y, x).
+        affine: 4 x 4, voxel index (x, y, z) of the original grid -> RAS+ mm.
+    """
+
+    original_size: Triple
+    axes: Triple
+    flips: tuple[bool, bool, bool]
+    resized_size: Triple
+    padding: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    patch_size: Triple
+    pool_size: Triple
+    affine: tuple[tuple[float, ...], ...]
+
+    @property
+    def oriented_size(self) -> Triple:
+        """Size after re-orientation, before resizing."""
+        return tuple(self.original_size[axis] for axis in self.axes)  # type: ignore[return-value]
+
+    @property
+    def model_size(self) -> Triple:
+        """(D, H, W) of the tensor the model takes."""
+        return tuple(n + sum(pad) for n, pad in zip(self.resized_size, self.padding, strict=True))  # type: ignore[return-value]
+
+    @property
+    def grid_size(self) -> Triple:
+        """Number of visual tokens along (z, y, x)."""
+        stride = (patch * pool for patch, pool in zip(self.patch_size, self.pool_size, strict=True))
+        return tuple(n // s for n, s in zip(self.model_size, stride, strict=True))  # type: ignore[return-value]
+
+    @property
+    def num_patch_tokens(self) -> int:
+        """Number of visual tokens, without the two that mark the image's begin and end."""
+        return math.prod(self.grid_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that JSON can hold."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "ResizePlan":
+        """Inverse of :meth:`to_dict`, also after a JSON round trip."""
+        return cls(**{field.name: _as_tuple(data[field.name]) for field in dataclasses.fields(cls)})
+
+    def apply(self, image: torch.Tensor) -> torch.Tensor:
+        """Take an image (..., D, H, W) from the original to the model grid; float32, linear with anti-aliasing."""
+        return self._pad(resize(self._orient(image).float(), self.resized_size))
+
+    def apply_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """Take binary masks (..., D, H, W) from the original to the model grid; a voxel is set if half covered."""
+        return self.apply(mask) >= 0.5
+
+    def restore(self, values: torch.Tensor) -> torch.Tensor:
+        """Take values (..., D, H, W), such as mask logits, from the model to the original grid, trilinearly."""
+        if values.shape[-3:] != self.model_size:
+            raise VividMedError(
+                f"values of size {tuple(values.shape[-3:])} are not on the model grid {self.model_size} of this plan; "
+                "interpolate them to the size of pixel_values first"
+            )
+        window = tuple(slice(before, before + n) for (before, _), n in zip(self.padding, self.resized_size, strict=True))
+        values = values[(..., *window)]
+        lead = values.shape[:-3]
+        values = F.interpolate(
+            values.reshape(1, -1, *values.shape[-3:]).float(), self.oriented_size, mode="trilinear", align_corners=False
+        ).reshape(*lead, *self.oriented_size)
+        values = values.flip([axis - 3 for axis in range(3) if self.flips[axis]])
+        return values.movedim([-3, -2, -1], [axis - 3 for axis in self.axes])
+
+    def restore_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """Take binary masks or probabilities from the model to the original grid; threshold 0.5 there."""
+        return self.restore(mask) >= 0.5
+
+    def points_to_model(self, points: torch.Tensor) -> torch.Tensor:
+        """Map points (..., 3) in (z, y, x) from the original to the model grid, in float64."""
+        points = points.double()[..., list(self.axes)]
+        size = torch.tensor(self.oriented_size, dtype=torch.float64)
+        points = torch.where(torch.tensor(self.flips), size - points, points)
+        return points * self._scale() + self._offset()
+
+    def points_to_original(self, points: torch.Tensor) -> torch.Tensor:
+        """Inverse of :meth:`points_to_model`."""
+        points = (points.double() - self._offset()) / self._scale()
+        size = torch.tensor(self.oriented_size, dtype=torch.float64)
+        points = torch.where(torch.tensor(self.flips), size - points, points)
+        return points[..., np.argsort(self.axes).tolist()]
+
+    def boxes_to_model(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Map corner boxes (..., 6) (z0, y0, x0, z1, y1, x1) from the original to the model grid, in float64."""
+        return _map_corners(boxes, self.points_to_model)
+
+    def boxes_to_original(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Inverse of :meth:`boxes_to_model`."""
+        return _map_corners(boxes, self.points_to_original)
+
+    def _orient(self, image: torch.Tensor) -> torch.Tensor:
+        if tuple(image.shape[-3:]) != self.original_size:
+            raise VividMedError(
+                f"an array of size {tuple(image.shape[-3:])} is not on the original grid {self.original_size} of this "
+                "plan; give the image, or a mask drawn on it, as it was read"
+            )
+        image = image.movedim([axis - 3 for axis in self.axes], [-3, -2, -1])
+        return image.flip([axis - 3 for axis in range(3) if self.flips[axis]])
+
+    def _pad(self, image: torch.Tensor) -> torch.Tensor:
+        return F.pad(image, [amount for pad in reversed(self.padding) for amount in pad])
+
+    def _scale(self) -> torch.Tensor:
+        resized = torch.tensor(self.resized_size, dtype=torch.float64)
+        return resized / torch.tensor(self.oriented_size, dtype=torch.float64)
+
+    def _offset(self) -> torch.Tensor:
+        return torch.tensor([before for before, _ in self.padding], dtype=torch.float64)
+
+
+def plan_resize(
+    size: Triple,
+    *,
+    affine: np.ndarray,
+    oriented: bool,
+    patch_size: Triple,
+    pool_size: Triple,
+    max_image_tokens: int,
+    max_slice_tokens: int,
+    generator: RandomGenerator | None = None,
+) -> ResizePlan:
+    """Fit an image into the token budget by the published rules.
+
+    Depth is never enlarged; the plane is scaled, aspect kept, to fill what the depth leaves of the budget; then
+    zeros are added on both sides up to whole tokens.
+
+    Args:
+        size: (D, H, W) of the image as read.
+        affine: 4 x 4, voxel index (x, y, z) -> RAS+ mm.
+        oriented: turn the axes to the canonical orientation (:mod:`vividmed.processing.orientation`).
+        patch_size: base patch (z, y, x) of the vision tower; a single slice has patch depth 1.
+        pool_size: pooling of visual tokens (z, y, x).
+        max_image_tokens: budget of visual tokens of one image.
+        max_slice_tokens: budget along depth.
+        generator: jitters the patch depth in training, see :func:`depth_tokens`.
+
+    References:
+        VividMed: A Vision Language Model with Versatile Visual Grounding for Medicine, section on dynamic patch size.
+    """
+    axes, flips = canonical_axes(size, affine) if oriented else ((0, 1, 2), (False, False, False))
+    depth, height, width = (size[axis] for axis in axes)
+    along_depth = depth_tokens(
+        depth,
+        base_patch=patch_size[0],
+        base_pool=pool_size[0],
+        max_tokens=max_slice_tokens,
+        generator=generator,
+    )
+    stride = (along_depth.stride, patch_size[1] * pool_size[1], patch_size[2] * pool_size[2])
+    plane = largest_resize((height, width), stride[1:], max_image_tokens // along_depth.tokens)
+    resized = (min(depth, along_depth.tokens * along_depth.stride), *plane)
+    missing = [-n % s for n, s in zip(resized, stride, strict=True)]
+    return ResizePlan(
+        original_size=size,
+        axes=axes,
+        flips=flips,
+        resized_size=resized,
+        padding=tuple((n // 2, n - n // 2) for n in missing),  # type: ignore[arg-type]
+        patch_size=(along_depth.patch, *patch_size[1:]),
+        pool_size=(along_depth.pool, *pool_size[1:]),
+        affine=tuple(tuple(row) for row in np.asarray(affine, dtype=float).tolist()),
+    )
+
+
+def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Resize (..., D, H, W) linearly; axes that shrink are low-pass filtered first.
+
+    ``torch.nn.functional.interpolate`` filters in two dimensions only, so the plane and the depth take turns.
+    """
+    depth, height, width = size
+    lead, planes = image.shape[:-3], image.reshape(-1, *image.shape[-3:])
+    if planes.shape[-2:] != (height, width):
+        planes = F.interpolate(planes, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    if planes.shape[1] != depth:
+        columns = planes.reshape(1, len(planes), -1, height * width)
+        columns = F.interpolate(
+            columns, (depth, height * width), mode="bilinear", antialias=True, align_corners=False
+        )
+        planes = columns.reshape(-1, depth, height, width)
+    return planes.reshape(*lead, depth, height, width)
+
+
+def _map_corners(boxes: torch.Tensor, mapping) -> torch.Tensor:
+    first, second = mapping(boxes[..., :3]), mapping(boxes[..., 3:])
+    return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=-1)
+
+
+def _as_tuple(value):
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list | tuple) else value

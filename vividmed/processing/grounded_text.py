@@ -1,0 +1,101 @@
+"""Marked text ``a small<p> nodule</p> in`` <-> clean text and phrase spans."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from vividmed.errors import VividMedError
+from vividmed.processing.special_tokens import PHRASE_END, PHRASE_START, SPECIAL_TOKENS
+
+_MARKERS = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS))
+
+
+@dataclass(frozen=True)
+class PhraseSpan:
+    """A phrase of a clean text: ``text[start:end]``.
+
+    Attributes:
+        text: the phrase.
+        start: first character.
+        end: one past the last character.
+        prompt_index: which ``</p>`` of the marked text closes it, counted from 0; the model makes one grounding prompt
+            for every ``</p>``, and this one belongs to the phrase.
+    """
+
+    text: str
+    start: int
+    end: int
+    prompt_index: int
+
+
+@dataclass(frozen=True)
+class ParsedText:
+    """Text without markers, and its phrases in order."""
+
+    text: str
+    phrases: tuple[PhraseSpan, ...]
+
+
+def parse_grounded_text(marked: str) -> ParsedText:
+    """Take the markers out of a text.
+
+    Made for what models write: it never raises. An opening marker without a closing one, a closing one without an
+    opening one and an empty phrase give no phrase; of two opening markers in a row the later one counts. White space
+    at the begin of the text and of a phrase belongs to neither.
+    """
+    clean, phrases = "", []
+    opened: int | None = None
+    closed = cursor = 0
+    for marker in [*_MARKERS.finditer(marked), None]:
+        piece = marked[cursor : marker.start() if marker else None]
+        clean += piece if clean else piece.lstrip()
+        if marker is None:
+            break
+        cursor = marker.end()
+        if marker.group() == PHRASE_START:
+            opened = len(clean)
+        elif marker.group() == PHRASE_END:
+            if opened is not None and (phrase := clean[opened:].strip()):
+                start = clean.index(phrase, opened)
+                phrases.append(PhraseSpan(phrase, start, start + len(phrase), closed))
+            opened = None
+            closed += 1
+    return ParsedText(clean.rstrip(), tuple(phrases))
+
+
+def parse_grounded_ids(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> ParsedText:
+    """Decode generated token ids and take the markers out; begin, end and padding tokens are dropped."""
+    unwanted = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    kept = [int(token) for token in ids if int(token) not in unwanted]
+    return parse_grounded_text(tokenizer.decode(kept, skip_special_tokens=False))
+
+
+def format_grounded_text(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Put markers around the spans of a clean text; the inverse of :func:`parse_grounded_text`.
+
+    The space before a phrase moves inside (``small<p> nodule</p>``), so that the phrase's tokens stay those of
+    running text.
+
+    Args:
+        text: text without markers.
+        spans: (start, end) characters of phrases, which do not overlap, in any order.
+
+    Raises:
+        VividMedError: the text holds a marker, or a span is empty, outside the text, or overlaps another.
+    """
+    if found := _MARKERS.search(text):
+        raise VividMedError(f"text holds the marker {found.group()} at character {found.start()}; remove it")
+    marked, cursor = "", 0
+    for start, end in sorted(spans):
+        if not cursor <= start < end <= len(text) or text[start].isspace() or text[end - 1].isspace():
+            raise VividMedError(
+                f"phrase span ({start}, {end}) of a text of {len(text)} characters is empty, outside it, overlaps "
+                "another or starts or ends with white space; give start and one past the end of each phrase"
+            )
+        lead = text[cursor:start]
+        space = " " if lead.endswith(" ") or start == 0 else ""
+        marked += f"{lead.removesuffix(' ')}{PHRASE_START}{space}{text[start:end]}{PHRASE_END}"
+        cursor = end
+    return marked + text[cursor:]
