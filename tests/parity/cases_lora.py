@@ -1,0 +1,71 @@
+"""Adapters: which modules are chosen, what is trainable, what is saved, and the adapted model's outputs.
+
+Compared is the vision-language part; the published lists also name the segmenters' modules.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from tests.parity.cases_language import TEXT_INPUTS, image_inputs
+from tests.parity.harness import Check, Golden, case, close, equal
+from tests.parity.models import GROUNDING_PREFIXES, published_model
+from vividmed.training.peft import AdapterSelection, add_adapter, select_modules
+
+PEFT_PREFIX = "base_model.model."
+
+
+def vision_language(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if not name.removeprefix(PEFT_PREFIX).startswith(GROUNDING_PREFIXES))
+
+
+def lora_config(golden: Golden) -> LoraConfig:
+    return LoraConfig(**golden.config["lora"], bias="none")
+
+
+@case("09_lora")
+def selection(golden: Golden) -> Iterator[Check]:
+    published = golden.json("09_lora")
+    model = published_model(golden)
+    for setting, lists in published["selection"].items():
+        ours = select_modules(model, freeze_vision="freeze_vision=True" in setting)
+        for field in ("target_modules", "modules_to_save"):
+            yield equal(f"{setting}: {field}", sorted(getattr(ours, field)), vision_language(lists[field]))
+
+    adapted = add_adapter(model, lora_config(golden), select_modules(model))
+    parameters = dict(adapted.named_parameters())
+    for field, wanted in (("trainable_parameters", True), ("frozen_parameters", False)):
+        names = sorted(name for name, parameter in parameters.items() if parameter.requires_grad == wanted)
+        yield equal(field, names, vision_language(published[field]))
+    shapes = {name: list(tensor.shape) for name, tensor in get_peft_model_state_dict(adapted).items()}
+    wanted_shapes = {name: published["adapter_keys"][name] for name in vision_language(published["adapter_keys"])}
+    yield equal("adapter keys and shapes", shapes, wanted_shapes)
+
+
+@case("09_adapter_forward")
+@torch.no_grad()
+def adapter_forward(golden: Golden) -> Iterator[Check]:
+    model = published_model(golden)
+    folder = golden.folder / "adapter"
+    config = LoraConfig.from_pretrained(folder)
+    chosen = AdapterSelection(vision_language(config.target_modules), vision_language(config.modules_to_save))
+    adapted = add_adapter(model, lora_config(golden), chosen).eval()
+    weights = load_file(folder / "adapter_model.safetensors")
+    loaded = set_peft_model_state_dict(adapted, {name: weights[name] for name in vision_language(weights)})
+    yield equal("unexpected adapter keys", loaded.unexpected_keys, [])
+
+    inputs = golden.tensors("02_lm")
+    outputs = adapted(
+        **{name: inputs[name] for name in TEXT_INPUTS},
+        **image_inputs(golden, "02_lm"),
+        labels=inputs["labels"],
+        label_weights=inputs["weight"],
+        output_hidden_states=True,
+    )
+    published = golden.tensors("09_adapter_forward")
+    real = inputs["attention_mask"].bool()
+    yield close("loss", outputs.loss, published["loss"])
+    yield close("logits_sample0", outputs.logits[0][real[0]], published["logits_sample0"][real[0]])
+    yield close("last_hidden", outputs.hidden_states[-1][real], published["last_hidden"][real])

@@ -1,0 +1,146 @@
+"""What a run leaves behind while it trains: metrics.jsonl, a loss curve, answers to held-out questions."""
+
+import json
+import time
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from vividmed.training.answers import generate_answers, question_and_reference
+from vividmed.training.checkpointing import write_atomically
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every log line to ``metrics.jsonl`` in the output folder, one JSON object a line.
+
+    A resumed run first drops the lines after its checkpoint, so that the file reads like that of an unbroken run.
+    """
+
+    name = "metrics.jsonl"
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            keep_steps(self._path(args), state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero and logs:
+            append_line(self._path(args), {"step": state.global_step, "time": round(time.time(), 3), **logs})
+
+    def _path(self, args: TrainingArguments) -> Path:
+        return Path(args.output_dir) / self.name
+
+
+class LossCurve(TrainerCallback):
+    """Draws training and evaluation loss into ``loss_curve.png`` at every evaluation and at the end."""
+
+    name = "loss_curve.png"
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._draw(args, state)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._draw(args, state)
+
+    def _draw(self, args: TrainingArguments, state: TrainerState) -> None:
+        if not state.is_world_process_zero:
+            return
+        # Figure alone, without pyplot: no window system is asked for and no global state is left.
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.add_subplot(xlabel="step", ylabel="loss per token")
+        for key, label, style in (("loss", "training", "-"), ("eval_loss", "evaluation", "o-")):
+            points = [(line["step"], line[key]) for line in state.log_history if key in line]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+        if axes.lines:
+            axes.legend()
+        axes.grid(alpha=0.3)
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", dpi=120)
+        write_atomically(Path(args.output_dir) / self.name, buffer.getvalue())
+
+
+class SampleAnswers(TrainerCallback):
+    """Answers a few evaluation questions at each evaluation and appends them to ``samples.jsonl``.
+
+    Every process generates, because the parts of a sharded model need each other; the first one writes.
+
+    Args:
+        processor: a ``VividMedProcessor``.
+        rows: the questions.
+        max_new_tokens: longest answer.
+    """
+
+    name = "samples.jsonl"
+
+    def __init__(self, processor: Any, rows: Sequence[dict[str, Any]], max_new_tokens: int):
+        self.processor = processor
+        self.rows = rows
+        self.max_new_tokens = max_new_tokens
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            keep_steps(Path(args.output_dir) / self.name, state.global_step)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        answers = generate_answers(model, self.processor, self.rows, max_new_tokens=self.max_new_tokens)
+        if not state.is_world_process_zero:
+            return
+        for row, answer in zip(self.rows, answers, strict=True):
+            question, reference = question_and_reference(row)
+            append_line(
+                Path(args.output_dir) / self.name,
+                {
+                    "step": state.global_step,
+                    "id": row["id"],
+                    "question": question,
+                    "reference": reference,
+                    "answer": answer,
+                },
+            )
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Add one JSON line; a line is written at once, so that a killed run leaves no half of it behind the others."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def keep_steps(path: Path, last_step: int) -> None:
+    """Drop the lines of steps after ``last_step``, and a line that was cut off."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= last_step:
+                kept.append(line + "\n")
+        except ValueError:
+            continue
+    write_atomically(path, "".join(kept))

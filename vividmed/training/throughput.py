@@ -1,0 +1,61 @@
+"""Floating point operations of a training step, and what devices can do at most."""
+
+import torch
+from torch import nn
+
+from vividmed.data.collator import BatchSize
+
+# Dense matrix throughput in bfloat16 without sparsity, operations a second, from the makers' data sheets.
+# More specific names stand before their prefixes.
+PEAK_FLOPS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "A10G": 70e12,
+    "A6000": 155e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "MI300X": 1307e12,
+}
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The device's bfloat16 peak in operations a second, or None when it is not known (every CPU)."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+
+
+class StepCost:
+    """Estimates the operations of forward and backward passes from the numbers of weights that act on each token.
+
+    A token of the decoder meets one expert only, a label the language head, a patch the vision tower. Counted are
+    two operations a weight forward and four backward (also for frozen weights, as is usual for utilisation), plus
+    attention scores and sums over the mean length. Embedding look-ups and norms are left out.
+    """
+
+    def __init__(self, model: nn.Module):
+        config = model.config
+        text = config.text_config
+        self._per_token = text.num_hidden_layers * (4 * text.hidden_size**2 + 3 * text.hidden_size * text.intermediate_size)
+        self._per_label = text.hidden_size * text.vocab_size
+        self._attention = text.num_hidden_layers * text.hidden_size
+        vision = config.vision_config
+        kernel = vision.num_channels * torch.Size(vision.patch_size).numel() * vision.hidden_size
+        self._per_patch = kernel + vision.num_hidden_layers * (
+            4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
+        )
+
+    def flops(self, size: BatchSize) -> float:
+        """Operations of one forward and backward pass over a batch."""
+        mean_length = size.tokens / max(1, size.samples)
+        weights = (
+            size.tokens * self._per_token + size.supervised_tokens * self._per_label + size.patches * self._per_patch
+        )
+        return 6.0 * weights + 12.0 * size.tokens * mean_length * self._attention
