@@ -132,14 +132,14 @@ class SegmenterImageEncoder(nn.Module):
         patches = [self.patch_embedding(group.images, group.patch_size) for group in groups]
         grids = [patch.shape[2:] for patch in patches]
         sequences = [
-            SequenceGroup(count=len(patch), query_length=prod(grid), key_length=prod(grid))
+            SequenceGroup(batch_size=len(patch), query_length=prod(grid), key_length=prod(grid))
             for patch, grid in zip(patches, grids, strict=True)
         ]
         tokens = torch.cat([patch.flatten(2).mT.flatten(0, 1) for patch in patches])
         for layer in self.layers:
             tokens = layer(tokens, sequences)
-        rows = self.norm(tokens).split([sequence.count * sequence.key_length for sequence in sequences])
+        rows = self.norm(tokens).split([sequence.batch_size * sequence.key_length for sequence in sequences])
         return [
-            flat.unflatten(0, (sequence.count, sequence.key_length)).mT.unflatten(2, grid)
+            flat.unflatten(0, (sequence.batch_size, sequence.key_length)).mT.unflatten(2, grid)
             for flat, sequence, grid in zip(rows, sequences, grids, strict=True)
         ]

@@ -160,10 +160,7 @@ class MaskLoss(nn.Module):
         """The unweighted components of each mask, (..., D, H, W) to (...); ``valid`` keeps a voxel of each mask."""
         focal = sigmoid_focal_loss(logits, targets, gamma=self.focal_gamma, alpha=self.focal_alpha)
         space = (-3, -2, -1)
-        if valid is None:
-            focal = focal.mean(space)
-        else:
-            focal = (focal * valid).sum(space) / valid.sum(space)
+        focal = focal.mean(space) if valid is None else (focal * valid).sum(space) / valid.sum(space)
         return {"dice": dice_loss(logits, targets, valid), "focal": focal}
 
 
@@ -301,7 +298,7 @@ class InstanceLoss(nn.Module):
         positive: torch.Tensor,
         exhaustive: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        components = {}
+        components: dict[str, torch.Tensor] = {}
         if positive.any():
             drawn = self.mask_loss(masks[positive], _pick(target_masks, matches).to(masks.device)).components
             components |= {f"mask_{name}": value for name, value in drawn.items()}

@@ -123,11 +123,11 @@ class MaskDecoder(nn.Module):
         states, image = self.transformer(tokens.flatten(0, 1), image, positions, sequences)
 
         states = states.unflatten(0, (len(prompts), tokens.shape[1]))[:, 1:-1]
-        rows = image.split([sequence.count * sequence.key_length for sequence in sequences])
+        rows = image.split([sequence.batch_size * sequence.key_length for sequence in sequences])
         return [
             DecodedGroup(
                 states=group_states,
-                embeddings=flat.unflatten(0, (sequence.count, sequence.key_length)).mT.unflatten(
+                embeddings=flat.unflatten(0, (sequence.batch_size, sequence.key_length)).mT.unflatten(
                     2, group.positions.shape[1:]
                 ),
             )

@@ -16,9 +16,9 @@ from vividmed.models.language import eager_attention_forward
 
 
 class SequenceGroup(NamedTuple):
-    """``count`` equally long sequences: each of ``query_length`` queries that attend to ``key_length`` keys."""
+    """``batch_size`` equally long sequences: each of ``query_length`` queries that attend to ``key_length`` keys."""
 
-    count: int
+    batch_size: int
     query_length: int
     key_length: int
 
@@ -48,8 +48,8 @@ class RaggedAttention(nn.Module):
         """Full attention within each sequence.
 
         Args:
-            query: (sum of count * query_length, inner_size), the groups end to end.
-            key: (sum of count * key_length, inner_size).
+            query: (sum of batch_size * query_length, inner_size), the groups end to end.
+            key: (sum of batch_size * key_length, inner_size).
             value: as ``key``.
             groups: what the rows are, in order.
 
@@ -59,18 +59,18 @@ class RaggedAttention(nn.Module):
         interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
-        query_rows = [group.count * group.query_length for group in groups]
-        key_rows = [group.count * group.key_length for group in groups]
+        query_rows = [group.batch_size * group.query_length for group in groups]
+        key_rows = [group.batch_size * group.key_length for group in groups]
         results = []
         for group, q, k, v in zip(
             groups, query.split(query_rows), key.split(key_rows), value.split(key_rows), strict=True
         ):
-            if group.count == 0:
+            if group.batch_size == 0:
                 # Not every kernel takes an empty batch. This too depends on all three, so each gets a gradient.
                 results.append(q + k.sum() + v.sum())
                 continue
             heads = (
-                rows.view(group.count, -1, self.num_heads, self.head_dim).transpose(1, 2)
+                rows.view(group.batch_size, -1, self.num_heads, self.head_dim).transpose(1, 2)
                 for rows in (q, k, v)
             )
             result, _ = interface(self, *heads, None, dropout=0.0, scaling=self.scaling, is_causal=False)

@@ -40,7 +40,7 @@ class TwoWayMLP(nn.Module):
 
 
 def _reverse(groups: Sequence[SequenceGroup]) -> list[SequenceGroup]:
-    return [SequenceGroup(group.count, group.key_length, group.query_length) for group in groups]
+    return [SequenceGroup(group.batch_size, group.key_length, group.query_length) for group in groups]
 
 
 class TwoWayLayer(GradientCheckpointingLayer):
@@ -75,7 +75,7 @@ class TwoWayLayer(GradientCheckpointingLayer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See :class:`TwoWayTransformer`; returns the new tokens and image rows."""
         token_groups = [
-            SequenceGroup(group.count, group.query_length, group.query_length) for group in groups
+            SequenceGroup(group.batch_size, group.query_length, group.query_length) for group in groups
         ]
         if self.first:
             tokens = self.self_attention(tokens, tokens, tokens, token_groups)
