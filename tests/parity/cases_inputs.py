@@ -21,7 +21,9 @@ def conversations(golden: Golden) -> Iterator[Check]:
     special = special_token_ids(tokenizer)
     names = ("system", "user", "grounding", "no_grounding")
     names += ("phrase_start", "phrase_end", "negative_phrase_start", "negative_phrase_end")
-    yield equal("special ids", [getattr(special, name) for name in names], list(golden.special_token_ids.values()))
+    yield equal(
+        "special ids", [getattr(special, name) for name in names], list(golden.special_token_ids.values())
+    )
 
     published = golden.tensors("07_vlm_inputs")
     for index, item in enumerate(golden.case("07_vlm_inputs")["conversations"]):
@@ -41,7 +43,11 @@ def conversations(golden: Golden) -> Iterator[Check]:
         )
         for name in ("input_ids", "token_type_ids", "position_ids"):
             yield equal(f"{index}.{name}", torch.tensor(getattr(ours, name)), published[f"{index}.{name}"])
-        yield equal(f"{index}.attention_mask", torch.ones(len(ours.input_ids)).long(), published[f"{index}.attention_mask"])
+        yield equal(
+            f"{index}.attention_mask",
+            torch.ones(len(ours.input_ids)).long(),
+            published[f"{index}.attention_mask"],
+        )
         if inference:
             yield equal(f"{index} has no labels", (ours.labels, ours.label_weights), (None, None))
             continue
@@ -63,7 +69,11 @@ def tables(golden: Golden) -> Iterator[Check]:
     table = golden.json("08_tables")
     for row in table["get_max_resize"]:
         stride = (row["stride"], row["stride"])
-        yield equal(f"resize {row}", largest_resize(tuple(row["size"]), stride, row["max_tokens"]), tuple(row["resize"]))
+        yield equal(
+            f"resize {row}",
+            largest_resize(tuple(row["size"]), stride, row["max_tokens"]),
+            tuple(row["resize"]),
+        )
     for row in table["get_patch_size_z"]["rows"]:
         yield equal(f"depth {row}", depth_tokens(row["size_z"], **_depth_settings(row)), tuple(row["result"]))
     for row in table["get_patch_size_z_random"]:
@@ -86,7 +96,9 @@ def tables(golden: Golden) -> Iterator[Check]:
         yield close("fractions to boxes", fractions_to_corners(normed, tuple(row["size"])), boxes)
     image = torch.tensor(table["intensity_norm"]["image"])
     yield close(
-        "intensity", VividMedImageProcessor().normalize(image), torch.tensor(table["intensity_norm"]["result"])
+        "intensity",
+        VividMedImageProcessor().normalize(image),
+        torch.tensor(table["intensity_norm"]["result"]),
     )
 
 

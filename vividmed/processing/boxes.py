@@ -81,7 +81,9 @@ def validate_boxes(boxes: torch.Tensor, size: Size, *, name: str = "boxes") -> N
         VividMedError: names the first wrong box.
     """
     if boxes.ndim != 2 or boxes.shape[-1] != 6:
-        raise VividMedError(f"{name}: shape {tuple(boxes.shape)} is not (n, 6); give (z0, y0, x0, z1, y1, x1) each")
+        raise VividMedError(
+            f"{name}: shape {tuple(boxes.shape)} is not (n, 6); give (z0, y0, x0, z1, y1, x1) each"
+        )
     extent = torch.tensor(size, dtype=boxes.dtype)
     for index, box in enumerate(boxes):
         if not (box[:3] < box[3:]).all():

@@ -117,7 +117,9 @@ def encode_chat(
         labels += [IGNORE] * (len(prompt) - 1) + _answer_labels(answer, special)
         from_answer += [False] * len(prompt) + [True] * len(answer)
     text = [_as_positive(token, special) for token in text]
-    weights = [0.0] + [phrase_start_weight if token == special.phrase_start else 1.0 for token in text[2:]] + [1.0]
+    weights = (
+        [0.0] + [phrase_start_weight if token == special.phrase_start else 1.0 for token in text[2:]] + [1.0]
+    )
 
     before = len(prefix)
     if not answered:

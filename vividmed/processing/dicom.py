@@ -77,7 +77,9 @@ def read_dicom_file(path: Path, *, voi_window: bool = False) -> MedicalImage:
         return MedicalImage(frames, affine, modality, str(path))
     planes = [_plane(dataset, frame) for frame in range(frames.shape[1])]
     if "PerFrameFunctionalGroupsSequence" not in dataset or None in planes:
-        return MedicalImage(frames, picture_affine(_pixel_spacing(dataset) or (1.0, 1.0)), modality, str(path))
+        return MedicalImage(
+            frames, picture_affine(_pixel_spacing(dataset) or (1.0, 1.0)), modality, str(path)
+        )
     return _stack([frames[:, i] for i in range(len(planes))], planes, modality, str(path))  # type: ignore[arg-type]
 
 
@@ -92,7 +94,9 @@ def read_dicom_series(folder: Path, *, voi_window: bool = False) -> MedicalImage
         VividMedError: no DICOM file, several series, differing sizes or directions, two slices at one position, a
             missing slice, or an unreadable file. Series are named by a hash, never by their identifiers.
     """
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_size and is_dicom(path)]
+    files = [
+        path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_size and is_dicom(path)
+    ]
     if not files:
         raise VividMedError(f"{folder}: the folder holds no DICOM file; give a folder with one DICOM series")
     datasets = [_read_dataset(path) for path in files]
@@ -107,12 +111,23 @@ def read_dicom_series(folder: Path, *, voi_window: bool = False) -> MedicalImage
     planes = [_plane(dataset) for dataset in datasets]
     for path, plane, dataset in zip(files, planes, datasets, strict=True):
         if plane is None:
-            raise VividMedError(f"{path}: has no position, so the series cannot be sorted; remove or repair the file")
-        if (dataset.get("Rows"), dataset.get("Columns")) != (datasets[0].get("Rows"), datasets[0].get("Columns")):
-            raise VividMedError(f"{name}: {path.name} differs in size from {files[0].name}; keep one series in a folder")
-    frames = [_pixels(dataset, path, voi_window=voi_window) for dataset, path in zip(datasets, files, strict=True)]
+            raise VividMedError(
+                f"{path}: has no position, so the series cannot be sorted; remove or repair the file"
+            )
+        if (dataset.get("Rows"), dataset.get("Columns")) != (
+            datasets[0].get("Rows"),
+            datasets[0].get("Columns"),
+        ):
+            raise VividMedError(
+                f"{name}: {path.name} differs in size from {files[0].name}; keep one series in a folder"
+            )
+    frames = [
+        _pixels(dataset, path, voi_window=voi_window) for dataset, path in zip(datasets, files, strict=True)
+    ]
     if any(frame.shape != frames[0].shape or frame.shape[1] != 1 for frame in frames):
-        raise VividMedError(f"{name}: files hold different numbers of frames or channels; keep one series in a folder")
+        raise VividMedError(
+            f"{name}: files hold different numbers of frames or channels; keep one series in a folder"
+        )
     slices = [frame[:, 0] for frame in frames]
     return _stack(slices, planes, datasets[0].get("Modality"), name)  # type: ignore[arg-type]
 
@@ -122,11 +137,15 @@ def _stack(slices: list[np.ndarray], planes: list[_Plane], modality: str | None,
     order = sorted(range(len(planes)), key=lambda index: planes[index].distance)
     planes = [planes[index] for index in order]
     if not all(plane.parallel(planes[0]) for plane in planes):
-        raise VividMedError(f"{source}: slices differ in direction or pixel spacing; split them into one series each")
+        raise VividMedError(
+            f"{source}: slices differ in direction or pixel spacing; split them into one series each"
+        )
     gaps = np.diff([plane.distance for plane in planes])
     usual = float(np.median(gaps))
     if gaps.min() < _SAME_POSITION:
-        raise VividMedError(f"{source}: several slices lie at one position; keep one time point or echo in a folder")
+        raise VividMedError(
+            f"{source}: several slices lie at one position; keep one time point or echo in a folder"
+        )
     if np.abs(gaps - usual).max() > _GAP_TOLERANCE * usual:
         index = int(np.abs(gaps - usual).argmax())
         raise VividMedError(
@@ -154,7 +173,9 @@ def _read_dataset(path: Path) -> Dataset:
     try:
         return pydicom.dcmread(path)
     except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError) as error:
-        raise VividMedError(f"{path}: not a readable DICOM file ({_reason(error)}); copy or export it again") from error
+        raise VividMedError(
+            f"{path}: not a readable DICOM file ({_reason(error)}); copy or export it again"
+        ) from error
 
 
 def _pixels(dataset: Dataset, path: Path, *, voi_window: bool) -> np.ndarray:
@@ -225,7 +246,13 @@ def _plane(dataset: Dataset, frame: int = 0) -> _Plane | None:
     group = _function_group(dataset, frame)
     position, orientation = group.get("ImagePositionPatient"), group.get("ImageOrientationPatient")
     spacing = _pixel_spacing(group)
-    if position is None or orientation is None or spacing is None or len(position) != 3 or len(orientation) != 6:
+    if (
+        position is None
+        or orientation is None
+        or spacing is None
+        or len(position) != 3
+        or len(orientation) != 6
+    ):
         return None
     row, column = np.asarray(orientation[:3], dtype=float), np.asarray(orientation[3:], dtype=float)
     if min(np.linalg.norm(row), np.linalg.norm(column)) < 0.5:

@@ -162,11 +162,16 @@ class ResizePlan:
                 f"values of size {tuple(values.shape[-3:])} are not on the model grid {self.model_size} of this plan; "
                 "interpolate them to the size of pixel_values first"
             )
-        window = tuple(slice(before, before + n) for (before, _), n in zip(self.padding, self.resized_size, strict=True))
+        window = tuple(
+            slice(before, before + n) for (before, _), n in zip(self.padding, self.resized_size, strict=True)
+        )
         values = values[(..., *window)]
         lead = values.shape[:-3]
         values = F.interpolate(
-            values.reshape(1, -1, *values.shape[-3:]).float(), self.oriented_size, mode="trilinear", align_corners=False
+            values.reshape(1, -1, *values.shape[-3:]).float(),
+            self.oriented_size,
+            mode="trilinear",
+            align_corners=False,
         ).reshape(*lead, *self.oriented_size)
         values = values.flip([axis - 3 for axis in range(3) if self.flips[axis]])
         return values.movedim([-3, -2, -1], [axis - 3 for axis in self.axes])

@@ -99,8 +99,12 @@ class VividMedImageProcessor(BaseImageProcessor):
         prepared = [self.prepare(image, generator=generator) for image in images]
         data = {
             "pixel_values": [image.pixel_values for image in prepared],
-            "patch_sizes": torch.tensor([image.plan.patch_size for image in prepared]).reshape(-1, 3),
-            "pool_sizes": torch.tensor([image.plan.pool_size for image in prepared]).reshape(-1, 3),
+            "patch_sizes": torch.tensor(
+                [image.plan.patch_size for image in prepared], dtype=torch.int64
+            ).reshape(-1, 3),
+            "pool_sizes": torch.tensor(
+                [image.plan.pool_size for image in prepared], dtype=torch.int64
+            ).reshape(-1, 3),
             "geometry": [image.plan for image in prepared],
         }
         if grounding:
@@ -150,9 +154,13 @@ class VividMedImageProcessor(BaseImageProcessor):
         lowest, highest = float(array.min()), float(array.max())
         if not (np.isfinite(lowest) and np.isfinite(highest)):
             count = int((~np.isfinite(array)).sum())
-            raise VividMedError(f"{image.source}: holds {count} NaN or infinite values; repair or remove the image")
+            raise VividMedError(
+                f"{image.source}: holds {count} NaN or infinite values; repair or remove the image"
+            )
         if lowest == highest:
-            raise VividMedError(f"{image.source}: every voxel has the value {lowest:g}; give an image with content")
+            raise VividMedError(
+                f"{image.source}: every voxel has the value {lowest:g}; give an image with content"
+            )
         if self.window is not None and image.modality in (None, "CT"):
             level, width = self.window
             return level - width / 2, level + width / 2
@@ -185,11 +193,14 @@ class VividMedImageProcessor(BaseImageProcessor):
         problems = {
             "patch_size": depth & (depth - 1) and "needs a power of two along z",
             "max_slice_tokens": self.max_slice_tokens < 1 and "must be at least 1",
-            "max_image_tokens": self.max_image_tokens < self.max_slice_tokens and "must be at least max_slice_tokens",
-            "percentiles": not 0 <= self.percentiles[0] < self.percentiles[-1] <= 100 and "must rise within 0 to 100",
+            "max_image_tokens": self.max_image_tokens < self.max_slice_tokens
+            and "must be at least max_slice_tokens",
+            "percentiles": not 0 <= self.percentiles[0] < self.percentiles[-1] <= 100
+            and "must rise within 0 to 100",
             "window": self.window is not None and not self.window[-1] > 0 and "needs a width above 0",
             "image_mean": len(self.image_mean) != 3 and "needs 3 values",
-            "image_std": not (len(self.image_std) == 3 and min(self.image_std) > 0) and "needs 3 values above 0",
+            "image_std": not (len(self.image_std) == 3 and min(self.image_std) > 0)
+            and "needs 3 values above 0",
         }
         for name, problem in problems.items():
             if problem:
@@ -198,5 +209,7 @@ class VividMedImageProcessor(BaseImageProcessor):
 
 def _triple(name: str, value: Sequence[int]) -> tuple[int, int, int]:
     if len(value) != 3 or any(int(n) != n or n < 1 for n in value):
-        raise VividMedError(f"image processor: {name}={value} needs three whole numbers above 0, in the order (z, y, x)")
+        raise VividMedError(
+            f"image processor: {name}={value} needs three whole numbers above 0, in the order (z, y, x)"
+        )
     return tuple(int(n) for n in value)  # type: ignore[return-value]

@@ -38,10 +38,18 @@ class MedicalImage:
         if 0 in shape:
             raise VividMedError(f"{self.source}: array of shape {shape} is empty; give an image with voxels")
         if self.array.dtype.kind not in "uif":
-            raise VividMedError(f"{self.source}: values of type {self.array.dtype} are no intensities; use numbers")
+            raise VividMedError(
+                f"{self.source}: values of type {self.array.dtype} are no intensities; use numbers"
+            )
         affine = np.asarray(self.affine, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-            raise VividMedError(f"{self.source}: the affine is no invertible 4 x 4 matrix; repair the image's header")
+        if (
+            affine.shape != (4, 4)
+            or not np.isfinite(affine).all()
+            or abs(np.linalg.det(affine[:3, :3])) < 1e-9
+        ):
+            raise VividMedError(
+                f"{self.source}: the affine is no invertible 4 x 4 matrix; repair the image's header"
+            )
         object.__setattr__(self, "affine", affine)
 
     @property

@@ -84,12 +84,20 @@ def _text(message: Message, index: int) -> str:
     elif isinstance(content, Sequence):
         text = "\n".join(_item_text(item, index) for item in content if item.get("type") != "image")
     else:
-        raise VividMedError(f"message {index}: content is a {type(content).__name__}; give a string or a list of items")
+        raise VividMedError(
+            f"message {index}: content is a {type(content).__name__}; give a string or a list of items"
+        )
     if not text.strip():
-        hint = "leave the message out to ask for an answer" if message["role"] == "assistant" else "ask something"
+        hint = (
+            "leave the message out to ask for an answer"
+            if message["role"] == "assistant"
+            else "ask something"
+        )
         raise VividMedError(f"message {index}: the {message['role']}'s text is empty; {hint}")
     if found := next((token for token in _STRUCTURE if token in text), None):
-        raise VividMedError(f"message {index}: the text holds {found}, which builds the conversation; remove it")
+        raise VividMedError(
+            f"message {index}: the text holds {found}, which builds the conversation; remove it"
+        )
     return text
 
 

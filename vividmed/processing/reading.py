@@ -84,13 +84,17 @@ def _read_picture(path: Path) -> MedicalImage:
     try:
         with Image.open(path) as picture:
             if getattr(picture, "n_frames", 1) > 1:
-                raise VividMedError(f"{path}: holds {picture.n_frames} pictures; save the one to use, or use NIfTI")
+                raise VividMedError(
+                    f"{path}: holds {picture.n_frames} pictures; save the one to use, or use NIfTI"
+                )
             picture.load()
             return _from_picture(picture, str(path))
     except VividMedError:
         raise
     except (*_BROKEN_FILE, SyntaxError, Image.DecompressionBombError) as error:
-        raise VividMedError(f"{path}: not a readable picture ({_reason(error)}); copy or export it again") from error
+        raise VividMedError(
+            f"{path}: not a readable picture ({_reason(error)}); copy or export it again"
+        ) from error
 
 
 def _from_picture(picture: Image.Image, source: str) -> MedicalImage:
@@ -110,7 +114,9 @@ def _read_nifti(path: Path) -> MedicalImage:
     except VividMedError:
         raise
     except (*_BROKEN_FILE, ImageFileError, HeaderDataError) as error:
-        raise VividMedError(f"{path}: not a readable NIfTI file ({_reason(error)}); copy or export it again") from error
+        raise VividMedError(
+            f"{path}: not a readable NIfTI file ({_reason(error)}); copy or export it again"
+        ) from error
 
 
 def _from_nifti(image: Any, source: str) -> MedicalImage:
@@ -118,16 +124,22 @@ def _from_nifti(image: Any, source: str) -> MedicalImage:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) not in (2, 3):
-        raise VividMedError(f"{source}: NIfTI of shape {image.shape} is not one 3D volume; save the volume to use alone")
+        raise VividMedError(
+            f"{source}: NIfTI of shape {image.shape} is not one 3D volume; save the volume to use alone"
+        )
     array = np.asanyarray(image.dataobj).reshape(shape)
     if array.dtype.names:
-        raise VividMedError(f"{source}: colour NIfTI files are not supported; save one channel, or use a picture")
+        raise VividMedError(
+            f"{source}: colour NIfTI files are not supported; save one channel, or use a picture"
+        )
     if array.dtype.kind == "f":
         array = array.astype(np.float32, copy=False)
     if array.ndim == 2:
         array = array[..., None]
     if "sform_code" in image.header and not (image.header["sform_code"] or image.header["qform_code"]):
-        logger.warning_once(f"{source}: the header does not say how the volume lies in the patient; left may be right")
+        logger.warning_once(
+            f"{source}: the header does not say how the volume lies in the patient; left may be right"
+        )
     return MedicalImage(array.T[None], image.affine, source=source, oriented=True)
 
 

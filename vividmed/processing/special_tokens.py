@@ -76,7 +76,9 @@ def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> SpecialTokenIds:
             f"tokenizer {tokenizer.name_or_path!r} has no begin or end token; use a Llama (SentencePiece) tokenizer "
             "with <s> and </s>"
         )
-    system, user, grounding, no_grounding, p, p_end, np, np_end = (vocabulary[token] for token in SPECIAL_TOKENS)
+    system, user, grounding, no_grounding, p, p_end, np, np_end = (
+        vocabulary[token] for token in SPECIAL_TOKENS
+    )
     return SpecialTokenIds(
         system=system,
         user=user,
