@@ -1,0 +1,191 @@
+"""The model as a citizen of the library: saving, precision, checkpointing, placement, refusal of wrong input."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig
+
+from tests.models.batches import DEEP, FLAT, make_sample, pad, ragged_samples, tiny_config, tiny_model
+from vividmed import VividMedConfig, VividMedError, VividMedForCausalLM
+
+
+def training_gradients(model, batch: dict) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    model(**batch).loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def test_saved_weights_load_through_the_auto_classes_with_the_same_logits(tmp_path):
+    model, batch = tiny_model(), pad(ragged_samples())
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    for auto_class in (AutoModelForImageTextToText, AutoModelForCausalLM):
+        loaded = auto_class.from_pretrained(tmp_path)
+        assert isinstance(loaded, VividMedForCausalLM)
+        with torch.no_grad():
+            assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+
+
+def test_the_configuration_round_trips(tmp_path):
+    config = tiny_config()
+    config.text_config.rope_low_precision = True
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(loaded, VividMedConfig)
+    assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict()
+    assert loaded.vision_config.patch_size == (4, 8, 8)
+
+
+def test_models_import_without_the_readers_of_medical_files():
+    absent = ["nibabel", "pydicom", "PIL", "datasets", "peft", "trl", "monai", "sentencepiece"]
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent}))
+from vividmed.models.modeling_vividmed import VividMedForCausalLM
+from vividmed import VividMedConfig
+print(VividMedForCausalLM(VividMedConfig.tiny()).num_parameters())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 1e6 < int(done.stdout) < 5e6
+
+
+def test_gradient_checkpointing_changes_nothing():
+    model, batch = tiny_model().train(), pad(ragged_samples(), labels=True)
+    reference = training_gradients(model, batch)
+    model.activation_checkpointing_enable()
+    assert model.is_activation_checkpointing
+    for name, gradient in training_gradients(model, batch).items():
+        torch.testing.assert_close(gradient, reference[name], msg=name)
+
+
+def test_no_logits_are_made_in_training_and_all_of_them_in_evaluation():
+    model, batch = tiny_model(), pad(ragged_samples(), labels=True)
+    evaluated = model(**batch)
+    assert evaluated.logits.shape == (*batch["input_ids"].shape, model.config.text_config.vocab_size)
+    assert model(**batch, skip_logits=True).logits is None
+    trained = model.train()(**batch)
+    assert trained.logits is None
+    torch.testing.assert_close(trained.loss, evaluated.loss)
+    assert trained.loss_components.keys() == {"lm_loss"}
+
+
+def test_the_loss_of_many_tokens_is_summed_in_chunks(monkeypatch):
+    model, batch = tiny_model().train(), pad(ragged_samples(), labels=True)
+    reference = training_gradients(model, batch)
+    monkeypatch.setattr("vividmed.models.language_loss.CHUNK_TOKENS", 5)
+    for name, gradient in training_gradients(model, batch).items():
+        torch.testing.assert_close(gradient, reference[name], msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_close_to_float32(dtype):
+    model, batch = tiny_model(), pad(ragged_samples(), labels=True)
+    with torch.no_grad():
+        expected = model(**batch)
+        halved = model.to(dtype)(**batch)
+    assert halved.logits.dtype == torch.float32
+    assert (halved.logits - expected.logits)[batch["attention_mask"] > 0].abs().max() < 0.1
+    assert halved.loss.dtype == torch.float32
+    torch.testing.assert_close(halved.loss, expected.loss, atol=0.02, rtol=0.01)
+
+
+def test_rotary_angles_stay_exact_in_low_precision_unless_asked_for_the_published_rounding():
+    from vividmed.models.language import VividMedRotaryEmbedding
+
+    config = tiny_config().text_config
+    positions = torch.tensor([[257, 999]])
+    exact, _ = VividMedRotaryEmbedding(config)(positions, torch.float32)
+    ours, _ = VividMedRotaryEmbedding(config)(positions, torch.bfloat16)
+    config.rope_low_precision = True
+    published, _ = VividMedRotaryEmbedding(config)(positions, torch.bfloat16)
+    rounded, _ = VividMedRotaryEmbedding(config)(torch.tensor([[256, 1000]]), torch.bfloat16)
+    assert (ours - exact).abs().max() < 0.005
+    assert (published - exact).abs().max() > 0.1
+    assert torch.equal(published, rounded)
+
+
+def test_device_map_auto_loads_and_runs(tmp_path):
+    model, batch = tiny_model(), pad(ragged_samples())
+    model.save_pretrained(tmp_path)
+    loaded = VividMedForCausalLM.from_pretrained(tmp_path, device_map="auto")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_weights_stay_close(tmp_path, bits):
+    pytest.importorskip("bitsandbytes")
+    model, batch = tiny_model(), pad(ragged_samples())
+    model.save_pretrained(tmp_path)
+    quantisation = (
+        BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+        if bits == 4
+        else BitsAndBytesConfig(load_in_8bit=True)
+    )
+    loaded = VividMedForCausalLM.from_pretrained(
+        tmp_path, quantization_config=quantisation, dtype=torch.float32
+    )
+    layer = loaded.model.layers[0].self_attn.vision_expert_query_key_value
+    assert type(layer).__name__ == {4: "Linear4bit", 8: "Linear8bitLt"}[bits]
+    with torch.no_grad():
+        expected, actual = model(**batch).logits, loaded(**batch).logits
+    similarity = torch.nn.functional.cosine_similarity(expected.flatten(), actual.flatten(), dim=0)
+    assert similarity > {4: 0.9, 8: 0.99}[bits]
+    assert loaded.generate(**pad(ragged_samples(), "left"), max_new_tokens=2, pad_token_id=0).shape[0] == 4
+
+
+def test_new_token_rows_are_as_long_as_the_trained_ones():
+    model = tiny_model()
+    trained = model.get_input_embeddings().weight.norm(dim=1).mean()
+    model.resize_token_embeddings(70)
+    new = model.get_input_embeddings().weight[64:].norm(dim=1)
+    assert new.shape == (6,)
+    assert (new < 1.5 * trained).all()
+
+
+def test_images_that_do_not_fill_their_places_are_refused():
+    sample = make_sample(5, (FLAT,))
+    batch = pad([sample])
+    batch["pool_sizes"] = torch.tensor([[1, 1, 1]])
+    with pytest.raises(VividMedError, match="keep 5 places for image tokens but the images give 8"):
+        tiny_model()(**batch)
+
+
+def test_places_without_images_are_refused():
+    batch = pad([make_sample(5, (FLAT,))])
+    del batch["pixel_values"]
+    with pytest.raises(VividMedError, match="keep 5 places for image tokens but the images give 0"):
+        tiny_model()(**batch)
+
+
+def test_an_image_that_is_no_multiple_of_its_patch_is_refused():
+    batch = pad([make_sample(5, (DEEP,))])
+    batch["pixel_values"][0] = batch["pixel_values"][0][:, :7]
+    with pytest.raises(
+        ValueError, match=r"image of size \(7, 16, 16\) is no multiple of its patch size \(4, 8, 8\)"
+    ):
+        tiny_model()(**batch)
+
+
+def test_packed_rows_need_positions():
+    from tests.models.batches import pack
+
+    batch = pack(ragged_samples())
+    del batch["position_ids"]
+    with pytest.raises(ValueError, match="packed rows need position_ids"):
+        tiny_model()(**batch)
+
+
+def test_a_tokenizer_of_another_vocabulary_is_refused():
+    class Tokenizer:
+        def __len__(self):
+            return 64
+
+        def convert_tokens_to_ids(self, token):
+            return {"<p>": 60, "</p>": 59}[token]
+
+    with pytest.raises(VividMedError, match="id of </p> is 59 but the model expects 61"):
+        tiny_config().check_tokenizer(Tokenizer())
