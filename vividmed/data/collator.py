@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers.utils import logging
@@ -41,6 +42,8 @@ class VividMedCollator:
         truncation: ``"error"`` for longer samples, or ``"answer"`` to cut the end of the answer. Neither cuts an image.
         packing: put several samples in one row, first fit in order of length. ``attention_mask`` then numbers them
             and positions restart, so that each sample sees only itself and the result equals padding.
+        augmentation_seed: jitter the patch depth of volumes in rows that carry an epoch, as in the published
+            training; the draw depends on (seed, epoch, index) alone. None: no jitter.
         on_bad_sample: ``"error"`` for a row that cannot be read or prepared, or ``"skip"`` to warn and leave it out.
         spare_rows: with ``"skip"``, rows that stand in, without labels, for a batch that has no good row left.
         read: turns a row into ``{"images": ..., "messages": ...}``.
@@ -59,6 +62,7 @@ class VividMedCollator:
         packing: bool = False,
         on_bad_sample: Literal["error", "skip"] = "error",
         spare_rows: Sequence[Mapping[str, Any]] = (),
+        augmentation_seed: int | None = None,
         read: Callable[[Mapping[str, Any]], dict[str, Any]] = to_example,
     ):
         self.processor = processor
@@ -67,6 +71,7 @@ class VividMedCollator:
         self.packing = packing
         self.on_bad_sample = on_bad_sample
         self.spare_rows = spare_rows
+        self.augmentation_seed = augmentation_seed
         self.read = read
 
     def __call__(self, rows: Sequence[Mapping[str, Any] | UnreadableRow]) -> dict[str, Any]:
@@ -106,7 +111,7 @@ class VividMedCollator:
                 max_length=self.max_length,
                 truncation=self.truncation,
                 padding_side="right",
-                return_tensors="pt",
+                generator=self._generator(row),
             )
         except VividMedError as error:
             raise VividMedError(f"row {name}: {error}") from error
@@ -119,6 +124,11 @@ class VividMedCollator:
         if row.get("repeated"):
             _remove_labels(sample)
         return sample
+
+    def _generator(self, row: Mapping[str, Any]) -> np.random.Generator | None:
+        if self.augmentation_seed is None or row.get("epoch") is None:
+            return None
+        return np.random.default_rng((self.augmentation_seed, row["epoch"], row["index"]))
 
     def _spare(self) -> dict[str, Any]:
         for row in self.spare_rows:

@@ -27,7 +27,7 @@ class UnreadableRow(NamedTuple):
 
 
 class KeyedRows(Dataset):
-    """A data set's rows by :class:`SampleKey` or by plain index.
+    """A data set's rows, by :class:`SampleKey` to train on them or by plain index to evaluate.
 
     Args:
         rows: a ``datasets.Dataset`` or any sequence of rows (dicts).
@@ -44,8 +44,8 @@ class KeyedRows(Dataset):
         return self._length
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any] | UnreadableRow:
-        """The row with ``epoch`` and ``index`` added, or the reason why it cannot be read."""
-        epoch, index = key if isinstance(key, SampleKey) else (0, int(key))
+        """The row with ``epoch`` (None for a plain index) and ``index`` added, or the reason why it cannot be read."""
+        epoch, index = key if isinstance(key, SampleKey) else (None, int(key))
         repeated = index >= len(self.rows)
         index %= len(self.rows)
         try:

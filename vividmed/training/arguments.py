@@ -118,6 +118,7 @@ class VividMedTrainingArguments(TrainingArguments):
         overwrite_output_dir: remove the checkpoints and logs of an earlier run.
         generation_samples: evaluation rows to answer at each evaluation.
         generation_max_new_tokens: longest answer.
+        closed_question_samples: evaluation rows with one right answer that are answered before and after training.
     """
 
     output_dir: str | None = field(
@@ -140,6 +141,10 @@ class VividMedTrainingArguments(TrainingArguments):
         default=3, metadata={"help": "Evaluation rows whose answers are written to samples.jsonl at each evaluation."}
     )
     generation_max_new_tokens: int = field(default=64, metadata={"help": "Longest generated answer in tokens."})
+    closed_question_samples: int = field(
+        default=200,
+        metadata={"help": "Evaluation rows with one right answer to answer before and after training."},
+    )
     # Rows hold images and text, which are columns that the model's forward does not name.
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Always false: rows are turned into model inputs by the collator."}

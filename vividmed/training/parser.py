@@ -20,16 +20,18 @@ class StageParser(TrlParser):
     def __init__(self, dataclass_types: Iterable[Any], **kwargs: Any):
         super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
 
-    def parse(self, arguments: Sequence[str], config: Path | None) -> tuple[Any, ...]:
+    def parse(self, arguments: Sequence[str], config: Path | None, **defaults: Any) -> tuple[Any, ...]:
         """Build the dataclasses.
 
         Args:
-            arguments: the command line, without ``--config``.
+            arguments: the command line.
             config: a YAML file of the same names, or None.
+            **defaults: values in place of the dataclasses' defaults.
 
         Raises:
             VividMedError: unreadable file, unknown key or flag, wrong type.
         """
+        self.set_defaults_with_config(**defaults)
         if config is not None:
             self._apply(config)
         *parsed, unknown = self.parse_args_into_dataclasses(
@@ -37,7 +39,7 @@ class StageParser(TrlParser):
         )
         if unknown:
             raise VividMedError(self._unknown(unknown[0].split("=")[0], "command line"))
-        return tuple(parsed)
+        return tuple(parsed[: len(self.dataclass_types)])
 
     def error(self, message: str) -> NoReturn:
         """Argparse's complaints, without the usage of two hundred flags."""
@@ -59,7 +61,7 @@ class StageParser(TrlParser):
         self.set_defaults_with_config(**values)
 
     def _names(self) -> list[str]:
-        return [action.dest for action in self._actions if action.dest != "help"]
+        return [action.dest for action in self._actions if action.dest not in ("help", "config")]
 
     def _unknown(self, name: str, place: str) -> str:
         bare = name.lstrip("-").replace("-", "_")

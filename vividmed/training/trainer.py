@@ -1,5 +1,6 @@
 """The Trainer of all stages."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from vividmed.data.sampler import KeyedRows, LengthGroupedOrder
 from vividmed.errors import VividMedError
 from vividmed.training import peft
 from vividmed.training.arguments import VividMedTrainingArguments
-from vividmed.training.checkpointing import atomic_checkpoint, checkpoint_folder, remove_old_checkpoints
+from vividmed.training.checkpointing import atomic_checkpoint, checkpoint_folder, remove_old_checkpoints, seal
 from vividmed.training.step_statistics import StepStatistics
 from vividmed.training.throughput import StepCost
 
@@ -226,6 +227,21 @@ class VividMedTrainer(Trainer):
         unwrapped = self.accelerator.unwrap_model(self.model)
         if isinstance(unwrapped, peft.PeftModel):
             peft.save_boundary_tokens(unwrapped, folder)
+
+    def save_final(self) -> None:
+        """Put the model and its processor into the output folder itself, each file complete or as it was before."""
+        folder = Path(self.args.output_dir)
+        aside = folder / ".final.partial"
+        if self.args.should_save:
+            shutil.rmtree(aside, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.save_model(str(aside), _internal_call=True)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(aside)
+            for path in sorted(aside.iterdir()):
+                path.replace(folder / path.name)
+            aside.rmdir()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

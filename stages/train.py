@@ -1,0 +1,72 @@
+"""Train a stage of VividMed.
+
+    accelerate launch stages/train.py --stage vlm
+    accelerate launch stages/train.py --stage vlm --config stages/configs/vlm.yaml --model_name_or_path FOLDER \
+        --dataset_name FOLDER_OR_HUB_ID
+    accelerate launch --config_file stages/accelerate/fsdp2.yaml stages/train.py --stage vlm --config FILE
+
+With --stage alone it trains a tiny model on the embedded sample data, on a CPU, in minutes. Any argument may stand in
+the YAML file or on the command line, which wins; --help lists them all. See docs/training.md.
+"""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # found from a clone, whatever the working folder
+
+from stages import vlm
+from vividmed.errors import VividMedError
+from vividmed.training.arguments import DataArguments, ModelArguments, StageArguments, VividMedTrainingArguments
+from vividmed.training.parser import StageParser
+
+CONFIGS = Path(__file__).parent / "configs"
+STAGES: dict[str, Callable[..., None]] = {"vlm": vlm.run}
+
+
+def parse(
+    arguments: list[str],
+) -> tuple[StageArguments, DataArguments, ModelArguments, VividMedTrainingArguments]:
+    """Read command line and YAML; without a model, data and file the stage's tiny settings apply."""
+    parser = StageParser(
+        (StageArguments, DataArguments, ModelArguments, VividMedTrainingArguments),
+        description=__doc__.split("\n\n", 1)[0],
+    )
+    parser.add_argument("--config", type=Path, help="YAML file with any of these arguments.")
+    early = _ahead(arguments)
+    if early.stage is not None and early.stage not in STAGES:
+        nearest = difflib.get_close_matches(early.stage, STAGES, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(STAGES)}"
+        raise VividMedError(f"--stage {early.stage}: unknown stage; {hint}")
+    config = early.config
+    if config is None and early.stage is not None:
+        tiny = early.model_name_or_path is None and early.dataset_name is None
+        config = CONFIGS / (f"{early.stage}_tiny.yaml" if tiny else f"{early.stage}.yaml")
+    return parser.parse(arguments, config, output_dir=f"outputs/{early.stage}")  # type: ignore[return-value]
+
+
+def _ahead(arguments: list[str]) -> argparse.Namespace:
+    """What decides which settings apply, read before everything else."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("stage", "config", "model_name_or_path", "dataset_name"):
+        parser.add_argument(
+            f"--{name}", f"--{name.replace('_', '-')}", nargs="?", type=Path if name == "config" else str
+        )
+    return parser.parse_known_args(arguments)[0]
+
+
+def main(arguments: list[str]) -> int:
+    """Run a stage; input that the user can mend ends in one line and status 2."""
+    try:
+        stage_args, data_args, model_args, training_args = parse(arguments)
+        STAGES[stage_args.stage](data_args, model_args, training_args)
+    except VividMedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

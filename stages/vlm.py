@@ -1,0 +1,225 @@
+"""Stage ``vlm``: instruction tuning on images and text (published stage 2)."""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from vividmed.data.collator import VividMedCollator
+from vividmed.hub.cards import RunFacts, count_sources, render_model_card
+from vividmed.processing.processing_vividmed import VividMedProcessor
+from vividmed.training.answers import (
+    CLOSED_KINDS,
+    Accuracy,
+    generate_answers,
+    question_and_reference,
+    score_closed,
+)
+from vividmed.training.arguments import DataArguments, ModelArguments, VividMedTrainingArguments
+from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
+from vividmed.training.checkpointing import write_atomically
+from vividmed.training.loading import load_model, load_processor
+from vividmed.training.memory import memory_summary
+from vividmed.training.resolved_config import resolved_config
+from vividmed.training.rows import load_rows
+from vividmed.training.run_folder import BASELINE, run_folder
+from vividmed.training.trainer import VividMedTrainer
+from vividmed.version import __version__
+
+NAME = "vlm"
+CARD_TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "vlm.md.jinja"
+BASE_MODEL = "base_model"
+
+
+class VlmTrainer(VividMedTrainer):
+    """Trains on vision-language rows; the loss is the language loss alone, segmenters stay as they are."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The stage writes its own card, which an upload must not replace."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured on held-out rows before and after training."""
+
+    eval_loss: float
+    accuracy: dict[str, Accuracy]
+    sample_answers: list[str]
+
+    @classmethod
+    def load(cls, path: Path) -> "Measurement":
+        values = json.loads(path.read_text())
+        accuracy = {kind: Accuracy(**counts) for kind, counts in values["accuracy"].items()}
+        return cls(values["eval_loss"], accuracy, values["sample_answers"])
+
+
+def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrainingArguments) -> None:
+    """Train, measure before and after, and leave a usable model with its card in the output folder."""
+    with run_folder(args) as checkpoint:
+        folder = Path(args.output_dir)
+        train_rows, eval_rows = load_rows("vision_language", data_args)
+        processor = load_processor(model_args)
+        model = load_model(model_args, processor, base_folder=folder / BASE_MODEL, seed=args.seed)
+        samples = varied_rows(eval_rows, args.generation_samples)
+        trainer = VlmTrainer(
+            model=model,
+            args=args,
+            processing_class=processor,
+            data_collator=collator(processor, data_args, args, spare_rows=train_rows),
+            train_dataset=train_rows,
+            eval_dataset=eval_rows,
+            callbacks=[
+                MetricsFile(),
+                LossCurve(),
+                SampleAnswers(processor, samples, args.generation_max_new_tokens),
+            ],
+        )
+        is_main = trainer.is_world_process_zero()
+        if is_main:
+            print(memory_summary(model), flush=True)
+
+        closed = closed_rows(eval_rows, args.closed_question_samples)
+        if checkpoint is not None and (folder / BASELINE).is_file():
+            before = Measurement.load(folder / BASELINE)
+        else:
+            before = measure(trainer, closed, samples)
+            if is_main:
+                write_atomically(folder / BASELINE, json.dumps(asdict(before), indent=1))
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        after = measure(trainer, closed, samples)
+
+        trainer.save_final()
+        if is_main:
+            facts = run_facts(trainer, data_args, model_args, train_rows, eval_rows, before, after)
+            write_atomically(folder / "README.md", render_model_card(CARD_TEMPLATE, facts))
+            write_atomically(folder / "config.yaml", resolved_config([data_args, model_args, args]))
+            print(report(trainer, samples, before, after), flush=True)
+        if args.push_to_hub:
+            trainer.push_to_hub(commit_message=f"{NAME}: {trainer.state.global_step} steps")
+
+
+def collator(
+    processor: VividMedProcessor, data_args: DataArguments, args: VividMedTrainingArguments, *, spare_rows: Any
+) -> VividMedCollator:
+    """The collator that the arguments describe."""
+    return VividMedCollator(
+        processor,
+        max_length=data_args.max_length,
+        truncation=data_args.truncation,
+        packing=data_args.packing,
+        on_bad_sample=data_args.on_bad_sample,
+        spare_rows=spare_rows,
+        augmentation_seed=args.seed,
+    )
+
+
+def varied_rows(rows: Any, number: int) -> list[dict[str, Any]]:
+    """Rows of patients, modalities and kinds as different as there are, in the data set's order."""
+    keys = rows.select_columns(["patient", "modality", "kind"])
+    chosen: list[int] = []
+    seen: set[Any] = set()
+    for columns in (("patient", "modality", "kind"), ("patient", "kind"), ("kind",), ()):
+        for index, key in enumerate(keys):
+            values = {(column, key[column]) for column in columns}
+            if len(chosen) < number and index not in chosen and not values & seen:
+                chosen.append(index)
+                seen |= {(column, key[column]) for column in ("patient", "modality", "kind")}
+    return [rows[index] for index in sorted(chosen)]
+
+
+def closed_rows(rows: Any, number: int) -> list[dict[str, Any]]:
+    """The first rows whose question has one right answer."""
+    indices = [index for index, row in enumerate(rows.select_columns(["kind"])) if row["kind"] in CLOSED_KINDS]
+    return [rows[index] for index in indices[:number]]
+
+
+def measure(
+    trainer: VlmTrainer, closed: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]
+) -> Measurement:
+    """Evaluation loss, accuracy on closed questions and answers to the samples, with the model as it is."""
+    loss = trainer.evaluate()["eval_loss"]
+    answers = generate_answers(
+        trainer.model,
+        trainer.processing_class,
+        [*closed, *samples],
+        max_new_tokens=trainer.args.generation_max_new_tokens,
+    )
+    return Measurement(loss, score_closed(closed, answers[: len(closed)]), answers[len(closed) :])
+
+
+def run_facts(
+    trainer: VlmTrainer,
+    data_args: DataArguments,
+    model_args: ModelArguments,
+    train_rows: Any,
+    eval_rows: Any,
+    before: Measurement,
+    after: Measurement,
+) -> RunFacts:
+    """What the model card says."""
+    args = trainer.args
+    model: PreTrainedModel = trainer.model
+    metrics = {"evaluation loss per token": f"{before.eval_loss:.3f} before, {after.eval_loss:.3f} after"}
+    for kind, accuracy in after.accuracy.items():
+        metrics[f"{kind} questions right"] = f"{before.accuracy[kind]} before, {accuracy} after"
+    method = "all weights"
+    if model_args.use_peft:
+        bits = "4-bit " if model_args.load_in_4bit else "8-bit " if model_args.load_in_8bit else ""
+        method = f"low-rank adapters of rank {model_args.lora_r} on a {bits}base model; norms and embeddings whole"
+    return RunFacts(
+        name=Path(args.output_dir).name,
+        stage=NAME,
+        base_model=model_args.model_name_or_path,
+        adapter=model_args.use_peft,
+        method=method,
+        sources=count_sources(train_rows),
+        eval_sources=count_sources(eval_rows),
+        steps=trainer.state.global_step,
+        global_batch_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        settings={
+            "learning rate": args.learning_rate,
+            "schedule": f"{args.lr_scheduler_type.value}, {args.warmup_steps} warm-up steps",
+            "weight decay": args.weight_decay,
+            "longest sequence": data_args.max_length,
+            "weights": f"{model.num_parameters():,}",
+            "seed": args.seed,
+        },
+        metrics=metrics,
+        versions={
+            "vividmed": __version__,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+            "Python": platform.python_version(),
+        },
+    )
+
+
+def report(
+    trainer: VlmTrainer, samples: Sequence[dict[str, Any]], before: Measurement, after: Measurement
+) -> str:
+    """What the run prints at its end."""
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    lines = [
+        "",
+        f"evaluation loss per token: {before.eval_loss:.3f} at the start, {after.eval_loss:.3f} at the end",
+        f"training loss per token: {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end",
+    ]
+    for kind, accuracy in after.accuracy.items():
+        lines.append(f"held-out {kind} questions right: {before.accuracy[kind]} before, {accuracy} after")
+    for row, first, last in zip(samples, before.sample_answers, after.sample_answers, strict=True):
+        question, reference = question_and_reference(row)
+        lines += [
+            "",
+            f"held-out image {row['id']}",
+            f"  question:  {question}",
+            f"  reference: {reference}",
+            f"  before:    {first}",
+            f"  after:     {last}",
+        ]
+    return "\n".join([*lines, "", f"checkpoint: {trainer.args.output_dir}"])

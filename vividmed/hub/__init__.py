@@ -1,0 +1,1 @@
+"""Layer 3: what is shown to others on the Hub."""

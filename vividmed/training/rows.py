@@ -1,0 +1,58 @@
+"""Rows of a stage: from the Hub, a folder, or the embedded sample."""
+
+from typing import Any
+
+from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetNotFoundError
+
+from vividmed.data.schema import schema
+from vividmed.errors import VividMedError
+from vividmed.training.arguments import DataArguments
+
+
+def load_rows(kind: str, args: DataArguments) -> tuple[Dataset, Dataset]:
+    """Training and evaluation rows.
+
+    Args:
+        kind: of the rows, see :mod:`vividmed.data.schema`.
+        args: which data set and splits.
+
+    Raises:
+        VividMedError: when the data set or a split is not found, is empty, or lacks columns.
+    """
+    name = args.dataset_name or "the embedded sample"
+    splits = _load(kind, args)
+    train, evaluation = (_split(splits, split, name) for split in (args.train_split, args.eval_split))
+    for rows in (train, evaluation):
+        missing = [column for column in schema(kind) if column not in rows.column_names]
+        if missing:
+            raise VividMedError(
+                f"{name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} of {kind} rows; "
+                "see docs/training.md for the format"
+            )
+    return _first(train, args.max_train_samples), _first(evaluation, args.max_eval_samples)
+
+
+def _load(kind: str, args: DataArguments) -> DatasetDict:
+    if args.dataset_name is None:
+        from vividmed.data.sample import load_sample
+
+        return load_sample(kind)
+    try:
+        return load_dataset(args.dataset_name, args.dataset_config, revision=args.dataset_revision)
+    except (DatasetNotFoundError, OSError, ValueError) as error:
+        raise VividMedError(
+            f"--dataset_name {args.dataset_name} cannot be loaded: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def _split(splits: DatasetDict, name: str, dataset: str) -> Any:
+    if name not in splits:
+        raise VividMedError(f"{dataset} has no split {name!r}; name one of {', '.join(splits)} with --*_split")
+    if len(splits[name]) == 0:
+        raise VividMedError(f"{dataset}: the split {name!r} is empty")
+    return splits[name]
+
+
+def _first(rows: Dataset, number: int | None) -> Dataset:
+    return rows if number is None else rows.select(range(min(number, len(rows))))
