@@ -1,6 +1,6 @@
 """Image encoder of the segmenters: a plain vision transformer on 3D patches (SegVol's, made ragged)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -30,18 +30,20 @@ class ImageGroup:
 
 
 def group_images(
-    images: Sequence[torch.Tensor], patch_sizes: Sequence[Sequence[int]], indices: Sequence[int]
+    images: Mapping[int, torch.Tensor], patch_sizes: Sequence[Sequence[int]]
 ) -> list[ImageGroup]:
-    """Sort the images named by ``indices`` into groups that can be stacked, in order of first appearance."""
+    """Sort images into groups that can be stacked, in order of first appearance.
+
+    Args:
+        images: (C, D, H, W) by index.
+        patch_sizes: (z, y, x) at each index.
+    """
     members: dict[tuple, list[int]] = {}
-    for index in indices:
-        key = (tuple(images[index].shape), tuple(int(size) for size in patch_sizes[index]))
-        members.setdefault(key, []).append(index)
+    for index, image in images.items():
+        members.setdefault((tuple(image.shape), tuple(patch_sizes[index])), []).append(index)
     return [
-        ImageGroup(
-            indices=group, images=torch.stack([images[index] for index in group]), patch_size=patch_size
-        )
-        for (_, patch_size), group in members.items()
+        ImageGroup(indices, torch.stack([images[index] for index in indices]), patch_size)
+        for (_, patch_size), indices in members.items()
     ]
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vividmed.models.language import eager_attention_forward
@@ -35,7 +36,7 @@ class RaggedAttention(nn.Module):
     is_causal = False
     num_key_value_groups = 1
 
-    def __init__(self, config, num_heads: int, inner_size: int):
+    def __init__(self, config: PreTrainedConfig, num_heads: int, inner_size: int):
         super().__init__()
         self.config = config
         self.num_heads = num_heads
@@ -56,9 +57,11 @@ class RaggedAttention(nn.Module):
         Returns:
             As ``query``.
         """
-        interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
+        implementation = self.config._attn_implementation
+        if "flash" in implementation and query.dtype == torch.float32:
+            # Flash kernels know no float32, in which segmenters stay beside a language model of lower precision.
+            implementation = "sdpa"
+        interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         query_rows = [group.batch_size * group.query_length for group in groups]
         key_rows = [group.batch_size * group.key_length for group in groups]
         results = []

@@ -56,7 +56,7 @@ class InstanceSegmenterOutput(ModelOutput):
 class SegmenterPreTrainedModel(PreTrainedModel):
     """Weights, loading and the encode-and-decode pass that both segmenters share."""
 
-    config_class = SegmenterConfig
+    config: SegmenterConfig
     base_model_prefix = "segmenter"
     main_input_name = "images"
     input_modalities = ("image",)
@@ -93,9 +93,8 @@ class SegmenterPreTrainedModel(PreTrainedModel):
         elif isinstance(module, PositionEmbedding):
             init.normal_(module.weight, std=0.02)
         elif isinstance(module, FourierPositionEncoding):
-            if _is_loaded(self.prompt_encoder.no_mask_embedding.weight) and not _is_loaded(
-                module.frequencies
-            ):
+            trained = _is_loaded(self.prompt_encoder.no_mask_embedding.weight)
+            if trained and not _is_loaded(module.frequencies):
                 raise VividMedError(missing_frequencies("prompt_encoder."))
             init.normal_(module.frequencies)
 
@@ -110,24 +109,23 @@ class SegmenterPreTrainedModel(PreTrainedModel):
         Without any prompt an empty batch takes the same way, so that every layer runs and every parameter stays in
         the graph.
         """
-        prompted = [index for index, prompt in enumerate(prompts) if len(prompt)]
-        image_groups = group_images(images, patch_sizes, prompted) or [self._no_images()]
-        for index, group in enumerate(image_groups):
-            image_groups[index] = ImageGroup(
-                group.indices, group.images.to(self.device, self.dtype), group.patch_size
-            )
-
+        prompts = [prompt.to(self.device, self.dtype) for prompt in prompts]
+        prompted = {
+            index: image.to(self.device, self.dtype)
+            for index, (image, prompt) in enumerate(zip(images, prompts, strict=True))
+            if len(prompt)
+        }
+        image_groups = group_images(prompted, patch_sizes) or [self._no_images()]
         decoder_groups = []
         for group, embeddings in zip(image_groups, self.image_encoder(image_groups), strict=True):
             embeddings, positions = self.prompt_encoder(embeddings)
             counts = torch.tensor([len(prompts[index]) for index in group.indices], dtype=torch.long)
             rows = torch.arange(len(group.indices)).repeat_interleave(counts).to(self.device)
+            # Where there is no prompt at all, the empty ones still tie what made them to the graph.
+            group_prompts = [prompts[index] for index in group.indices] or prompts
             decoder_groups.append(
                 DecoderGroup(
-                    prompts=torch.cat(
-                        [embeddings.new_zeros(0, self.config.hidden_size)]
-                        + [prompts[index].to(embeddings) for index in group.indices]
-                    ),
+                    prompts=torch.cat([embeddings.new_zeros(0, self.config.hidden_size), *group_prompts]),
                     embeddings=embeddings.index_select(0, rows),
                     positions=positions,
                     patch_depth=group.patch_size[0],
@@ -137,11 +135,8 @@ class SegmenterPreTrainedModel(PreTrainedModel):
 
     def _no_images(self) -> ImageGroup:
         size = self.config.patch_size
-        return ImageGroup(
-            indices=[],
-            images=torch.zeros(0, self.config.num_channels, *size, device=self.device),
-            patch_size=size,
-        )
+        images = torch.zeros(0, self.config.num_channels, *size, device=self.device, dtype=self.dtype)
+        return ImageGroup(indices=[], images=images, patch_size=size)
 
 
 class Segmenter(SegmenterPreTrainedModel):
@@ -196,7 +191,7 @@ class InstanceSegmenter(SegmenterPreTrainedModel):
     :meth:`mask_parameters` where masks are not trained.
     """
 
-    config_class = InstanceSegmenterConfig
+    config: InstanceSegmenterConfig
     base_model_prefix = "instance_segmenter"
 
     def __init__(self, config: InstanceSegmenterConfig):
