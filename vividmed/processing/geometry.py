@@ -6,10 +6,10 @@ axis order (z, y, x).
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from vividmed.errors import VividMedError
 from vividmed.processing.orientation import canonical_axes
 
+T = TypeVar("T")
 Triple = tuple[int, int, int]
 RandomGenerator = np.random.Generator | np.random.RandomState
 
@@ -120,18 +121,18 @@ class ResizePlan:
     @property
     def oriented_size(self) -> Triple:
         """Size after re-orientation, before resizing."""
-        return tuple(self.original_size[axis] for axis in self.axes)  # type: ignore[return-value]
+        return triple(self.original_size[axis] for axis in self.axes)
 
     @property
     def model_size(self) -> Triple:
         """(D, H, W) of the tensor the model takes."""
-        return tuple(n + sum(pad) for n, pad in zip(self.resized_size, self.padding, strict=True))  # type: ignore[return-value]
+        return triple(n + sum(pad) for n, pad in zip(self.resized_size, self.padding, strict=True))
 
     @property
     def grid_size(self) -> Triple:
         """Number of visual tokens along (z, y, x)."""
         stride = (patch * pool for patch, pool in zip(self.patch_size, self.pool_size, strict=True))
-        return tuple(n // s for n, s in zip(self.model_size, stride, strict=True))  # type: ignore[return-value]
+        return triple(n // s for n, s in zip(self.model_size, stride, strict=True))
 
     @property
     def num_patch_tokens(self) -> int:
@@ -162,10 +163,8 @@ class ResizePlan:
                 f"values of size {tuple(values.shape[-3:])} are not on the model grid {self.model_size} of this plan; "
                 "interpolate them to the size of pixel_values first"
             )
-        window = tuple(
-            slice(before, before + n) for (before, _), n in zip(self.padding, self.resized_size, strict=True)
-        )
-        values = values[(..., *window)]
+        for axis, ((before, _), length) in enumerate(zip(self.padding, self.resized_size, strict=True)):
+            values = values.narrow(axis - 3, before, length)
         lead = values.shape[:-3]
         values = F.interpolate(
             values.reshape(1, -1, *values.shape[-3:]).float(),
@@ -269,7 +268,7 @@ def plan_resize(
         axes=axes,
         flips=flips,
         resized_size=resized,
-        padding=tuple((n // 2, n - n // 2) for n in missing),  # type: ignore[arg-type]
+        padding=triple((n // 2, n - n // 2) for n in missing),
         patch_size=(along_depth.patch, *patch_size[1:]),
         pool_size=(along_depth.pool, *pool_size[1:]),
         affine=tuple(tuple(row) for row in np.asarray(affine, dtype=float).tolist()),
@@ -294,10 +293,16 @@ def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return planes.reshape(*lead, depth, height, width)
 
 
-def _map_corners(boxes: torch.Tensor, mapping) -> torch.Tensor:
+def triple(values: Iterable[T]) -> tuple[T, T, T]:
+    """One value for every axis (z, y, x)."""
+    z, y, x = values
+    return z, y, x
+
+
+def _map_corners(boxes: torch.Tensor, mapping: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     first, second = mapping(boxes[..., :3]), mapping(boxes[..., 3:])
     return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=-1)
 
 
-def _as_tuple(value):
+def _as_tuple(value: Any) -> Any:
     return tuple(_as_tuple(item) for item in value) if isinstance(value, list | tuple) else value

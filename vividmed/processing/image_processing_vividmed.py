@@ -9,9 +9,9 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from vividmed.errors import VividMedError
-from vividmed.processing.geometry import RandomGenerator, ResizePlan, plan_resize
+from vividmed.processing.geometry import RandomGenerator, ResizePlan, plan_resize, triple
 from vividmed.processing.medical_image import MedicalImage, picture_affine
-from vividmed.processing.reading import ImageSource, read_image
+from vividmed.processing.reading import ImageSource, as_list, read_image
 
 _QUANTILE_SAMPLE = 1 << 20
 """Voxels that percentiles are taken from, evenly spaced: exact enough, and fast on whole-body volumes."""
@@ -77,7 +77,7 @@ class VividMedImageProcessor(BaseImageProcessor):
         self.image_std = tuple(image_std)
         self._validate()
 
-    def preprocess(  # type: ignore[override]
+    def preprocess(
         self,
         images: ImageSource | Sequence[ImageSource],
         *,
@@ -95,8 +95,8 @@ class VividMedImageProcessor(BaseImageProcessor):
             ``pixel_values`` (and ``grounding_values``): list of (3, D, H, W); ``patch_sizes`` and ``pool_sizes``:
             (num_images, 3) int64 in (z, y, x); ``geometry``: list of :class:`ResizePlan`.
         """
-        images = images if isinstance(images, list | tuple) else [images]
-        prepared = [self.prepare(image, generator=generator) for image in images]
+        sources = as_list(images)
+        prepared = [self.prepare(source, generator=generator) for source in sources]
         data = {
             "pixel_values": [image.pixel_values for image in prepared],
             "patch_sizes": torch.tensor(
@@ -212,4 +212,4 @@ def _triple(name: str, value: Sequence[int]) -> tuple[int, int, int]:
         raise VividMedError(
             f"image processor: {name}={value} needs three whole numbers above 0, in the order (z, y, x)"
         )
-    return tuple(int(n) for n in value)  # type: ignore[return-value]
+    return triple(int(n) for n in value)

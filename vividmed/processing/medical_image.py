@@ -55,7 +55,7 @@ class MedicalImage:
     @property
     def size(self) -> tuple[int, int, int]:
         """(D, H, W)."""
-        return self.array.shape[1:]  # type: ignore[return-value]
+        return self.array.shape[1:]
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -11,7 +11,7 @@ Message = Mapping[str, Any]
 
 _ROLES = ("user", "assistant")
 _STRUCTURE = (SYSTEM, USER, GROUNDING, NO_GROUNDING, "<s>", "</s>")
-_IMAGE_KEYS = ("image", "path")
+_IMAGE_KEYS = ("image", "path", "url")
 
 
 def turns_from_messages(messages: Sequence[Message]) -> list[Turn]:
@@ -64,17 +64,15 @@ def image_items(messages: Sequence[Message]) -> list[Mapping[str, Any]]:
 
 
 def attached_image(item: Mapping[str, Any]) -> Any:
-    """The image that an item carries under ``image`` or ``path``; None for a bare ``{"type": "image"}``.
+    """The image that an item carries under ``image``, ``path`` or ``url``; None for a bare ``{"type": "image"}``.
 
     Raises:
-        VividMedError: the item carries something else, such as an address.
+        VividMedError: it is a web address.
     """
-    other = [key for key in item if key not in ("type", *_IMAGE_KEYS)]
-    if other:
-        raise VividMedError(
-            f"image item holds {', '.join(map(repr, other))}; give 'image' or 'path' (files are not downloaded)"
-        )
-    return next((item[key] for key in _IMAGE_KEYS if item.get(key) is not None), None)
+    image = next((item[key] for key in _IMAGE_KEYS if item.get(key) is not None), None)
+    if isinstance(image, str) and "://" in image:
+        raise VividMedError(f"image {image!r} is a web address; download the file and give its path")
+    return image
 
 
 def _text(message: Message, index: int) -> str:

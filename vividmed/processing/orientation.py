@@ -35,9 +35,10 @@ def canonical_axes(
     world_size = tuple(size[array_axis[world]] for world in range(3))
     world_spacing = tuple(float(spacing[array_axis[world]]) for world in range(3))
     worlds = [_WORLD_AXES[letter] for letter in canonical_orientation(world_size, world_spacing)]
+    first, second, third = worlds
     return (
-        tuple(array_axis[world] for world in worlds),  # type: ignore[return-value]
-        tuple(reversed_[world] for world in worlds),
+        (array_axis[first], array_axis[second], array_axis[third]),
+        (reversed_[first], reversed_[second], reversed_[third]),
     )
 
 

@@ -16,7 +16,7 @@ from vividmed.processing.geometry import RandomGenerator
 from vividmed.processing.grounded_text import ParsedText, parse_grounded_ids
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.messages import Message, attached_image, image_items, turns_from_messages
-from vividmed.processing.reading import ImageSource
+from vividmed.processing.reading import ImageSource, as_list
 from vividmed.processing.special_tokens import SpecialTokenIds, special_token_ids
 
 logger = logging.get_logger(__name__)
@@ -86,7 +86,7 @@ class VividMedProcessor(ProcessorMixin):
             *self.image_processor.model_input_names,
         ]
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         images: SampleImages | Sequence[SampleImages] = None,
         text: str | Sequence[str] | None = None,
@@ -156,7 +156,7 @@ class VividMedProcessor(ProcessorMixin):
                 )
         return BatchFeature({**_pad(encoded, padding_side), **features})
 
-    def apply_chat_template(  # type: ignore[override]
+    def apply_chat_template(
         self,
         conversation: Conversation | Sequence[Conversation],
         *,
@@ -179,9 +179,13 @@ class VividMedProcessor(ProcessorMixin):
         """
         if not tokenize:
             return super().apply_chat_template(conversation, grounding=grounding, **kwargs)
-        options = {**kwargs.pop("processor_kwargs", {}), **kwargs}
+        options = {**(kwargs.pop("processor_kwargs", None) or {}), **kwargs}
         # A question is always followed by the hand-over to the model: there is nothing to add or to leave out.
         options.pop("add_generation_prompt", None)
+        if options.pop("continue_final_message", False):
+            raise VividMedError(
+                "a given beginning of an answer cannot be continued; end the conversation with the user"
+            )
         batch = self(conversations=conversation, grounding=grounding, **options)
         return batch if return_dict else batch["input_ids"]
 
@@ -223,7 +227,7 @@ class VividMedProcessor(ProcessorMixin):
             raise VividMedError(
                 f"{len(batch)} conversations but images for {len(entries)}; give one entry a sample"
             )
-        per_sample = [_as_list(entry) for entry in entries]
+        per_sample = [as_list(entry) for entry in entries]
         for index, (given, mentioned) in enumerate(zip(per_sample, items, strict=True)):
             if mentioned and len(mentioned) != len(given):
                 raise VividMedError(
@@ -256,12 +260,6 @@ def _named(index: int, function: Callable[..., _Result], *args, **kwargs) -> _Re
         return function(*args, **kwargs)
     except VividMedError as error:
         raise VividMedError(f"sample {index}: {error}") from None
-
-
-def _as_list(entry: SampleImages) -> list[ImageSource]:
-    if entry is None:
-        return []
-    return list(entry) if isinstance(entry, list | tuple) else [entry]
 
 
 def _pad(encoded: list[EncodedChat], side: Literal["left", "right"] | None) -> dict[str, torch.Tensor]:

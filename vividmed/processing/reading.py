@@ -7,6 +7,7 @@ and resized later, by a plan that can be undone (:mod:`vividmed.processing.geome
 
 import gzip
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,20 @@ def read_image(source: ImageSource, *, voi_window: bool = False) -> MedicalImage
     if isinstance(source, Image.Image):
         return _from_picture(source, "PIL image")
     if isinstance(source, SpatialImage):
-        return _from_nifti(source, source.get_filename() or "NIfTI image")
+        return _read_nifti(lambda: source, source.get_filename() or "NIfTI image")
     if isinstance(source, np.ndarray | torch.Tensor):
         return _from_array(source)
     raise VividMedError(
         f"cannot read an image from a {type(source).__name__}; give a path, PIL image, numpy array, torch tensor, "
         "nibabel image or MedicalImage"
     )
+
+
+def as_list(images: ImageSource | Sequence[ImageSource] | None) -> list[ImageSource]:
+    """One image, several or none as a list."""
+    if images is None:
+        return []
+    return list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
 
 
 def _read_path(path: Path, *, voi_window: bool) -> MedicalImage:
@@ -71,7 +79,7 @@ def _read_path(path: Path, *, voi_window: bool) -> MedicalImage:
     if name.endswith(_PICTURES):
         return _read_picture(path)
     if name.endswith(_VOLUMES):
-        return _read_nifti(path)
+        return _read_nifti(lambda: nib.load(path), str(path))
     if name.endswith((".dcm", ".dicom")) or is_dicom(path):
         return read_dicom_file(path, voi_window=voi_window)
     raise VividMedError(
@@ -83,10 +91,9 @@ def _read_path(path: Path, *, voi_window: bool) -> MedicalImage:
 def _read_picture(path: Path) -> MedicalImage:
     try:
         with Image.open(path) as picture:
-            if getattr(picture, "n_frames", 1) > 1:
-                raise VividMedError(
-                    f"{path}: holds {picture.n_frames} pictures; save the one to use, or use NIfTI"
-                )
+            frames = getattr(picture, "n_frames", 1)
+            if frames > 1:
+                raise VividMedError(f"{path}: holds {frames} pictures; save the one to use, or use NIfTI")
             picture.load()
             return _from_picture(picture, str(path))
     except VividMedError:
@@ -108,14 +115,14 @@ def _from_picture(picture: Image.Image, source: str) -> MedicalImage:
     return MedicalImage(array[:, None], picture_affine(), source=source)
 
 
-def _read_nifti(path: Path) -> MedicalImage:
+def _read_nifti(load: Callable[[], SpatialImage], source: str) -> MedicalImage:
     try:
-        return _from_nifti(nib.load(path), str(path))
+        return _from_nifti(load(), source)
     except VividMedError:
         raise
     except (*_BROKEN_FILE, ImageFileError, HeaderDataError) as error:
         raise VividMedError(
-            f"{path}: not a readable NIfTI file ({_reason(error)}); copy or export it again"
+            f"{source}: not a readable NIfTI file ({_reason(error)}); copy or export it again"
         ) from error
 
 
