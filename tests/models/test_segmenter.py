@@ -61,7 +61,9 @@ def close(ours: torch.Tensor, other: torch.Tensor) -> bool:
 
 def test_masks_lie_on_the_grid_of_their_image(semantic, batch):
     masks = semantic(**batch).masks
-    assert [tuple(mask.shape) for mask in masks] == [(n, *shape) for n, shape in zip(PROMPTS, SHAPES, strict=True)]
+    assert [tuple(mask.shape) for mask in masks] == [
+        (n, *shape) for n, shape in zip(PROMPTS, SHAPES, strict=True)
+    ]
 
 
 def test_ragged_batch_gives_what_each_image_gives_alone(semantic, instance, batch):
@@ -187,7 +189,9 @@ def test_saved_segmenter_reloads_exactly(instance, batch, tmp_path):
     instance.save_pretrained(tmp_path)
     reloaded = InstanceSegmenter.from_pretrained(tmp_path)
     assert reloaded.config.num_instance_queries == 4
-    assert all(torch.equal(tensor, reloaded.state_dict()[name]) for name, tensor in instance.state_dict().items())
+    assert all(
+        torch.equal(tensor, reloaded.state_dict()[name]) for name, tensor in instance.state_dict().items()
+    )
     assert torch.equal(instance(**batch).boxes[0], reloaded(**batch).boxes[0])
 
 
@@ -217,7 +221,11 @@ def test_half_precision_prompts_and_images_are_computed_in_the_segmenters_precis
 
 @pytest.mark.parametrize(
     ("image", "patch", "grid"),
-    [((1, 32, 16), (1, 8, 8), (1, 16, 8)), ((8, 16, 16), (2, 8, 8), (8, 8, 8)), ((8, 8, 8), (4, 8, 8), (8, 4, 4))],
+    [
+        ((1, 32, 16), (1, 8, 8), (1, 16, 8)),
+        ((8, 16, 16), (2, 8, 8), (8, 8, 8)),
+        ((8, 8, 8), (4, 8, 8), (8, 4, 4)),
+    ],
 )
 def test_masks_are_drawn_no_finer_than_the_slices(instance, image, patch, grid):
     assert low_res_shape(image, patch) == grid
@@ -242,7 +250,8 @@ def test_unfit_input_is_refused_by_name(semantic, change, message):
 
 
 @pytest.mark.parametrize(
-    "change", [{"num_attention_heads": 3}, {"hidden_size": 36}, {"patch_size": (8, 8)}, {"position_grid": (0, 3, 3)}]
+    "change",
+    [{"num_attention_heads": 3}, {"hidden_size": 36}, {"patch_size": (8, 8)}, {"position_grid": (0, 3, 3)}],
 )
 def test_impossible_sizes_are_refused(change):
     SegmenterConfig(**SIZES)
