@@ -1,0 +1,182 @@
+"""From archives to the rows of the sample: every view once, then the three kinds of rows from the same views."""
+
+import gzip
+import io
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from datasets import Dataset
+from PIL import Image
+from scipy import ndimage
+
+from vividmed.data.masks import bounding_box, pack_mask
+from vividmed.data.sample.archives import extract, fetch_archives
+from vividmed.data.sample.pictures import pictures
+from vividmed.data.sample.projections import projections
+from vividmed.data.sample.questions import BUDGETS, ask
+from vividmed.data.sample.reports import compose_report
+from vividmed.data.sample.scan import read_scan
+from vividmed.data.sample.sources import ARCHIVES, PICTURES, PYDICOM_DATA, VOLUMES, VolumeSource
+from vividmed.data.sample.targets import LESIONS
+from vividmed.data.sample.views import View, slices, volumes
+from vividmed.data.schema import SCHEMAS, validate_row
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "test")
+
+Row = dict[str, Any]
+
+
+def build(folder: Path) -> None:
+    """Fetch the sources and write ``<kind>/<split>.parquet`` with all images embedded.
+
+    Raises:
+        VividMedError: If an archive cannot be had, or is not the pinned one.
+    """
+    with tempfile.TemporaryDirectory(prefix="vividmed-sample-") as work:
+        views = list(_views(Path(work)))
+    for split in SPLITS:
+        of_split = [view for view in views if view.split == split]
+        encoded = {view.name: _encode(view) for view in of_split}
+        rows = {
+            "vision_language": _vision_language(of_split, encoded, split),
+            "localization": _localization(of_split, encoded),
+            "grounded_report": _grounded_reports(of_split, encoded),
+        }
+        for kind, of_kind in rows.items():
+            for row in of_kind:
+                validate_row(kind, row)
+            target = folder / kind / f"{split}.parquet"
+            target.parent.mkdir(exist_ok=True)
+            Dataset.from_list(of_kind, features=SCHEMAS[kind]).to_parquet(target)
+            logger.info("%s: %d rows", target.name, len(of_kind))
+
+
+def _views(work: Path) -> Iterator[View]:
+    """Extract the data files and cut all views."""
+    members: dict[str, list[str]] = {archive.package: [] for archive in ARCHIVES}
+    for source in VOLUMES:
+        members[source.archive.package] += [source.image, *([source.labels] if source.labels else [])]
+    members[PYDICOM_DATA.package] += [picture.file for picture in PICTURES]
+    downloads = work / "archives"
+    downloads.mkdir()
+    paths = fetch_archives(ARCHIVES, downloads)
+    for archive in ARCHIVES:
+        extract(archive, paths[archive.package], members[archive.package], work / archive.package)
+    for source in VOLUMES:
+        yield from _volume_views(source, work / source.archive.package)
+    for picture in PICTURES:
+        yield from pictures(picture, work / PYDICOM_DATA.package / picture.file)
+
+
+def _volume_views(source: VolumeSource, folder: Path) -> Iterator[View]:
+    image = folder / source.image
+    files = sorted(image.iterdir()) if image.is_dir() else [image]
+    scan = read_scan(files, folder / source.labels if source.labels else None, source.targets)
+    yield from slices(source, scan)
+    yield from volumes(source, scan)
+    yield from projections(source, scan)
+
+
+def _encode(view: View) -> Row:
+    """The columns that hold the image, as PNG or gzipped NIfTI."""
+    if view.affine is None:
+        buffer = io.BytesIO()
+        Image.fromarray(view.image).save(buffer, "PNG", optimize=True)
+        return {"images": [{"bytes": buffer.getvalue(), "path": f"{view.name}.png"}], "volumes": []}
+    nifti = nib.Nifti1Image(np.ascontiguousarray(view.image.transpose(2, 1, 0)), view.affine)
+    nifti.header.set_xyzt_units("mm")
+    content = gzip.compress(nifti.to_bytes(), compresslevel=6, mtime=0)
+    return {"images": [], "volumes": [{"bytes": content, "path": f"{view.name}.nii.gz"}]}
+
+
+def _common(view: View, encoded: dict[str, Row]) -> Row:
+    return {
+        "patient": view.patient,
+        "modality": view.modality,
+        "source": view.source,
+        "licence": view.licence,
+        **encoded[view.name],
+    }
+
+
+def _vision_language(views: Sequence[View], encoded: dict[str, Row], split: str) -> list[Row]:
+    rows = []
+    numbers: dict[str, int] = {}
+    for question in ask(views, BUDGETS[split]):
+        stem = f"{question.view.name}-{question.kind}"
+        numbers[stem] = numbers.get(stem, 0) + 1
+        rows.append(
+            {
+                "id": f"{stem}-{numbers[stem]}",
+                "plane": question.view.plane,
+                "kind": question.kind,
+                "messages": [
+                    {"role": "user", "content": question.question},
+                    {"role": "assistant", "content": question.answer},
+                ],
+                **_common(question.view, encoded),
+            }
+        )
+    return rows
+
+
+def _localization(views: Sequence[View], encoded: dict[str, Row]) -> list[Row]:
+    return [
+        {
+            "id": f"{view.name}-localization",
+            "targets": list(view.masks),
+            "absent": list(view.absent),
+            **_locations(view),
+            **_common(view, encoded),
+        }
+        for view in views
+        if view.masks or view.absent
+    ]
+
+
+def _grounded_reports(views: Sequence[View], encoded: dict[str, Row]) -> list[Row]:
+    rows = []
+    for view in views:
+        if not view.masks:
+            continue
+        report = compose_report(view)
+        named = {target for phrase in report.phrases for target in phrase.targets}
+        rows.append(
+            {
+                "id": f"{view.name}-report",
+                "report": report.marked,
+                "phrases": [
+                    {"text": p.text, "start": p.start, "end": p.end, "targets": list(p.targets)}
+                    for p in report.phrases
+                ],
+                **_locations(view, named),
+                **_common(view, encoded),
+            }
+        )
+    return rows
+
+
+def _locations(view: View, named: set[str] | None = None) -> Row:
+    """Masks of the targets, and boxes: one around an organ, one around each connected part of a lesion."""
+    masks = {target: mask for target, mask in view.masks.items() if named is None or target in named}
+    return {
+        "masks": [pack_mask(target, mask) for target, mask in masks.items()],
+        "boxes": [
+            {"target": target, "box": list(box)}
+            for target, mask in masks.items()
+            for box in (_lesion_boxes(mask) if target in LESIONS else [bounding_box(mask)])
+            if box is not None
+        ],
+    }
+
+
+def _lesion_boxes(mask: np.ndarray) -> list[tuple[int, ...]]:
+    parts, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    return [(z.start, y.start, x.start, z.stop, y.stop, x.stop) for z, y, x in ndimage.find_objects(parts)]

@@ -1,0 +1,67 @@
+"""Build the sample when it is not there, and load it."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Literal, overload
+
+import datasets
+from datasets import Dataset, DatasetDict, load_dataset
+
+from vividmed.data.sample.store import build_once
+from vividmed.data.schema import SCHEMAS
+from vividmed.errors import VividMedError
+
+KINDS = tuple(SCHEMAS)
+SPLITS = ("train", "test")
+
+Kind = Literal["vision_language", "localization", "grounded_report"]
+
+
+@overload
+def load_sample(kind: Kind, split: None = None) -> DatasetDict: ...
+@overload
+def load_sample(kind: Kind, split: str) -> Dataset: ...
+def load_sample(kind: Kind, split: str | None = None) -> Dataset | DatasetDict:
+    """Load one kind of rows of the sample; the first call on a machine builds it.
+
+    The sample lies in the Hugging Face datasets cache, so ``HF_HOME`` and ``HF_DATASETS_CACHE`` are respected.
+    Building takes less than a minute and needs the package index that pip is set up for, or a folder of archives
+    named by ``VIVIDMED_SAMPLE_ARCHIVES``.
+
+    Args:
+        kind: ``vision_language``, ``localization`` or ``grounded_report``; see :mod:`vividmed.data.schema`.
+        split: ``train``, ``test``, or None for both. No patient is in both.
+
+    Returns:
+        The split, or a dict of both.
+
+    Raises:
+        VividMedError: If the kind or split is unknown, a package is missing, or the archives cannot be had.
+    """
+    if kind not in KINDS:
+        raise VividMedError(f"load_sample: unknown kind {kind!r}; use one of {', '.join(KINDS)}")
+    if split is not None and split not in SPLITS:
+        raise VividMedError(f"load_sample: unknown split {split!r}; use one of {', '.join(SPLITS)}")
+    files = {name: str(sample_folder() / kind / f"{name}.parquet") for name in SPLITS}
+    return load_dataset("parquet", data_files=files, split=split)
+
+
+def sample_folder() -> Path:
+    """Folder of the complete sample, ``<kind>/<split>.parquet``; built if it is not there."""
+    for module in ("SimpleITK", "pylibjpeg"):
+        if importlib.util.find_spec(module) is None:
+            raise VividMedError(f"sample data: package {module} is missing; pip install 'vividmed[sample]'")
+    from vividmed.data.sample.build import build
+
+    root = Path(datasets.config.HF_DATASETS_CACHE) / "vividmed_sample"
+    return build_once(root / _recipe(), build)
+
+
+def _recipe() -> str:
+    """Key of what the sample is built by: another recipe is another sample."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in [*sorted(package.glob("*.py")), package.parent / "masks.py", package.parent / "schema.py"]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

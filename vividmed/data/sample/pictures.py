@@ -1,0 +1,71 @@
+"""Two-dimensional DICOM files as views: parts and frames of them, scaled down."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+
+from vividmed.data.sample.sources import PYDICOM_DATA, PictureSource
+from vividmed.data.sample.views import View, generator, to_grey
+
+_EDGE = 160
+
+
+def pictures(source: PictureSource, path: Path) -> Iterator[View]:
+    """Views of one file: the first shows the whole region, the others smaller parts or other frames."""
+    dataset = pydicom.dcmread(path)
+    frames = _frames(dataset)
+    for number in range(source.views):
+        name = f"{source.name}-{number:02d}"
+        random = generator(name)
+        frame = frames[number * len(frames) // source.views]
+        scale = 1.0 if number == 0 else random.uniform(0.7, 0.95)
+        part = _part(frame, source.region, scale, random)
+        grey = part if part.dtype == np.uint8 else to_grey(part, source.window)
+        yield View(
+            name=name,
+            patient=source.name,
+            split=source.split,
+            modality=source.modality,
+            source=f"{PYDICOM_DATA}: {source.file}",
+            licence=PYDICOM_DATA.licence,
+            image=_shrink(grey),
+            plane=source.plane,
+        )
+
+
+def _frames(dataset: pydicom.Dataset) -> np.ndarray:
+    """(N, H, W) or (N, H, W, 3) pixels, bright where the display is bright."""
+    pixels = pixel_array(dataset)
+    photometric = dataset.PhotometricInterpretation
+    if photometric == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, dataset)
+    colour = pixels.shape[-1] == 3
+    if colour and pixels.dtype != np.uint8:
+        pixels = to_grey(pixels, (0, float(np.iinfo(pixels.dtype).max)))
+    if not colour and pixels.dtype != np.uint8:
+        pixels = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float32)
+    if photometric == "MONOCHROME1":
+        pixels = pixels.max() - pixels
+    return pixels if pixels.ndim == 3 + colour else pixels[None]
+
+
+def _part(
+    frame: np.ndarray, region: tuple[float, float, float, float], scale: float, random: np.random.Generator
+) -> np.ndarray:
+    """A part of the region, ``scale`` times its height and width."""
+    height, width = frame.shape[:2]
+    top, left, bottom, right = (round(v * n) for v, n in zip(region, (height, width) * 2, strict=True))
+    tall, wide = round((bottom - top) * scale), round((right - left) * scale)
+    top += int(random.integers(0, bottom - top - tall + 1))
+    left += int(random.integers(0, right - left - wide + 1))
+    return frame[top : top + tall, left : left + wide]
+
+
+def _shrink(image: np.ndarray) -> np.ndarray:
+    picture = Image.fromarray(image)
+    picture.thumbnail((_EDGE, _EDGE), Image.Resampling.BOX)
+    return np.asarray(picture)

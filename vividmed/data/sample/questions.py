@@ -1,0 +1,304 @@
+"""Questions about a view and their answers, each true by the labels of that view.
+
+The answers to modality, presence and list questions have the form that the published model was trained on.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import TypeVar
+
+import numpy as np
+
+from vividmed.data.sample.reports import compose_report
+from vividmed.data.sample.targets import LESIONS, SIDED, enumerate_names, with_article
+from vividmed.data.sample.views import View, generator
+
+_MODALITY = (
+    "What is the modality of this image?",
+    "Which imaging modality was used for this image?",
+    "How was this image acquired? Name the modality.",
+    "Tell me the imaging modality.",
+)
+_PLANE = (
+    "In which plane is this image shown?",
+    "What is the plane of this image?",
+    "Name the anatomical plane of this slice.",
+)
+_VIEW = (
+    "Is this a frontal or a lateral view?",
+    "From which direction was this radiograph taken? Answer frontal or lateral.",
+    "What is the view of this radiograph?",
+)
+_ONE_TARGET = (
+    "Is {names} visible in this image?",
+    "Can {names} be seen here?",
+    "Does this image show {names}?",
+)
+_SEVERAL_TARGETS = (
+    "Are {names} visible in this image?",
+    "Can {names} be seen here?",
+    "Does this image show {names}?",
+)
+_YES_NO = "Answer with yes or no."
+_YES_NO_EACH = "Answer with yes or no for each."
+_SIDE = (
+    "On which side of the body is {name}?",
+    "Is {name} on the left or the right side of the body?",
+)
+_SIZE = ("How large is {name} in this image?", "Give the extent of {name} within this image.")
+_VOLUME = (
+    "What is the volume of {name} within this image?",
+    "How many millilitres of {name} does this image hold?",
+)
+_LARGER = ("Which takes up more of this image, {a} or {b}?", "What is larger in this image, {a} or {b}?")
+_COUNT = ("How many {names} are visible?", "Count the {names} in this image.")
+_REPORT = ("Write a short report of this image.", "Describe what this image shows.", "Report the findings.")
+
+_PAIRS = {"kidney": "kidneys", "lung": "lungs"}
+_CLEARLY_LARGER = 2.0
+_WHOLE_ML = 10
+
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question about one view with its answer."""
+
+    view: View
+    kind: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How many questions of each kind a split gets at most.
+
+    Attributes:
+        modality: Of each modality, for 2D images and volumes apart.
+        plane: Of each plane and radiographic view.
+        presence: Of each target with the answer yes, and as many with no.
+        lists: Questions for several targets at once.
+        finding: Of each sort of finding.
+        report: Short reports.
+    """
+
+    modality: int
+    plane: int
+    presence: int
+    lists: int
+    finding: int
+    report: int
+
+
+BUDGETS = {
+    "train": Budget(modality=16, plane=18, presence=5, lists=20, finding=12, report=24),
+    "test": Budget(modality=6, plane=6, presence=6, lists=4, finding=3, report=5),
+}
+
+
+def ask(views: Sequence[View], budget: Budget) -> list[Question]:
+    """Compose a split's questions.
+
+    Classes are balanced: as many questions for every modality and plane as there are images for, and for every
+    target as many with the answer yes as with no. A target that only ever has one answer is not asked for.
+    """
+    return [
+        *_ask_modality(views, budget.modality),
+        *_ask_plane(views, budget.plane),
+        *_ask_presence(views, budget.presence),
+        *_ask_lists(views, budget.lists),
+        *(question for find in _FINDINGS for question in _pick(_found(views, find), budget.finding)),
+        *_ask_report(views, budget.report),
+    ]
+
+
+def presence_answer(answers: dict[str, bool]) -> str:
+    """``Results: liver: yes, spleen: no.``"""
+    listed = ", ".join(f"{name}: {'yes' if seen else 'no'}" for name, seen in answers.items())
+    return f"Results: {listed}."
+
+
+def _ask_modality(views: Sequence[View], count: int) -> Iterator[Question]:
+    for volumes in (False, True):
+        for modality in sorted({view.modality for view in views}):
+            of_class = [view for view in views if view.modality == modality and view.is_volume == volumes]
+            for view in _spread_over_patients(of_class, count):
+                yield Question(
+                    view=view,
+                    kind="modality",
+                    question=_choose(view, "modality", _MODALITY),
+                    answer=f"The modality of this image is {modality}.",
+                )
+
+
+def _ask_plane(views: Sequence[View], count: int) -> Iterator[Question]:
+    for plane in sorted({view.plane for view in views if view.plane}):
+        of_class = [view for view in views if view.plane == plane]
+        radiograph = plane in ("frontal", "lateral")
+        for view in _spread_over_patients(of_class, count):
+            yield Question(
+                view=view,
+                kind="plane",
+                question=_choose(view, "plane", _VIEW if radiograph else _PLANE),
+                answer=f"The {'view' if radiograph else 'plane'} of this image is {plane}.",
+            )
+
+
+def _ask_presence(views: Sequence[View], count: int) -> Iterator[Question]:
+    for target in sorted({target for view in views for target in (*view.masks, *view.absent)}):
+        seen = [view for view in views if target in view.masks]
+        unseen = [view for view in views if target in view.absent]
+        each = min(count, len(seen), len(unseen))
+        for answer, of_class in ((True, seen), (False, unseen)):
+            for view in _spread_over_patients(of_class, each):
+                question = _choose(view, target, _ONE_TARGET).format(names=with_article(target))
+                yield Question(
+                    view=view,
+                    kind="presence",
+                    question=f"{question} {_YES_NO}",
+                    answer=presence_answer({target: answer}),
+                )
+
+
+def _ask_lists(views: Sequence[View], count: int) -> Iterator[Question]:
+    suited = [view for view in views if view.masks and view.absent]
+    for view in _spread_over_patients(suited, count):
+        random = generator(f"{view.name} list")
+        seen = random.permutation(list(view.masks))[: random.integers(1, 4)]
+        unseen = random.permutation(view.absent)[: random.integers(1, 4)]
+        names = [str(name) for name in random.permutation([*seen, *unseen])]
+        question = _choose(view, "list", _SEVERAL_TARGETS)
+        yield Question(
+            view=view,
+            kind="presence",
+            question=f"{question.format(names=enumerate_names(map(with_article, names)))} {_YES_NO_EACH}",
+            answer=presence_answer({name: name in view.masks for name in names}),
+        )
+
+
+def _ask_report(views: Sequence[View], count: int) -> Iterator[Question]:
+    for view in _spread_over_patients([view for view in views if view.masks], count):
+        answer = compose_report(view).text
+        yield Question(view=view, kind="report", question=_choose(view, "report", _REPORT), answer=answer)
+
+
+def _find_side(view: View) -> Iterator[tuple[str, str]]:
+    for target, side in view.sides.items():
+        if target in SIDED | LESIONS:
+            name = (
+                with_article(target).replace("a ", "the ", 1) if target in LESIONS else with_article(target)
+            )
+            yield (
+                _choose(view, f"side {target}", _SIDE).format(name=name),
+                f"{_capital(name)} is on the {side} side of the body.",
+            )
+
+
+def _find_size(view: View) -> Iterator[tuple[str, str]]:
+    if not view.is_volume:
+        return
+    for target, mask in view.masks.items():
+        if target in LESIONS:
+            x, y, z = extent_mm(mask, view.affine)
+            yield (
+                _choose(view, f"size {target}", _SIZE).format(name=f"the {target}"),
+                f"The {target} measures {x} x {y} x {z} mm (left-right x front-back x head-foot).",
+            )
+
+
+def _find_volume(view: View) -> Iterator[tuple[str, str]]:
+    if not view.is_volume:
+        return
+    for target, mask in view.masks.items():
+        yield (
+            _choose(view, f"volume {target}", _VOLUME).format(name=f"the {target}"),
+            f"The volume of the {target} within this image is {millilitres(mask, view.voxel_ml)} ml.",
+        )
+
+
+def _find_larger(view: View) -> Iterator[tuple[str, str]]:
+    random = generator(f"{view.name} larger")
+    targets = [str(name) for name in random.permutation(list(view.masks))]
+    for a, b in zip(targets[::2], targets[1::2], strict=False):
+        sizes = {name: int(view.masks[name].sum()) for name in (a, b)}
+        small, large = sorted((a, b), key=sizes.__getitem__)
+        if sizes[large] >= _CLEARLY_LARGER * sizes[small]:
+            yield (
+                _choose(view, f"larger {a}", _LARGER).format(a=f"the {a}", b=f"the {b}"),
+                f"The {large} takes up more of this image.",
+            )
+
+
+def _find_count(view: View) -> Iterator[tuple[str, str]]:
+    for organ, plural in _PAIRS.items():
+        pair = [f"{side} {organ}" for side in ("left", "right")]
+        seen = [name for name in pair if name in view.masks]
+        if len(seen) + sum(name in view.absent for name in pair) != 2:
+            continue
+        answer = (
+            f"No {organ} is visible.",
+            f"One {organ} is visible, the {seen[0]}." if seen else "",
+            f"Two {plural} are visible.",
+        )[len(seen)]
+        yield _choose(view, f"count {organ}", _COUNT).format(names=plural), answer
+
+
+_Finder = Callable[[View], Iterable[tuple[str, str]]]
+_FINDINGS: tuple[_Finder, ...] = (_find_side, _find_size, _find_volume, _find_larger, _find_count)
+
+
+def extent_mm(mask: np.ndarray, affine: np.ndarray | None) -> tuple[int, int, int]:
+    """Extent of a mask's box along (x, y, z) in whole millimetres."""
+    if affine is None:
+        raise TypeError("a 2D view has no scale")
+    z, y, x = (int(np.ptp(indices)) + 1 for indices in np.nonzero(mask))
+    scale = np.abs(np.diag(affine)[:3])
+    return round(x * scale[0]), round(y * scale[1]), round(z * scale[2])
+
+
+def millilitres(mask: np.ndarray, voxel_ml: float) -> str:
+    """Volume in words: whole millilitres, below ten with one decimal."""
+    volume = int(mask.sum()) * voxel_ml
+    return f"{volume:.0f}" if volume >= _WHOLE_ML else f"{volume:.1f}"
+
+
+def _found(views: Sequence[View], find: _Finder) -> list[Question]:
+    return [
+        Question(view=view, kind="finding", question=question, answer=answer)
+        for view in views
+        for question, answer in find(view)
+    ]
+
+
+def _pick(questions: list[Question], count: int) -> list[Question]:
+    """Spread over answers, so that none of them becomes the rule."""
+    groups: dict[str, list[Question]] = {}
+    for question in questions:
+        groups.setdefault(question.answer, []).append(question)
+    return _in_turn(groups.values())[:count]
+
+
+def _spread_over_patients(views: Sequence[View], count: int) -> list[View]:
+    """Up to ``count`` views, taking patients and image kinds in turn, in an order that depends on names alone."""
+    shuffled = sorted(views, key=lambda view: generator(view.name).random())
+    groups: dict[tuple[str, bool], list[View]] = {}
+    for view in shuffled:
+        groups.setdefault((view.patient, view.is_volume), []).append(view)
+    return _in_turn(groups.values())[:count]
+
+
+def _in_turn(groups: Iterable[Sequence[_Item]]) -> list[_Item]:
+    """One of every group, then a second one of every group, and so on."""
+    return [item for item in chain.from_iterable(zip_longest(*groups)) if item is not None]
+
+
+def _choose(view: View, topic: str, wordings: Sequence[str]) -> str:
+    return wordings[int(generator(f"{view.name} {topic}").integers(len(wordings)))]
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

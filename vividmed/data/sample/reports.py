@@ -1,0 +1,103 @@
+"""Short reports composed from the masks of a view, with the phrases that name what is masked."""
+
+from dataclasses import dataclass
+
+from vividmed.data.sample.targets import LESIONS, enumerate_names
+from vividmed.data.sample.views import View, generator
+
+_MAX_TARGETS = 6
+_MAX_ABSENT = 2
+_PAIRS = {"lungs": ("left lung", "right lung"), "kidneys": ("left kidney", "right kidney")}
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """Characters ``start`` to ``end`` of a report, and the targets they name."""
+
+    text: str
+    start: int
+    end: int
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report without markers and its phrases in order."""
+
+    text: str
+    phrases: tuple[Phrase, ...]
+
+    @property
+    def marked(self) -> str:
+        """The text with every phrase between ``<p>`` and ``</p>``."""
+        pieces, end = [], 0
+        for phrase in self.phrases:
+            pieces += [self.text[end : phrase.start], f"<p>{phrase.text}</p>"]
+            end = phrase.end
+        return "".join([*pieces, self.text[end:]])
+
+
+class _Writer:
+    """Collects text and remembers where phrases are."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.phrases: list[Phrase] = []
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def name(self, text: str, *targets: str) -> None:
+        start = len(self.text)
+        self.text += text
+        self.phrases.append(Phrase(text, start, len(self.text), targets))
+
+
+def compose_report(view: View) -> Report:
+    """Report the largest targets that are present, with sides, and some that are absent.
+
+    Targets that are barely visible are not mentioned.
+    """
+    writer = _Writer()
+    writer.write(_opening(view))
+    random = generator(f"{view.name} report")
+    by_size = sorted(view.masks, key=lambda target: int(view.masks[target].sum()), reverse=True)
+    lesions = [target for target in by_size if target in LESIONS]
+    organs = [target for target in by_size if target not in LESIONS][:_MAX_TARGETS]
+    for target in lesions:
+        writer.write(" There is a ")
+        writer.name(target, target)
+        writer.write(f" on the {view.sides[target]} side." if target in view.sides else ".")
+    for plural, pair in _PAIRS.items():
+        if set(pair) <= set(organs) and random.random() < 0.5:
+            organs = [target for target in organs if target not in pair]
+            writer.write(" Both ")
+            writer.name(plural, *pair)
+            writer.write(" are visible.")
+    sided = [target for target in organs if target in view.sides and not target.startswith(("left", "right"))]
+    for target in sided[:1]:
+        organs.remove(target)
+        writer.write(" The ")
+        writer.name(target, target)
+        writer.write(f" lies on the {view.sides[target]} side.")
+    for number, target in enumerate(organs):
+        last = number == len(organs) - 1
+        writer.write(" The " if number == 0 else " and the " if last else ", the ")
+        writer.name(target, target)
+    if organs:
+        writer.write(" is visible." if len(organs) == 1 else " are visible.")
+    absent = [str(target) for target in random.permutation(view.absent)[:_MAX_ABSENT]]
+    writer.write("".join(f" No {target} is seen." for target in absent if target in LESIONS))
+    absent = [target for target in absent if target not in LESIONS]
+    if absent:
+        names = enumerate_names(f"the {target}" for target in absent)
+        writer.write(f" {names[0].upper()}{names[1:]} {'is' if len(absent) == 1 else 'are'} not seen.")
+    return Report(writer.text, tuple(writer.phrases))
+
+
+def _opening(view: View) -> str:
+    if view.is_volume:
+        return f"{view.modality} volume."
+    if view.modality == "X-ray":
+        return f"{view.plane or ''} X-ray.".strip().capitalize().replace("x-ray", "X-ray")
+    return f"{view.plane} {view.modality} slice.".capitalize().replace(view.modality.lower(), view.modality)

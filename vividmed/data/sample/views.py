@@ -1,0 +1,233 @@
+"""What a row shows: slices and sub-volumes cut from a scan, with the masks that follow."""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from vividmed.data.sample.scan import Scan
+from vividmed.data.sample.sources import VolumeSource, Window
+from vividmed.data.sample.targets import LESIONS
+
+CLEARLY_VISIBLE = 0.3
+"""Least share of a target's largest cross-section (2D) or volume (3D) for it to count as present."""
+
+_MIN_VOXELS = 30
+_MARGIN_MM = 12.0
+_SIDE_BAND = 0.08
+_LEAST_AREA = 0.5
+_PART = (0.4, 0.6)
+_HU_RANGE = (-1024, 1500)
+_AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One image of the sample and what is known about it.
+
+    Attributes:
+        name: Unique name.
+        patient: Key of the patient.
+        split: ``train`` or ``test``.
+        modality: As in the modality answer.
+        source: Package, file and what was done to it.
+        licence: Of the package.
+        image: (H, W) or (H, W, 3) uint8 for a 2D image as displayed, or (D, H, W) int16 for a volume.
+        affine: Of a volume, voxel index (x, y, z) to RAS+ mm; None for a 2D image.
+        plane: Plane or radiographic view of a 2D image, None if unknown and for volumes.
+        masks: Present target to (D, H, W) bool mask; D = 1 for a 2D image.
+        absent: Targets labelled in this scan that have no voxel here. Targets that are barely visible are in
+            neither.
+        sides: Present target to ``left`` or ``right`` of the patient, where the side is beyond doubt.
+    """
+
+    name: str
+    patient: str
+    split: str
+    modality: str
+    source: str
+    licence: str
+    image: np.ndarray
+    affine: np.ndarray | None = None
+    plane: str | None = None
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    sides: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether the image is three-dimensional."""
+        return self.affine is not None
+
+    @property
+    def voxel_ml(self) -> float:
+        """Millilitres a voxel of a volume."""
+        if self.affine is None:
+            raise TypeError("a 2D view has no voxel volume")
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+
+def generator(name: str) -> np.random.Generator:
+    """Random numbers that depend on the name alone."""
+    return np.random.default_rng(zlib.crc32(name.encode()))
+
+
+def to_grey(array: np.ndarray, window: Window | None) -> np.ndarray:
+    """Scale intensities to uint8, by a window or by the percentiles 0.5 and 99.5."""
+    low, high = window or np.percentile(array, (0.5, 99.5))
+    scaled = (array.astype(np.float32) - low) / max(high - low, 1e-6)
+    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+def slices(source: VolumeSource, scan: Scan) -> Iterator[View]:
+    """Axial, coronal and sagittal slices with a varying field of view.
+
+    They are displayed by radiological convention: the patient's right on the left, the front up or, on sagittal
+    slices, on the left, the head up.
+    """
+    scan = _to_body(scan.resampled((source.slice_spacing,) * 3))
+    for plane, count in source.slices.items():
+        axis = _AXIS[plane]
+        largest = _largest_sections(scan, axis)
+        others = tuple(i for i in range(3) if i != axis)
+        for number, position in enumerate(_positions(scan, axis, count)):
+            name = f"{source.name}-{plane}-{number:02d}"
+            random = generator(name)
+            low, high = [0, 0, 0], list(scan.array.shape)
+            low[axis], high[axis] = position, position + 1
+            whole = number % 3 != 2
+            for other in others:
+                if not whole or random.random() < 0.3:
+                    low[other], high[other] = _window(
+                        random, scan.array.shape[other], 0.95 if whole else random.uniform(*_PART)
+                    )
+            part = scan.crop((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+            window = source.windows[number % len(source.windows)] if source.windows else None
+            image = _display(to_grey(part.array, window), axis)[0]
+            masks, absent = _judge(part, largest)
+            view = View(
+                name=name,
+                patient=source.name,
+                split=source.split,
+                modality=source.modality,
+                source=_source(source, f"{plane} slice"),
+                licence=source.archive.licence,
+                image=np.ascontiguousarray(image),
+                plane=plane,
+                masks={target: _display(mask, axis) for target, mask in masks.items()},
+                absent=absent,
+            )
+            names_sides = source.laterality and plane != "sagittal" and whole
+            yield replace(view, sides=_sides(view.masks)) if names_sides else view
+
+
+def volumes(source: VolumeSource, scan: Scan) -> Iterator[View]:
+    """Sub-volumes at moderate resolution with true spacing and affine; the slice axis is the head-foot axis."""
+    scan = _to_body(scan.resampled(source.volume_spacing))
+    largest = {target: int(scan.mask(target).sum()) for target in scan.targets}
+    depth = min(scan.array.shape[0], round(source.depth / scan.spacing[0]))
+    for number, start in enumerate(_spread(0, scan.array.shape[0] - depth + 1, source.volumes)):
+        name = f"{source.name}-volume-{number:02d}"
+        random = generator(name)
+        low, high = [start, 0, 0], [start + depth, *scan.array.shape[1:]]
+        whole = number % 2 == 0
+        if not whole:
+            low[2], high[2] = _window(random, scan.array.shape[2], random.uniform(*_PART))
+        part = scan.crop((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+        masks, absent = _judge(part, largest)
+        array = np.clip(part.array, *_HU_RANGE) if source.modality == "CT" else part.array
+        yield View(
+            name=name,
+            patient=source.name,
+            split=source.split,
+            modality=source.modality,
+            source=_source(source, "sub-volume"),
+            licence=source.archive.licence,
+            image=np.rint(array).astype(np.int16),
+            affine=part.affine,
+            masks=masks,
+            absent=absent,
+            sides=_sides(masks) if source.laterality and whole else {},
+        )
+
+
+def _source(source: VolumeSource, what: str) -> str:
+    return f"{source.archive}: {source.image}, {what}"
+
+
+def _to_body(scan: Scan) -> Scan:
+    """Cut the scan to the patient and a margin."""
+    low, high = [0, 0, 0], list(scan.array.shape)
+    for axis in (1, 2):
+        inside = np.flatnonzero(scan.body.any(axis=tuple(i for i in range(3) if i != axis)))
+        margin = round(_MARGIN_MM / scan.spacing[axis])
+        low[axis] = max(0, int(inside[0]) - margin)
+        high[axis] = min(high[axis], int(inside[-1]) + 1 + margin)
+    return scan.crop((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
+
+def _spread(low: int, high: int, count: int) -> list[int]:
+    """``count`` positions in the half-open range, evenly spread and away from its ends."""
+    return [int(low + (high - low) * (i + 0.5) / count) for i in range(count)]
+
+
+def _positions(scan: Scan, axis: int, count: int) -> list[int]:
+    """Slice positions: spread over the patient, or half of them over the lesion where one is labelled."""
+    others = tuple(i for i in range(3) if i != axis)
+    area = scan.body.mean(axis=others)
+    inside = np.flatnonzero(area > _LEAST_AREA * area.max())
+    lesions = [
+        np.flatnonzero(scan.mask(target).any(axis=others)) for target in scan.targets if target in LESIONS
+    ]
+    of_lesion = count // 2 if lesions else 0
+    positions = _spread(int(inside[0]), int(inside[-1]) + 1, count - of_lesion)
+    for lesion in lesions:
+        positions += _spread(int(lesion[0]), int(lesion[-1]) + 1, of_lesion // len(lesions))
+    return positions
+
+
+def _window(random: np.random.Generator, size: int, share: float) -> tuple[int, int]:
+    """A random half-open range that covers a share of the axis."""
+    length = max(1, round(size * share))
+    start = int(random.integers(0, size - length + 1))
+    return start, start + length
+
+
+def _display(array: np.ndarray, axis: int) -> np.ndarray:
+    """(1, H, W) slice as displayed, from a (z, y, x) array of one voxel along ``axis``."""
+    image = np.moveaxis(array, axis, 0)
+    return image if axis == 0 else image[:, ::-1]
+
+
+def _largest_sections(scan: Scan, axis: int) -> dict[str, int]:
+    """Pixels of the largest cross-section of every target."""
+    others = tuple(i for i in range(3) if i != axis)
+    return {target: int(scan.mask(target).sum(axis=others).max()) for target in scan.targets}
+
+
+def _judge(part: Scan, largest: dict[str, int]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Masks of the targets that are clearly there, and the targets without any voxel."""
+    masks, absent = {}, []
+    for target in part.targets:
+        mask = part.mask(target)
+        voxels = int(mask.sum())
+        if voxels == 0:
+            absent.append(target)
+        elif voxels >= max(_MIN_VOXELS, CLEARLY_VISIBLE * largest[target]):
+            masks[target] = mask
+    return masks, tuple(absent)
+
+
+def _sides(masks: dict[str, np.ndarray]) -> dict[str, str]:
+    """Side of the patient on which each target lies, by its centre of mass in an image of the whole width.
+
+    Targets across or near the middle get no side.
+    """
+    sides = {}
+    for target, mask in masks.items():
+        columns = mask.sum(axis=(0, 1))
+        centre = (np.arange(columns.size) + 0.5) @ columns / columns.sum() / columns.size
+        if abs(centre - 0.5) > _SIDE_BAND:
+            sides[target] = "right" if centre < 0.5 else "left"
+    return sides
