@@ -1,0 +1,240 @@
+"""The anatomical structures and anomalies that vividmed can be asked for, with synonyms, parents and sides."""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from vividmed.data.laterality import has_side, swap_sides
+from vividmed.errors import VividMedError
+
+Category = Literal["anatomy", "anomaly"]
+Laterality = Literal["place", "form", "unpaired"]
+
+_CATEGORIES = ("anatomy", "anomaly")
+_LATERALITIES = ("place", "form", "unpaired")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One entry of the taxonomy.
+
+    Attributes:
+        name: canonical name, unique; the form in which rows store it.
+        category: ``anatomy`` or ``anomaly``.
+        synonyms: other terms for it, without the name itself.
+        parents: names of what it is a kind or a part of.
+        laterality: what *left* and *right* in the name mean, None where the name has no side. ``place``: a side of
+            the body, so that a mirrored image shows the counterpart (left kidney). ``form``: a structure told by its
+            shape, which keeps its name in a mirrored image as it does in situs inversus (left ventricle).
+            ``unpaired``: a side without a counterpart, so that a mirrored image has no name for it (right middle lobe).
+        groundable: False for what has no place in the image that could be marked.
+        ts_v2_key: class of TotalSegmentator's CT task, version 2.
+        sat_name: class of the text-prompted segmenter SAT.
+    """
+
+    name: str
+    category: Category
+    synonyms: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    laterality: Laterality | None = None
+    groundable: bool = True
+    ts_v2_key: str | None = None
+    sat_name: str | None = None
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The name and its synonyms."""
+        return (self.name, *self.synonyms)
+
+
+class Taxonomy:
+    """Targets, found by name or synonym whatever the case and spacing.
+
+    Args:
+        targets: the entries; order is kept.
+
+    Raises:
+        VividMedError: a term stands for two targets, a parent is unknown, parents form a circle, a counterpart of
+            the other side is missing, or ``laterality`` disagrees with the name.
+    """
+
+    def __init__(self, targets: Iterable[Target]):
+        self._targets = tuple(targets)
+        self._by_name = {target.name: target for target in self._targets}
+        self._by_term: dict[str, Target] = {}
+        for target in self._targets:
+            for term in target.terms:
+                if (other := self._by_term.setdefault(_key(term), target)) is not target:
+                    raise VividMedError(
+                        f"taxonomy: {term!r} stands for {other.name!r} and {target.name!r}; keep it in one of them"
+                    )
+            if len({_key(term) for term in target.terms}) != len(target.terms):
+                raise VividMedError(f"taxonomy: {target.name!r} lists a term twice; keep it once")
+        for target in self._targets:
+            self._check_laterality(target)
+        self._ancestors = self._collect_ancestors()
+
+    @classmethod
+    @cache
+    def load(cls) -> Self:
+        """The taxonomy that comes with the package."""
+        entries = json.loads(files("vividmed.data").joinpath("taxonomy.json").read_text(encoding="utf-8"))
+        return cls.from_entries(entries)
+
+    @classmethod
+    def from_entries(cls, entries: Iterable[Mapping[str, Any]]) -> Self:
+        """Build from dicts with the attributes of :class:`Target`; ``laterality`` is ``place`` for a sided name.
+
+        Raises:
+            VividMedError: an entry has an unknown or a missing field, or as for the constructor.
+        """
+        return cls(_target(entry, number) for number, entry in enumerate(entries))
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __iter__(self) -> Iterator[Target]:
+        return iter(self._targets)
+
+    def __contains__(self, term: object) -> bool:
+        return isinstance(term, str) and _key(term) in self._by_term
+
+    def __getitem__(self, term: str) -> Target:
+        """The target that a name or a synonym stands for.
+
+        Raises:
+            VividMedError: there is none; the message names the closest terms.
+        """
+        target = self._by_term.get(_key(term))
+        if target is None:
+            near = difflib.get_close_matches(_key(term), self._by_term, n=3, cutoff=0.6)
+            names = dict.fromkeys(self._by_term[match].name for match in near)
+            hint = (
+                f"did you mean {' or '.join(map(repr, names))}?"
+                if names
+                else "see vividmed/data/taxonomy.json"
+            )
+            raise VividMedError(f"target {term!r} is not in the taxonomy; {hint}")
+        return target
+
+    def canonical(self, terms: Iterable[str]) -> list[str]:
+        """Canonical names of terms, each once, in the order given.
+
+        Raises:
+            VividMedError: a term is unknown.
+        """
+        return list(dict.fromkeys(self[term].name for term in terms))
+
+    def ancestors(self, term: str) -> frozenset[str]:
+        """Names of everything the target is a kind or a part of, itself not included."""
+        return self._ancestors[self[term].name]
+
+    def descendants(self, term: str) -> frozenset[str]:
+        """Names of all kinds and parts of the target, itself not included."""
+        name = self[term].name
+        return frozenset(other for other, above in self._ancestors.items() if name in above)
+
+    def absent(self, present: Iterable[str], searched: Iterable[str]) -> list[str]:
+        """Targets that were searched for and are not there.
+
+        What a present target is a kind or a part of is not absent, even where the data set has no mask of it: a
+        lung with a cancer has a tumor.
+
+        Args:
+            present: names or synonyms of what is there.
+            searched: names or synonyms of all that the annotators looked for in this image.
+
+        Returns:
+            Canonical names in the order of ``searched``.
+        """
+        there = set(self.canonical(present))
+        there |= {above for name in there for above in self._ancestors[name]}
+        return [name for name in self.canonical(searched) if name not in there]
+
+    def sample_term(self, term: str, generator: np.random.Generator) -> str:
+        """The name or a synonym of a target, each with the same probability."""
+        terms = self[term].terms
+        return terms[int(generator.integers(len(terms)))]
+
+    def mirror(self, term: str) -> str | None:
+        """Canonical name of a target once the image has been flipped along the left-right axis.
+
+        Returns:
+            The counterpart of the other side; the same name where the target has no side or keeps it (``form``);
+            None where no name would be right, so that the image must not be flipped or the target be left out.
+        """
+        target = self[term]
+        if target.laterality == "place":
+            return swap_sides(target.name)
+        return None if target.laterality == "unpaired" else target.name
+
+    def _check_laterality(self, target: Target) -> None:
+        if has_side(target.name) != (target.laterality is not None):
+            raise VividMedError(
+                f"taxonomy: {target.name!r} has laterality {target.laterality!r}; names with left or right need one, "
+                "others have none"
+            )
+        if target.laterality != "place":
+            return
+        counterpart = self._by_name.get(swap_sides(target.name))
+        if counterpart is None or counterpart.laterality != "place":
+            raise VividMedError(
+                f"taxonomy: {target.name!r} lacks its counterpart {swap_sides(target.name)!r}; add it, or give "
+                "laterality 'form' or 'unpaired'"
+            )
+        if counterpart.category != target.category:
+            raise VividMedError(f"taxonomy: {target.name!r} and {counterpart.name!r} differ in category")
+
+    def _collect_ancestors(self) -> dict[str, frozenset[str]]:
+        found: dict[str, frozenset[str]] = {}
+
+        def collect(name: str, path: tuple[str, ...]) -> frozenset[str]:
+            if name in path:
+                raise VividMedError(f"taxonomy: parents form a circle: {' -> '.join((*path, name))}")
+            if name not in found:
+                above: set[str] = set()
+                for parent in self._by_name[name].parents:
+                    if parent not in self._by_name:
+                        raise VividMedError(
+                            f"taxonomy: {name!r} has the unknown parent {parent!r}; add or correct it"
+                        )
+                    above |= {parent, *collect(parent, (*path, name))}
+                found[name] = frozenset(above)
+            return found[name]
+
+        for name in self._by_name:
+            collect(name, ())
+        return found
+
+
+def _key(term: str) -> str:
+    return " ".join(term.casefold().split())
+
+
+def _target(entry: Mapping[str, Any], number: int) -> Target:
+    where = f"taxonomy: entry {entry.get('name', number)!r}"
+    known = {field.name for field in fields(Target)}
+    if unknown := set(entry) - known:
+        raise VividMedError(
+            f"{where} has the unknown field {sorted(unknown)[0]!r}; use {', '.join(sorted(known))}"
+        )
+    if missing := {"name", "category"} - set(entry):
+        raise VividMedError(f"{where} lacks the field {sorted(missing)[0]!r}; add it")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    if has_side(values["name"]):
+        values.setdefault("laterality", "place")
+    if values["category"] not in _CATEGORIES:
+        raise VividMedError(
+            f"{where} has the category {values['category']!r}; use {' or '.join(_CATEGORIES)}"
+        )
+    if values.get("laterality") not in (None, *_LATERALITIES):
+        raise VividMedError(
+            f"{where} has the laterality {values['laterality']!r}; use {', '.join(_LATERALITIES)}"
+        )
+    return Target(**values)
