@@ -54,8 +54,10 @@ def build(folder: Path) -> None:
                 validate_row(kind, row)
             target = folder / kind / f"{split}.parquet"
             target.parent.mkdir(exist_ok=True)
-            Dataset.from_list(of_kind, features=SCHEMAS[kind]).to_parquet(target)
-            logger.info("%s: %d rows", target.name, len(of_kind))
+            # A data set takes the column order of its rows.
+            ordered = [{column: row[column] for column in SCHEMAS[kind]} for row in of_kind]
+            Dataset.from_list(ordered, features=SCHEMAS[kind]).to_parquet(target)
+            logger.info("%s, %s: %d rows", kind, split, len(of_kind))
 
 
 def _views(work: Path) -> Iterator[View]:
