@@ -68,7 +68,8 @@ def train(rank: int, folder: str) -> None:
     )
     for name, wrap in (("DDP", DistributedDataParallel), ("FSDP2", shard)):
         model = build()
-        loss = loss_of(wrap(model), empty=rank == 1)
+        wrapped = wrap(model)
+        loss = loss_of(wrapped, empty=rank == 1)
         loss.backward()
         gradients = {
             key: grad.full_tensor() if isinstance(grad := parameter.grad, DTensor) else grad

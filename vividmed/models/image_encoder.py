@@ -26,7 +26,7 @@ class ImageGroup:
 
     indices: list[int]
     images: torch.Tensor
-    patch_size: tuple[int, int, int]
+    patch_size: Sequence[int]
 
 
 def group_images(
