@@ -12,7 +12,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_voi_lut, pixel_array
 
 from vividmed.errors import VividMedError
-from vividmed.processing.medical_image import MedicalImage, picture_affine
+from vividmed.processing.medical_image import MedicalImage, picture_affine, unreadable
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _DIRECTION_TOLERANCE = 1e-3
@@ -173,9 +173,7 @@ def _read_dataset(path: Path) -> Dataset:
     try:
         return pydicom.dcmread(path)
     except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, NotImplementedError) as error:
-        raise VividMedError(
-            f"{path}: not a readable DICOM file ({_reason(error)}); copy or export it again"
-        ) from error
+        raise unreadable(path, "DICOM file", error) from error
 
 
 def _pixels(dataset: Dataset, path: Path, *, voi_window: bool) -> np.ndarray:
@@ -187,10 +185,8 @@ def _pixels(dataset: Dataset, path: Path, *, voi_window: bool) -> np.ndarray:
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
             array = _to_eight_bits(apply_color_lut(array, dataset))
     except Exception as error:  # decoders raise whatever their codec raises
-        raise VividMedError(
-            f"{path}: the pixels cannot be decoded ({_reason(error)}); copy the file again, or install vividmed[dicom] "
-            "for compressed files"
-        ) from error
+        remedy = "copy the file again, or install vividmed[dicom] for compressed files"
+        raise unreadable(path, "DICOM image", error, remedy) from error
     colour = array.ndim >= 3 and array.shape[-1] == 3 and dataset.get("SamplesPerPixel", 1) == 3
     colour |= dataset.PhotometricInterpretation == "PALETTE COLOR"
     if colour:
@@ -273,7 +269,3 @@ def _to_eight_bits(array: np.ndarray) -> np.ndarray:
 
 def _hash(identifier: str) -> str:
     return hashlib.sha256(str(identifier).encode()).hexdigest()[:8]
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -72,3 +72,11 @@ def picture_affine(spacing: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
     """
     y, x = spacing
     return np.diag([-x, -y, 1.0, 1.0])
+
+
+def unreadable(
+    source: object, kind: str, error: BaseException, remedy: str = "copy or export it again"
+) -> VividMedError:
+    """The error for a file that a reader cannot make sense of, with the first line of the reader's own error."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return VividMedError(f"{source}: not a readable {kind} ({reason}); {remedy}")

@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from vividmed.errors import VividMedError
 from vividmed.processing.dicom import is_dicom, read_dicom_file, read_dicom_series
-from vividmed.processing.medical_image import MedicalImage, picture_affine
+from vividmed.processing.medical_image import MedicalImage, picture_affine, unreadable
 
 logger = logging.get_logger(__name__)
 
@@ -99,9 +99,7 @@ def _read_picture(path: Path) -> MedicalImage:
     except VividMedError:
         raise
     except (*_BROKEN_FILE, SyntaxError, Image.DecompressionBombError) as error:
-        raise VividMedError(
-            f"{path}: not a readable picture ({_reason(error)}); copy or export it again"
-        ) from error
+        raise unreadable(path, "picture", error) from error
 
 
 def _from_picture(picture: Image.Image, source: str) -> MedicalImage:
@@ -115,15 +113,13 @@ def _from_picture(picture: Image.Image, source: str) -> MedicalImage:
     return MedicalImage(array[:, None], picture_affine(), source=source)
 
 
-def _read_nifti(load: Callable[[], SpatialImage], source: str) -> MedicalImage:
+def _read_nifti(load: Callable[[], Any], source: str) -> MedicalImage:
     try:
         return _from_nifti(load(), source)
     except VividMedError:
         raise
     except (*_BROKEN_FILE, ImageFileError, HeaderDataError) as error:
-        raise VividMedError(
-            f"{source}: not a readable NIfTI file ({_reason(error)}); copy or export it again"
-        ) from error
+        raise unreadable(source, "NIfTI file", error) from error
 
 
 def _from_nifti(image: Any, source: str) -> MedicalImage:
@@ -165,7 +161,3 @@ def _from_array(source: np.ndarray | torch.Tensor) -> MedicalImage:
     elif array.ndim in (2, 3):
         array = array.reshape(1, -1, *array.shape[-2:]) if array.size else array.reshape(1, 0, 0, 0)
     return MedicalImage(array, picture_affine(), source=kind)
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
