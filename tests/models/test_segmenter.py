@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 
 from vividmed.errors import VividMedError
@@ -239,6 +240,9 @@ def test_masks_are_drawn_no_finer_than_the_slices(instance, image, patch, grid):
         ({"prompts": [torch.randn(1, 32)] * 2}, "1 images, 2 prompt tensors and 1 patch sizes"),
         ({"prompts": [torch.randn(1, 31)]}, r"prompts of image 0 have shape \(1, 31\)"),
         ({"images": [torch.rand(1, 4, 8, 8)]}, r"image 0 has shape \(1, 4, 8, 8\)"),
+        ({"patch_sizes": [(3, 8, 8)]}, r"image 0 has patch size \(3, 8, 8\): z must divide 4"),
+        ({"patch_sizes": [(0, 8, 8)]}, "z must divide 4"),
+        ({"patch_sizes": [(4, 4, 8)]}, r"y and x must be \[8, 8\]"),
         ({"images": [torch.rand(3, 4, 12, 8)]}, "pad it to multiples of its patch size"),
     ],
 )
@@ -255,7 +259,7 @@ def test_unfit_input_is_refused_by_name(semantic, change, message):
 )
 def test_impossible_sizes_are_refused(change):
     SegmenterConfig(**SIZES)
-    with pytest.raises(Exception, match="must be"):
+    with pytest.raises(StrictDataclassClassValidationError, match="must be"):
         SegmenterConfig(**(SIZES | change))
 
 

@@ -49,7 +49,7 @@ def segmenter(
     sizes = golden.config["sam"]
     config = config_class(
         hidden_size=sizes["embed_dim"],
-        intermediate_size=sizes["encoder_mlp_ratio"] * sizes["embed_dim"],
+        intermediate_size=int(sizes["encoder_mlp_ratio"] * sizes["embed_dim"]),
         num_hidden_layers=sizes["encoder_num_layers"],
         num_attention_heads=sizes["encoder_num_heads"],
         patch_size=sizes["patch_size"],

@@ -144,14 +144,17 @@ class MaskLoss(nn.Module):
         if targets is None:
             targets = torch.zeros_like(logits, dtype=torch.bool)
         valid = None if ignore is None else ~ignore.bool().expand_as(logits)
-        use = torch.ones(logits.shape[:-3], dtype=torch.bool, device=logits.device)
-        if known is not None:
-            use &= known.bool()
-        if valid is not None:
-            use &= valid.flatten(-3).any(-1)
-        if not use.any():
-            return LossOutput(logits.flatten()[:0].float().sum())
-        per_mask = self.per_mask(logits[use], targets[use], None if valid is None else valid[use])
+        if valid is not None or known is not None:
+            use = torch.ones_like(logits[..., 0, 0, 0], dtype=torch.bool)
+            if known is not None:
+                use &= known.to(use)
+            if valid is not None:
+                use &= valid.flatten(-3).any(-1)
+                valid = valid[use]
+            logits, targets = logits[use], targets[use]
+        if not logits.numel():
+            return LossOutput(logits.float().sum())
+        per_mask = self.per_mask(logits, targets, valid)
         return _weigh({name: value.mean() for name, value in per_mask.items()}, self.weights)
 
     def per_mask(

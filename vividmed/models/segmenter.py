@@ -174,13 +174,13 @@ class Segmenter(SegmenterPreTrainedModel):
         patch_sizes = _checked_patch_sizes(images, prompts, patch_sizes, self.config)
         masks = [image.new_zeros(0, *image.shape[1:], dtype=self.dtype) for image in images]
         anchors = []
-        for images_, group, decoded in self._decode(images, prompts, patch_sizes):
+        for image_group, group, decoded in self._decode(images, prompts, patch_sizes):
             low = self.mask_decoder.draw(
                 decoded.states[:, :1], group.prompts, decoded.embeddings, group.patch_depth
             )
-            full = _interpolate(low, images_)
+            full = _interpolate(low, image_group)
             anchors.append(low[:0].sum())
-            _scatter(full[:, 0], prompts, images_.indices, masks)
+            _scatter(full[:, 0], prompts, image_group.indices, masks)
         return SegmenterOutput(masks=masks, graph_anchor=torch.stack(anchors).sum())
 
 
@@ -236,19 +236,19 @@ class InstanceSegmenter(SegmenterPreTrainedModel):
             for image, patch_size in zip(images, patch_sizes, strict=True)
         ]
         anchors = []
-        for images_, group, decoded in self._decode(images, prompts, patch_sizes):
+        for image_group, group, decoded in self._decode(images, prompts, patch_sizes):
             instances = decoded.states[:, 1:]
             group_boxes = self.box_head(instances).float().sigmoid()
             group_logits = self.score_head(instances)[..., 0].float()
             anchors += [group_boxes[:0].sum(), group_logits[:0].sum()]
-            _scatter(group_boxes, prompts, images_.indices, boxes)
-            _scatter(group_logits, prompts, images_.indices, logits)
+            _scatter(group_boxes, prompts, image_group.indices, boxes)
+            _scatter(group_logits, prompts, image_group.indices, logits)
             if output_masks:
                 low = self.mask_decoder.draw(instances, group.prompts, decoded.embeddings, group.patch_depth)
-                full = _interpolate(low, images_)
+                full = _interpolate(low, image_group)
                 anchors.append(low[:0].sum().float())
-                _scatter(low, prompts, images_.indices, low_res_masks)
-                _scatter(full, prompts, images_.indices, masks)
+                _scatter(low, prompts, image_group.indices, low_res_masks)
+                _scatter(full, prompts, image_group.indices, masks)
         return InstanceSegmenterOutput(
             boxes=boxes,
             logits=logits,
@@ -289,6 +289,11 @@ def _checked_patch_sizes(
         if image.ndim != 4 or image.shape[0] != config.num_channels:
             raise VividMedError(
                 f"image {index} has shape {tuple(image.shape)}: the segmenter takes ({config.num_channels}, D, H, W)"
+            )
+        kernel = list(config.patch_size)
+        if size[0] < 1 or kernel[0] % size[0] or size[1:] != kernel[1:]:
+            raise VividMedError(
+                f"image {index} has patch size {tuple(size)}: z must divide {kernel[0]}, y and x must be {kernel[1:]}"
             )
         if any(extent % patch for extent, patch in zip(image.shape[1:], size, strict=True)):
             raise VividMedError(
