@@ -112,7 +112,7 @@ def encode_chat(
     from_answer = [False]
     for turn in turns:
         prompt = tokenizer.encode(f"{USER} {turn.query}{SYSTEM}", add_special_tokens=False)
-        answer = [] if turn.answer is None else tokenizer.encode(turn.answer, add_special_tokens=False)
+        answer = [] if turn.answer is None else _answer_ids(turn.answer, tokenizer)
         text += prompt + answer
         labels += [IGNORE] * (len(prompt) - 1) + _answer_labels(answer, special)
         from_answer += [False] * len(prompt) + [True] * len(answer)
@@ -160,6 +160,12 @@ def _image_prefix(
         types += [number] * (patches + 2)
         positions += [begin] + [begin + 1] * patches + [begin + 2]
     return ids, types, positions
+
+
+def _answer_ids(answer: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    # SentencePiece puts a space before every text. The tokenizers of transformers 5 leave it out where the text begins
+    # with one, which the published code did not.
+    return tokenizer.encode(f" {answer}" if answer.startswith(" ") else answer, add_special_tokens=False)
 
 
 def _answer_labels(answer: list[int], special: SpecialTokenIds) -> list[int]:

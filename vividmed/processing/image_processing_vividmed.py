@@ -139,7 +139,7 @@ class VividMedImageProcessor(BaseImageProcessor):
         """
         array = image.array
         if array.dtype == np.uint8:
-            return torch.from_numpy(np.ascontiguousarray(array)).float() / 255
+            return torch.from_numpy(array.astype(np.float32)) / 255
         low, high = self._intensity_range(image)
         values = torch.from_numpy(array.astype(np.float32))
         return ((values - low) / (high - low)).clamp_(0, 1)

@@ -222,6 +222,10 @@ class VividMedProcessor(ProcessorMixin):
                     f"sample {missing[0]}: its messages mention an image but none was given; set images"
                 )
             return attached
+        if batched and not isinstance(images, list | tuple):
+            raise VividMedError(
+                f"images: a batch of {len(batch)} samples got one image; give a list with one entry a sample"
+            )
         entries = list(images) if batched else [images]
         if len(entries) != len(batch):
             raise VividMedError(
