@@ -226,7 +226,9 @@ def _target(entry: Mapping[str, Any], number: int) -> Target:
         )
     if missing := {"name", "category"} - set(entry):
         raise VividMedError(f"{where} lacks the field {sorted(missing)[0]!r}; add it")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+    }
     if has_side(values["name"]):
         values.setdefault("laterality", "place")
     if values["category"] not in _CATEGORIES:
