@@ -49,7 +49,7 @@ def load_sample(kind: Kind, split: str | None = None) -> Dataset | DatasetDict:
 
 def sample_folder() -> Path:
     """Folder of the complete sample, ``<kind>/<split>.parquet``; built if it is not there."""
-    for module in ("SimpleITK", "pylibjpeg"):
+    for module in ("SimpleITK", "pylibjpeg", "libjpeg"):
         if importlib.util.find_spec(module) is None:
             raise VividMedError(f"sample data: package {module} is missing; pip install 'vividmed[sample]'")
     from vividmed.data.sample.build import build

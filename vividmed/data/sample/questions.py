@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import TypeVar
 
-import numpy as np
-
+from vividmed.data.sample.measures import extent_mm, millilitres
 from vividmed.data.sample.reports import compose_report
-from vividmed.data.sample.targets import LESIONS, SIDED, enumerate_names, with_article
+from vividmed.data.sample.targets import LESIONS, PAIRS, SIDED, enumerate_names, with_article
 from vividmed.data.sample.views import View, generator
 
 _MODALITY = (
@@ -55,9 +54,7 @@ _LARGER = ("Which takes up more of this image, {a} or {b}?", "What is larger in 
 _COUNT = ("How many {names} are visible?", "Count the {names} in this image.")
 _REPORT = ("Write a short report of this image.", "Describe what this image shows.", "Report the findings.")
 
-_PAIRS = {"kidney": "kidneys", "lung": "lungs"}
 _CLEARLY_LARGER = 2.0
-_WHOLE_ML = 10
 
 
 _Item = TypeVar("_Item")
@@ -189,17 +186,14 @@ def _ask_report(views: Sequence[View], count: int) -> Iterator[Question]:
 def _find_side(view: View) -> Iterator[tuple[str, str]]:
     for target, side in view.sides.items():
         if target in SIDED | LESIONS:
-            name = (
-                with_article(target).replace("a ", "the ", 1) if target in LESIONS else with_article(target)
-            )
             yield (
-                _choose(view, f"side {target}", _SIDE).format(name=name),
-                f"{_capital(name)} is on the {side} side of the body.",
+                _choose(view, f"side {target}", _SIDE).format(name=f"the {target}"),
+                f"The {target} is on the {side} side of the body.",
             )
 
 
 def _find_size(view: View) -> Iterator[tuple[str, str]]:
-    if not view.is_volume:
+    if view.affine is None:
         return
     for target, mask in view.masks.items():
         if target in LESIONS:
@@ -211,12 +205,12 @@ def _find_size(view: View) -> Iterator[tuple[str, str]]:
 
 
 def _find_volume(view: View) -> Iterator[tuple[str, str]]:
-    if not view.is_volume:
+    if view.affine is None:
         return
     for target, mask in view.masks.items():
         yield (
             _choose(view, f"volume {target}", _VOLUME).format(name=f"the {target}"),
-            f"The volume of the {target} within this image is {millilitres(mask, view.voxel_ml)} ml.",
+            f"The volume of the {target} within this image is {millilitres(mask, view.affine)} ml.",
         )
 
 
@@ -234,8 +228,8 @@ def _find_larger(view: View) -> Iterator[tuple[str, str]]:
 
 
 def _find_count(view: View) -> Iterator[tuple[str, str]]:
-    for organ, plural in _PAIRS.items():
-        pair = [f"{side} {organ}" for side in ("left", "right")]
+    for plural, pair in PAIRS.items():
+        organ = plural.removesuffix("s")
         seen = [name for name in pair if name in view.masks]
         if len(seen) + sum(name in view.absent for name in pair) != 2:
             continue
@@ -249,21 +243,6 @@ def _find_count(view: View) -> Iterator[tuple[str, str]]:
 
 _Finder = Callable[[View], Iterable[tuple[str, str]]]
 _FINDINGS: tuple[_Finder, ...] = (_find_side, _find_size, _find_volume, _find_larger, _find_count)
-
-
-def extent_mm(mask: np.ndarray, affine: np.ndarray | None) -> tuple[int, int, int]:
-    """Extent of a mask's box along (x, y, z) in whole millimetres."""
-    if affine is None:
-        raise TypeError("a 2D view has no scale")
-    z, y, x = (int(np.ptp(indices)) + 1 for indices in np.nonzero(mask))
-    scale = np.abs(np.diag(affine)[:3])
-    return round(x * scale[0]), round(y * scale[1]), round(z * scale[2])
-
-
-def millilitres(mask: np.ndarray, voxel_ml: float) -> str:
-    """Volume in words: whole millilitres, below ten with one decimal."""
-    volume = int(mask.sum()) * voxel_ml
-    return f"{volume:.0f}" if volume >= _WHOLE_ML else f"{volume:.1f}"
 
 
 def _found(views: Sequence[View], find: _Finder) -> list[Question]:
@@ -298,7 +277,3 @@ def _in_turn(groups: Iterable[Sequence[_Item]]) -> list[_Item]:
 
 def _choose(view: View, topic: str, wordings: Sequence[str]) -> str:
     return wordings[int(generator(f"{view.name} {topic}").integers(len(wordings)))]
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]

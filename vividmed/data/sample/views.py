@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from vividmed.data.sample.measures import side_of
 from vividmed.data.sample.scan import Scan
 from vividmed.data.sample.sources import VolumeSource, Window
 from vividmed.data.sample.targets import LESIONS
@@ -15,7 +16,6 @@ CLEARLY_VISIBLE = 0.3
 
 _MIN_VOXELS = 30
 _MARGIN_MM = 12.0
-_SIDE_BAND = 0.08
 _LEAST_AREA = 0.5
 _PART = (0.4, 0.6)
 _HU_RANGE = (-1024, 1500)
@@ -59,13 +59,6 @@ class View:
     def is_volume(self) -> bool:
         """Whether the image is three-dimensional."""
         return self.affine is not None
-
-    @property
-    def voxel_ml(self) -> float:
-        """Millilitres a voxel of a volume."""
-        if self.affine is None:
-            raise TypeError("a 2D view has no voxel volume")
-        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
 
 
 def generator(name: str) -> np.random.Generator:
@@ -220,14 +213,6 @@ def _judge(part: Scan, largest: dict[str, int]) -> tuple[dict[str, np.ndarray], 
 
 
 def _sides(masks: dict[str, np.ndarray]) -> dict[str, str]:
-    """Side of the patient on which each target lies, by its centre of mass in an image of the whole width.
-
-    Targets across or near the middle get no side.
-    """
-    sides = {}
-    for target, mask in masks.items():
-        columns = mask.sum(axis=(0, 1))
-        centre = (np.arange(columns.size) + 0.5) @ columns / columns.sum() / columns.size
-        if abs(centre - 0.5) > _SIDE_BAND:
-            sides[target] = "right" if centre < 0.5 else "left"
-    return sides
+    """Sides of the targets that lie on one side, in an image of the whole width."""
+    sides = {target: side_of(mask) for target, mask in masks.items()}
+    return {target: side for target, side in sides.items() if side}
