@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from vividmed.errors import VividMedError
@@ -36,6 +37,37 @@ class ParsedText:
 
     text: str
     phrases: tuple[PhraseSpan, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Phrase:
+    """A phrase of a text and where its image shows it, on the image's original grid.
+
+    Attributes:
+        text: the phrase.
+        start: first character in the text.
+        end: one past the last character.
+        mask: (D, H, W) bool; None where no mask was asked for or found.
+        boxes: (n, 6) float, voxel corners (z0, y0, x0, z1, y1, x1), half-open, best first.
+        scores: (n,) float in [0, 1], one for each box.
+        boxes_mm: (n, 6) float, the millimetre boxes around them, (x0, y0, z0, x1, y1, z1) in RAS+.
+    """
+
+    text: str
+    start: int
+    end: int
+    mask: np.ndarray | None = None
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
+    scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    boxes_mm: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
+
+
+@dataclass(frozen=True, eq=False)
+class GroundedText:
+    """A text without markers, and its phrases in order."""
+
+    text: str
+    phrases: list[Phrase] = field(default_factory=list)
 
 
 def parse_grounded_text(marked: str) -> ParsedText:

@@ -142,7 +142,7 @@ class VividMedImageProcessor(BaseImageProcessor):
             return torch.from_numpy(array.astype(np.float32)) / 255
         low, high = self._intensity_range(image)
         values = torch.from_numpy(array.astype(np.float32))
-        return ((values - low) / (high - low)).clamp_(0, 1)
+        return values.sub_(low).div_(high - low).clamp_(0, 1)
 
     def normalize(self, values: torch.Tensor) -> torch.Tensor:
         """Subtract mean and divide by standard deviation; (3, D, H, W)."""

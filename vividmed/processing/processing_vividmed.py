@@ -13,7 +13,8 @@ from transformers.utils import logging
 from vividmed.errors import VividMedError
 from vividmed.processing.chat import IGNORE, EncodedChat, Truncation, encode_chat
 from vividmed.processing.geometry import RandomGenerator
-from vividmed.processing.grounded_text import ParsedText, parse_grounded_ids
+from vividmed.processing.grounded_text import GroundedText, ParsedText, parse_grounded_ids
+from vividmed.processing.grounding import grounded_texts
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.messages import Message, attached_image, image_items, turns_from_messages
 from vividmed.processing.reading import ImageSource, as_list
@@ -208,6 +209,10 @@ class VividMedProcessor(ProcessorMixin):
             prompt_length: leading positions that are prompt, ``inputs["input_ids"].shape[1]``.
         """
         return [parse_grounded_ids(list(ids)[prompt_length:], self.tokenizer) for ids in sequences]
+
+    def post_process_grounding(self, sequences: Sequence[torch.Tensor], **options: Any) -> list[GroundedText]:
+        """Decode texts and carry their masks and boxes to the original grid; see :func:`grounded_texts`."""
+        return grounded_texts(sequences, self.tokenizer, **options)
 
     def _images(self, images: Any, batch: list[Conversation], *, batched: bool) -> list[list[ImageSource]]:
         """Images of every sample, checked against the images that its messages mention."""

@@ -123,6 +123,8 @@ def _read_nifti(load: Callable[[], Any], source: str) -> MedicalImage:
 
 
 def _from_nifti(image: Any, source: str) -> MedicalImage:
+    if not isinstance(image, SpatialImage):
+        raise VividMedError(f"{source}: holds no volume but {type(image).__name__}; give a NIfTI image")
     shape = image.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
