@@ -141,7 +141,8 @@ def _from_nifti(image: Any, source: str) -> MedicalImage:
         array = array.astype(np.float32, copy=False)
     if array.ndim == 2:
         array = array[..., None]
-    if "sform_code" in image.header and not (image.header["sform_code"] or image.header["qform_code"]):
+    header: Any = image.header
+    if "sform_code" in header and not (header["sform_code"] or header["qform_code"]):
         logger.warning_once(
             f"{source}: the header does not say how the volume lies in the patient; left may be right"
         )
