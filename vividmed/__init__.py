@@ -4,24 +4,35 @@ Importing the package registers its classes with the Auto classes of transformer
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from vividmed.errors import VividMedError
+from vividmed.models.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedTextConfig, VividMedVisionConfig
 from vividmed.models.modeling_vividmed import VividMedForCausalLM, VividMedModel
+from vividmed.models.segmenter import InstanceSegmenter, Segmenter
 from vividmed.version import __version__
 
 _LAZY_NAMES = {
-    "MedicalImage": "vividmed.processing.reading",
+    "GroundedText": "vividmed.processing.grounded_text",
+    "MedicalImage": "vividmed.processing.medical_image",
+    "Phrase": "vividmed.processing.grounded_text",
     "VividMedImageProcessor": "vividmed.processing.image_processing_vividmed",
     "VividMedProcessor": "vividmed.processing.processing_vividmed",
     "read_image": "vividmed.processing.reading",
 }
 
 __all__ = [
+    "GroundedText",
+    "InstanceSegmenter",
+    "InstanceSegmenterConfig",
     "MedicalImage",
+    "Phrase",
+    "Segmenter",
+    "SegmenterConfig",
     "VividMedConfig",
     "VividMedError",
     "VividMedForCausalLM",
@@ -40,6 +51,17 @@ def _register() -> None:
     AutoModel.register(VividMedConfig, VividMedModel)
     AutoModelForCausalLM.register(VividMedConfig, VividMedForCausalLM)
     AutoModelForImageTextToText.register(VividMedConfig, VividMedForCausalLM)
+    for config_class, model_class in (
+        (SegmenterConfig, Segmenter),
+        (InstanceSegmenterConfig, InstanceSegmenter),
+    ):
+        AutoConfig.register(config_class.model_type, config_class)
+        AutoModel.register(config_class, model_class)
+    # The models need neither files nor pictures, and are importable where their readers are not installed.
+    if all(find_spec(name) for name in ("PIL", "nibabel", "pydicom")):
+        from vividmed.processing import register
+
+        register()
 
 
 _register()

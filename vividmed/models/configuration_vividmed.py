@@ -3,9 +3,10 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers.configuration_utils import PreTrainedConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from vividmed.errors import VividMedError
+from vividmed.models.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 
 
 @strict
@@ -65,14 +66,19 @@ class VividMedTextConfig(PreTrainedConfig):
 
 @strict
 class VividMedConfig(PreTrainedConfig):
-    """The whole model.
+    """The whole model; the segmenters are optional, and None leaves a model that only writes text.
 
     ``phrase_start_token_id`` and ``phrase_end_token_id`` are the ids of ``<p>`` and ``</p>``; they do not advance
     positions. The defaults are those of the published vocabulary.
     """
 
     model_type = "vividmed"
-    sub_configs_defaults = {"vision_config": VividMedVisionConfig, "text_config": VividMedTextConfig}  # noqa: RUF012
+    sub_configs_defaults = {  # noqa: RUF012
+        "vision_config": SubConfigSpec(config_class=VividMedVisionConfig),
+        "text_config": SubConfigSpec(config_class=VividMedTextConfig),
+        "segmenter_config": SubConfigSpec(config_class=SegmenterConfig, optional=True),
+        "instance_segmenter_config": SubConfigSpec(config_class=InstanceSegmenterConfig, optional=True),
+    }
     keys_to_ignore_at_inference = ("past_key_values", "loss_components")
     base_model_tp_plan = {  # noqa: RUF012
         # The fused projection is gathered before it is split into query, key and value.
@@ -87,6 +93,8 @@ class VividMedConfig(PreTrainedConfig):
 
     vision_config: Any = None
     text_config: Any = None
+    segmenter_config: Any = None
+    instance_segmenter_config: Any = None
     phrase_start_token_id: int = 32004
     phrase_end_token_id: int = 32005
     use_cache: bool = True
@@ -96,13 +104,35 @@ class VividMedConfig(PreTrainedConfig):
     def initializer_range(self) -> float:
         return self.text_config.initializer_range
 
+    @property
+    def prompt_size(self) -> int | None:
+        """Width of the segmenters' prompts; None without segmenters."""
+        sizes = {
+            config.hidden_size for config in (self.segmenter_config, self.instance_segmenter_config) if config
+        }
+        return max(sizes, default=None)
+
+    def validate_architecture(self) -> None:
+        """Raise ValueError where the parts do not fit; run by the strict dataclass on every construction."""
+        configs = [self.segmenter_config, self.instance_segmenter_config]
+        sizes = {config.hidden_size for config in configs if isinstance(config, PreTrainedConfig)}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"both segmenters read the same prompts: their hidden_size must be equal, not {sizes}"
+            )
+
     @classmethod
-    def tiny(cls, vocab_size: int = 1032, **kwargs: Any) -> "VividMedConfig":
-        """A model of about two million parameters that trains on two CPU cores in minutes.
+    def tiny(cls, vocab_size: int = 1032, *, grounding: bool = False, **kwargs: Any) -> "VividMedConfig":
+        """A model of about three million parameters that trains on two CPU cores in minutes.
 
         Its patches are (4, 16, 16). The default vocabulary is that of the tokenizer this package ships, whose last
-        eight entries are the special tokens in published order.
+        eight entries are the special tokens in published order. ``grounding`` adds tiny segmenters.
         """
+        if grounding:
+            kwargs = {
+                "segmenter_config": SegmenterConfig.tiny(),
+                "instance_segmenter_config": InstanceSegmenterConfig.tiny(),
+            } | kwargs
         return cls(
             vision_config=VividMedVisionConfig(
                 hidden_size=128,

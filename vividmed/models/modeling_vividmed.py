@@ -18,7 +18,8 @@ from transformers.utils.output_capturing import capture_outputs
 from vividmed.errors import VividMedError
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.experts import TokenRouting
-from vividmed.models.generation import VividMedGenerationMixin
+from vividmed.models.grounded_generation import GroundedGenerationMixin
+from vividmed.models.grounding import GroundingLabels, GroundingProjection
 from vividmed.models.language import (
     VividMedAttention,
     VividMedDecoderLayer,
@@ -26,6 +27,8 @@ from vividmed.models.language import (
     VividMedRotaryEmbedding,
 )
 from vividmed.models.language_loss import weighted_token_loss
+from vividmed.models.losses import InstanceLoss, MaskLoss
+from vividmed.models.segmenter import InstanceSegmenter, Segmenter
 from vividmed.models.vision import ParameterModule, VividMedVisionTower, sequence_lengths
 
 
@@ -290,8 +293,11 @@ def _same_sample(samples: torch.Tensor) -> Callable:
     return mask_function
 
 
-class VividMedForCausalLM(VividMedPreTrainedModel, VividMedGenerationMixin):
-    """VividMed with its language head: training loss, logits, generation.
+class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
+    """VividMed with its language head and, if configured, its segmenters: training loss, generation, grounding.
+
+    Segmenters and the projection that prompts them stay in float32 whatever the decoder's precision. ``mask_loss``
+    and ``instance_loss`` may be replaced by others of their classes.
 
     Example:
         >>> processor = VividMedProcessor.from_pretrained(folder)
@@ -303,12 +309,25 @@ class VividMedForCausalLM(VividMedPreTrainedModel, VividMedGenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
     _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
     _fsdp_plan = {"lm_head": "keep_full_weight"}  # noqa: RUF012
+    _keep_in_fp32_modules_strict = {"segmenter", "instance_segmenter", "grounding_projection"}  # noqa: RUF012
     accepts_loss_kwargs = True
 
     def __init__(self, config: VividMedConfig):
         super().__init__(config)
+        text = config.text_config
         self.model = VividMedModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.segmenter = None if config.segmenter_config is None else Segmenter(config.segmenter_config)
+        self.instance_segmenter = (
+            None
+            if config.instance_segmenter_config is None
+            else InstanceSegmenter(config.instance_segmenter_config)
+        )
+        self.grounding_projection = (
+            None if config.prompt_size is None else GroundingProjection(text.hidden_size, config.prompt_size)
+        )
+        self.mask_loss = MaskLoss()
+        self.instance_loss = InstanceLoss()
         self.post_init()
 
     @can_return_tuple
@@ -330,6 +349,9 @@ class VividMedForCausalLM(VividMedPreTrainedModel, VividMedGenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         skip_logits: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        grounding_values: Sequence[torch.Tensor] | None = None,
+        grounding_labels: Sequence[GroundingLabels] | None = None,
+        num_samples_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
     ) -> VividMedCausalLMOutput:
         """As :meth:`VividMedModel.forward`, and in addition:
@@ -341,6 +363,10 @@ class VividMedForCausalLM(VividMedPreTrainedModel, VividMedGenerationMixin):
             logits_to_keep: return only the logits of so many last positions (0: all).
             skip_logits: return no logits; default: while training with labels. The loss does not need them.
             num_items_in_batch: number of labels to average over when the batch is part of a larger one.
+            grounding_values: the images of the batch, each (3, D, H, W) in [0, 1]; needed with ``grounding_labels``.
+            grounding_labels: for each sample, what is known of its phrases. Their loss is added to that of the text.
+            num_samples_in_batch: number of samples to average the grounding loss over when the batch is part of a
+                larger one.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -362,6 +388,22 @@ class VividMedForCausalLM(VividMedPreTrainedModel, VividMedGenerationMixin):
                 outputs.last_hidden_state, labels, label_weights, self.lm_head, num_items_in_batch
             )
             components = {"lm_loss": loss.detach()}
+        if grounding_labels is not None:
+            grounding = self._grounding_loss(
+                outputs.last_hidden_state,
+                input_ids,
+                attention_mask,
+                token_type_ids,
+                grounding_values,
+                patch_sizes,
+                grounding_labels,
+                num_samples_in_batch,
+            )
+            loss = grounding.total if loss is None else loss + grounding.total
+            components = (components or {}) | {
+                "grounding_loss": grounding.total.detach(),
+                **grounding.components,
+            }
         logits = None
         if not (self.training and labels is not None if skip_logits is None else skip_logits):
             logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)).float()

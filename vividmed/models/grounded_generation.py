@@ -1,0 +1,266 @@
+"""Writing with grounding: what the model says, and where in the image each phrase is."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+
+from vividmed.errors import VividMedError
+from vividmed.models.generation import VividMedGenerationMixin, extend_position_ids, pad_left
+from vividmed.models.grounding import (
+    GroundingLabels,
+    GroundingLoss,
+    GroundingOutput,
+    SampleIndex,
+    grounding_loss,
+    phrase_states,
+)
+
+GroundingMode = Literal["auto", "mask", "box", "both", "off"]
+
+
+class GroundingProcessor(Protocol):
+    """What turns ids and tensors on the model's grid into texts and places on the original grid."""
+
+    def post_process_grounding(self, sequences: Sequence[torch.Tensor], **kwargs: Any) -> list[Any]: ...
+
+
+class GroundedGenerationMixin(VividMedGenerationMixin):
+    """The grounding side of :class:`~vividmed.models.modeling_vividmed.VividMedForCausalLM`."""
+
+    def ground(
+        self,
+        input_ids: torch.Tensor,
+        grounding_values: Sequence[torch.Tensor],
+        patch_sizes: torch.Tensor,
+        *,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        masks: bool = True,
+        boxes: bool = True,
+        **inputs: Any,
+    ) -> GroundingOutput:
+        """Find the phrases of given texts.
+
+        Args:
+            input_ids: (B, L), texts with ``<p>`` and ``</p>``.
+            grounding_values: the images of the batch, each (3, D, H, W) in [0, 1], in the order of ``pixel_values``.
+            patch_sizes: (images, 3).
+            attention_mask: (B, L).
+            token_type_ids: (B, L).
+            masks: draw masks, if the model has a segmenter.
+            boxes: find boxes, if the model has an instance segmenter.
+            **inputs: the other inputs of the model, such as ``pixel_values`` and ``position_ids``.
+
+        Returns:
+            Logits and boxes for each phrase of each sample; a sample without an image has none.
+
+        Raises:
+            VividMedError: when the model has no segmenter at all.
+        """
+        if self.segmenter is None and self.instance_segmenter is None:
+            raise VividMedError(
+                "this model has no segmenters and cannot ground: load one that was trained with grounding, "
+                "or pass grounding='off'"
+            )
+        hidden_states = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            patch_sizes=patch_sizes,
+            use_cache=False,
+            **inputs,
+        ).last_hidden_state
+        samples = SampleIndex.build(input_ids, attention_mask)
+        states = phrase_states(hidden_states, input_ids, samples, self.config.phrase_end_token_id)
+        sizes = torch.as_tensor(patch_sizes).tolist()
+        seen = {
+            sample: image
+            for sample, image in enumerate(samples.first_images(token_type_ids))
+            if image is not None
+        }
+        with torch.autocast(self.device.type, enabled=False):
+            arguments = (
+                [grounding_values[image] for image in seen.values()],
+                [self.grounding_projection(states[sample]) for sample in seen],
+                [sizes[image] for image in seen.values()],
+            )
+            output = GroundingOutput()
+            if masks and self.segmenter is not None:
+                output.masks = _spread(self.segmenter(*arguments).masks, seen, samples.count)
+            if boxes and self.instance_segmenter is not None:
+                instances = self.instance_segmenter(*arguments)
+                output.boxes = _spread(instances.boxes, seen, samples.count)
+                output.box_logits = _spread(instances.logits, seen, samples.count)
+        return output
+
+    @torch.no_grad()
+    def generate_grounded(
+        self,
+        *,
+        processor: GroundingProcessor,
+        grounding: GroundingMode = "auto",
+        mask_threshold: float = 0.5,
+        score_threshold: float = 0.5,
+        **inputs: Any,
+    ) -> list[Any]:
+        """Generate texts and find their phrases.
+
+        Args:
+            processor: the ``VividMedProcessor`` that made the inputs.
+            grounding: ``"mask"``, ``"box"`` or ``"both"`` for every phrase; ``"auto"`` gives a phrase its boxes if
+                one reaches ``score_threshold``, else its mask; ``"off"`` writes text alone.
+            mask_threshold: a voxel belongs to a mask from this probability on.
+            score_threshold: boxes with lower scores are left out.
+            **inputs: a batch of the processor, made with ``grounding=True``, and arguments of ``generate``.
+
+        Returns:
+            A ``GroundedText`` for each sample; masks and boxes on the grid of its image as it was read.
+
+        Raises:
+            VividMedError: for several sequences a sample, inputs without ``grounding_values``, or a model without the
+                segmenter that is asked for.
+        """
+        geometry = inputs.pop("geometry", None)
+        grounding_values = inputs.pop("grounding_values", None)
+        self._check_grounding(grounding, grounding_values, geometry, inputs)
+        mask = inputs.get("attention_mask")
+        if mask is not None and not bool(mask[:, -1].all()):
+            inputs = pad_left(inputs)
+        sequences = self.generate(**inputs)
+        prompt_length = inputs["input_ids"].shape[1]
+        written = self._written(sequences, prompt_length)
+        output = None
+        if grounding != "off" and grounding_values:
+            output = self.ground(
+                grounding_values=grounding_values,
+                masks=grounding != "box",
+                boxes=grounding != "mask",
+                **self._continued(inputs, sequences, written),
+            )
+        prompts_before = (inputs["input_ids"] == self.config.phrase_end_token_id).sum(1).tolist()
+        return processor.post_process_grounding(
+            [row[prompt_length:][kept] for row, kept in zip(sequences, written, strict=True)],
+            output=output,
+            first_prompts=prompts_before,
+            geometry=self._first_geometry(geometry, inputs),
+            prefer_boxes=grounding == "auto",
+            mask_threshold=mask_threshold,
+            score_threshold=score_threshold,
+        )
+
+    def _grounding_loss(
+        self,
+        hidden_states: torch.Tensor,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        token_type_ids: torch.Tensor | None,
+        grounding_values: Sequence[torch.Tensor] | None,
+        patch_sizes: torch.Tensor | None,
+        labels: Sequence[GroundingLabels],
+        num_samples: torch.Tensor | int | None,
+    ) -> GroundingLoss:
+        """Loss of the phrases of a batch from the decoder's states; see ``forward``."""
+        if self.grounding_projection is None:
+            raise VividMedError(
+                "the batch has grounding_labels but the model has no segmenters: see segmenter_config"
+            )
+        if input_ids is None:
+            raise ValueError("grounding_labels need input_ids, which tell where the phrases are")
+        samples = SampleIndex.build(input_ids, attention_mask)
+        if len(labels) != samples.count:
+            raise VividMedError(f"the batch has {samples.count} samples but {len(labels)} grounding_labels")
+        first = samples.first_images(token_type_ids)
+        images, sizes = (
+            list(grounding_values or []),
+            torch.as_tensor(() if patch_sizes is None else patch_sizes).tolist(),
+        )
+        if len(images) != len(sizes):
+            raise VividMedError(
+                f"grounding_labels need one grounding_values entry for each of the {len(sizes)} images: "
+                "call the processor with grounding=True"
+            )
+        states = phrase_states(hidden_states, input_ids, samples, self.config.phrase_end_token_id)
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            return grounding_loss(
+                [self.grounding_projection(state) for state in states],
+                [None if image is None else images[image] for image in first],
+                [None if image is None else sizes[image] for image in first],
+                labels,
+                segmenter=self.segmenter,
+                instance_segmenter=self.instance_segmenter,
+                mask_loss=self.mask_loss,
+                instance_loss=self.instance_loss,
+                num_samples=samples.count if num_samples is None else num_samples,
+            )
+
+    def _check_grounding(
+        self, grounding: str, grounding_values: Any, geometry: Any, inputs: dict[str, Any]
+    ) -> None:
+        modes = ("auto", "mask", "box", "both", "off")
+        if grounding not in modes:
+            raise VividMedError(f"grounding={grounding!r} is unknown: choose one of {', '.join(modes)}")
+        needed = {
+            "mask": ("segmenter",),
+            "box": ("instance_segmenter",),
+            "both": ("segmenter", "instance_segmenter"),
+        }
+        for name in needed.get(grounding, ()):
+            if getattr(self, name) is None:
+                raise VividMedError(
+                    f"grounding={grounding!r} needs a model with {name}_config; this one has none"
+                )
+        if grounding != "off" and inputs.get("pixel_values") and (not grounding_values or geometry is None):
+            raise VividMedError(
+                "the inputs have no grounding_values: call the processor with grounding=True, "
+                "or pass grounding='off'"
+            )
+        for name in ("num_return_sequences", "return_dict_in_generate"):
+            if inputs.get(name) not in (None, False, 1):
+                raise VividMedError(f"generate_grounded gives one text for each sample: leave {name} out")
+
+    def _written(self, sequences: torch.Tensor, prompt_length: int) -> torch.Tensor:
+        """(B, new tokens) bool: the tokens before the end of sequence."""
+        new = sequences[:, prompt_length:]
+        ends = self.generation_config.eos_token_id
+        if ends is None:
+            return torch.ones_like(new, dtype=torch.bool)
+        ends = torch.as_tensor(ends, device=new.device).view(-1)
+        return torch.isin(new, ends).cumsum(1) == 0
+
+    def _continued(
+        self, inputs: dict[str, Any], sequences: torch.Tensor, written: torch.Tensor
+    ) -> dict[str, Any]:
+        """The inputs with the generated tokens behind them."""
+        names = ("token_type_ids", "pixel_values", "patch_sizes", "pool_sizes")
+        batch = {name: inputs[name] for name in names if inputs.get(name) is not None}
+        if "token_type_ids" in batch:
+            batch["token_type_ids"] = torch.cat(
+                [batch["token_type_ids"], torch.zeros_like(sequences[:, -written.shape[1] :])], 1
+            )
+        mask = inputs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones_like(inputs["input_ids"])
+        batch["attention_mask"] = torch.cat([mask, written.to(mask.dtype)], dim=1)
+        batch["input_ids"] = sequences
+        if inputs.get("position_ids") is not None:
+            batch["position_ids"] = extend_position_ids(
+                inputs["position_ids"],
+                sequences,
+                self.config.phrase_start_token_id,
+                self.config.phrase_end_token_id,
+            )
+        return batch
+
+    def _first_geometry(self, geometry: Sequence[Any] | None, inputs: dict[str, Any]) -> list[Any]:
+        samples = SampleIndex.build(inputs["input_ids"], inputs.get("attention_mask"))
+        first = samples.first_images(inputs.get("token_type_ids"))
+        return [None if image is None or geometry is None else geometry[image] for image in first]
+
+
+def _spread(values: list[torch.Tensor], seen: Iterable[int], count: int) -> list[torch.Tensor | None]:
+    """Values of the samples that have an image, at the places of all samples."""
+    spread: list[torch.Tensor | None] = [None] * count
+    for sample, value in zip(seen, values, strict=True):
+        spread[sample] = value
+    return spread
