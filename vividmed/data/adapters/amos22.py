@@ -1,0 +1,83 @@
+"""AMOS22: abdominal organs in CT and MRI."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vividmed.data.adapters.base import (
+    Adapter,
+    Case,
+    ImageFile,
+    LabelMap,
+    Split,
+    column,
+    files,
+    read_table,
+    register,
+)
+
+_LABELS = {
+    "spleen": 1,
+    "right kidney": 2,
+    "left kidney": 3,
+    "gallbladder": 4,
+    "esophagus": 5,
+    "liver": 6,
+    "stomach": 7,
+    "aorta": 8,
+    "inferior vena cava": 9,
+    "pancreas": 10,
+    "right adrenal gland": 11,
+    "left adrenal gland": 12,
+    "duodenum": 13,
+    "bladder": 14,
+}
+_PROSTATE_OR_UTERUS = 15
+_BY_SEX = {"M": "prostate", "F": "uterus"}
+_LAST_CT = 500
+_PARTS: tuple[tuple[str, Split], ...] = (("Tr", "train"), ("Va", "validation"))
+
+
+@register
+class Amos22(Adapter):
+    name = "amos22"
+    title = "AMOS22"
+    modalities = ("CT", "MRI")
+    targets = (*_LABELS, *_BY_SEX.values())
+    licence = "CC BY 4.0"
+    access = "open"
+    redistribute = "yes"
+    homepage = "https://amos22.grand-challenge.org/"
+    citation = (
+        "Ji et al. AMOS: A Large-Scale Abdominal Multi-Organ Benchmark for Versatile Medical Image Segmentation. "
+        "NeurIPS 2022 Datasets and Benchmarks."
+    )
+    layout = {
+        "amos22/imagesTr/amos_*.nii.gz": 240,
+        "amos22/labelsTr/amos_*.nii.gz": 240,
+        "amos22/imagesVa/amos_*.nii.gz": 120,
+        "amos22/labelsVa/amos_*.nii.gz": 120,
+        "labeled_data_meta*.csv": 1,
+    }
+    gigabytes = 24.0
+    published_split = True
+
+    def cases(self, origin: Path) -> Iterator[Case]:
+        table = read_table(files(origin, "labeled_data_meta*.csv")[0], "amos_id", "Patient's Sex")
+        sex = {key.zfill(4): value for key, value in column(table, "amos_id", "Patient's Sex").items()}
+        for suffix, split in _PARTS:
+            for label in files(origin, f"amos22/labels{suffix}/amos_*.nii.gz"):
+                key = label.name.removesuffix(".nii.gz")
+                number = key.removeprefix("amos_")
+                # Label 15 is one organ or the other; of a patient of unknown sex it says nothing.
+                organ = _BY_SEX.get(sex.get(number, ""))
+                labels = _LABELS | ({organ: _PROSTATE_OR_UTERUS} if organ else {})
+                modality = "CT" if int(number) <= _LAST_CT else "MRI"
+                yield Case(
+                    id=key,
+                    patient=number,
+                    split=split,
+                    images=(
+                        ImageFile(path=origin / f"amos22/images{suffix}" / label.name, modality=modality),
+                    ),
+                    annotations=(LabelMap(label, labels),),
+                )

@@ -1,0 +1,223 @@
+"""One case of an original data set to rows: everything that does not differ between data sets."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from vividmed.data.adapters.base import Adapter
+from vividmed.data.annotation import Annotation
+from vividmed.data.case import Case, ImageFile, plain_target
+from vividmed.data.encoding import encode_image
+from vividmed.data.grids import same_grid
+from vividmed.data.instances import remove_specks, split_instances
+from vividmed.data.intensity import WINDOWS, intensity_limits, to_uint8
+from vividmed.data.labelled_image import LabelledImage
+from vividmed.data.originals import read_original
+from vividmed.data.patches import MaskPatch
+from vividmed.data.schema import validate_row
+from vividmed.data.taxonomy import Taxonomy
+from vividmed.errors import VividMedError
+from vividmed.processing.medical_image import MedicalImage
+
+Row = dict[str, Any]
+
+_MARKED = re.compile(r"<p>(.*?)</p>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Processing:
+    """What a user may choose about the images.
+
+    Attributes:
+        window: Name of a window in HU for CT images; None takes quantiles.
+    """
+
+    window: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window not in WINDOWS:
+            raise VividMedError(f"--window {self.window!r} is unknown; use one of {', '.join(WINDOWS)}")
+
+
+def case_rows(adapter: Adapter, case: Case, processing: Processing) -> list[Row]:
+    """Read, standardise and describe one case.
+
+    Images are turned to the canonical orientation of their body, cut to the foreground, limited in resolution, and
+    scaled to eight bits; masks and boxes follow.
+
+    Returns:
+        Validated rows with encoded images: one for each image of a ``localization`` case, else one.
+
+    Raises:
+        VividMedError: A file cannot be read, or what it holds contradicts the adapter.
+    """
+    if not case.images:
+        raise VividMedError(f"{case.id}: has no image")
+    if adapter.kind == "vision_language":
+        rows = [_conversation(adapter, case, processing)]
+    elif adapter.kind == "grounded_report":
+        rows = [_grounded_report(adapter, case, processing)]
+    else:
+        rows = _localization(adapter, case, processing)
+    for row in rows:
+        validate_row(adapter.kind, row)
+    return rows
+
+
+def _localization(adapter: Adapter, case: Case, processing: Processing) -> list[Row]:
+    rows = []
+    for located, image in _located(case):
+        sheet = _standardise(adapter, located, image, processing)
+        present = list(dict.fromkeys([m.target for m in sheet.masks] + [target for target, _ in sheet.boxes]))
+        searched = [t for a in case.annotations for t in a.targets if t not in a.partial]
+        absent = sorted(set(map(_canonical, (*searched, *case.absent))) - set(present))
+        name = case.id if len(case.images) == 1 else f"{case.id}_{_slug(image.modality)}"
+        rows.append(
+            _common(adapter, case, name, [sheet], [image])
+            | {"targets": present, "absent": absent}
+            | _places(sheet)
+        )
+    return rows
+
+
+def _grounded_report(adapter: Adapter, case: Case, processing: Processing) -> Row:
+    if len(case.images) != 1 or case.report is None:
+        raise VividMedError(f"{case.id}: a grounded report needs its text and exactly one image")
+    ((located, image),) = _located(case)
+    sheet = _standardise(adapter, located, image, processing)
+    marked = list(_MARKED.finditer(case.report))
+    if len(marked) != len(case.phrases):
+        raise VividMedError(
+            f"{case.id}: the report marks {len(marked)} phrases but targets are given for {len(case.phrases)}"
+        )
+    phrases = []
+    for number, (match, targets) in enumerate(zip(marked, case.phrases, strict=True)):
+        start = match.start() - number * len("<p></p>")
+        phrases.append(
+            {
+                "text": match[1],
+                "start": start,
+                "end": start + len(match[1]),
+                "targets": [_canonical(target) for target in targets],
+            }
+        )
+    common = _common(adapter, case, case.id, [sheet], [image])
+    return common | {"report": case.report, "phrases": phrases} | _places(sheet)
+
+
+def _conversation(adapter: Adapter, case: Case, processing: Processing) -> Row:
+    sheets = []
+    for file in case.images:
+        image = read_original(file.path, channel=file.channel, read=file.read)
+        sheets.append(_standardise(adapter, LabelledImage(image), file, processing))
+    if not case.turns:
+        raise VividMedError(f"{case.id}: has no text")
+    # The kind of every turn, joined; one name where all turns are of one kind.
+    kinds = [turn.kind for turn in case.turns]
+    planes = {file.plane for file in case.images}
+    messages = [
+        {"role": role, "content": text}
+        for turn in case.turns
+        for role, text in (("user", turn.question), ("assistant", turn.answer))
+    ]
+    return _common(adapter, case, case.id, sheets, case.images) | {
+        "plane": planes.pop() if len(planes) == 1 else None,
+        "messages": messages,
+        "kind": kinds[0] if len(set(kinds)) == 1 else "+".join(kinds),
+    }
+
+
+def _located(case: Case) -> Iterable[tuple[LabelledImage, ImageFile]]:
+    """Every image with the masks and boxes on its grid; annotations are read again only for another grid."""
+    previous: LabelledImage | None = None
+    for file in case.images:
+        image = read_original(file.path, channel=file.channel, read=file.read)
+        if previous is not None and same_grid(previous.image, image):
+            located = LabelledImage(image, previous.masks, previous.boxes)
+        else:
+            masks = [mask for annotation in case.annotations for mask in _masks(annotation, image)]
+            masks.sort(key=_first_mention(masks))
+            boxes = tuple((_canonical(target), box) for target, box in case.boxes)
+            located = LabelledImage(image, tuple(masks), boxes).clipped()
+        previous = located
+        yield located, file
+
+
+def _masks(annotation: Annotation, image: MedicalImage) -> Iterable[MaskPatch]:
+    for patch in annotation.masks(image):
+        named = MaskPatch(_canonical(patch.target), patch.corner, patch.inside)
+        if patch.target in annotation.instances:
+            yield from split_instances(named)
+        elif _taxonomy()[plain_target(named.target)].category == "anatomy":
+            yield remove_specks(named)
+        else:
+            yield named
+
+
+def _first_mention(masks: list[MaskPatch]) -> Any:
+    """Sort key that brings masks of one target together without changing their order."""
+    order = {target: i for i, target in enumerate(dict.fromkeys(mask.target for mask in masks))}
+    return lambda mask: order[mask.target]
+
+
+def _standardise(
+    adapter: Adapter, located: LabelledImage, file: ImageFile, processing: Processing
+) -> LabelledImage:
+    window = processing.window if "CT" in file.modality.split() else None
+    limits = intensity_limits(located.image, window=window, exclude_minimum=adapter.exclude_minimum)
+    smaller = (
+        located.turned()
+        .cropped(above=limits[0])
+        .limited(max_in_plane=adapter.max_in_plane, max_depth=adapter.max_depth)
+    )
+    image = smaller.image
+    array = np.rint(image.array) if located.image.array.dtype == np.uint8 else image.array
+    bits = array.astype(np.uint8) if located.image.array.dtype == np.uint8 else to_uint8(array, limits)
+    return LabelledImage(
+        MedicalImage(np.ascontiguousarray(bits), image.affine, image.modality, image.source, image.oriented),
+        smaller.masks,
+        smaller.boxes,
+    )
+
+
+def _common(
+    adapter: Adapter, case: Case, name: str, sheets: list[LabelledImage], files: Iterable[ImageFile]
+) -> Row:
+    pictures: dict[str, list[Any]] = {"images": [], "volumes": []}
+    for number, sheet in enumerate(sheets):
+        file_name = _slug(name) if len(sheets) == 1 else f"{_slug(name)}_{number}"
+        column = "images" if sheet.image.size[0] == 1 else "volumes"
+        pictures[column].append(encode_image(sheet.image.array, sheet.image, file_name))
+    return {
+        "id": f"{adapter.name}:{name}",
+        "patient": adapter.patient_key(case),
+        **pictures,
+        "modality": ", ".join(dict.fromkeys(file.modality for file in files)),
+        "source": adapter.title,
+        "licence": adapter.licence,
+    }
+
+
+def _places(sheet: LabelledImage) -> Row:
+    return {
+        "masks": [mask.packed() for mask in sheet.masks],
+        "boxes": [{"target": target, "box": list(box)} for target, box in sheet.boxes],
+    }
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "image"
+
+
+@cache
+def _taxonomy() -> Taxonomy:
+    return Taxonomy.load()
+
+
+def _canonical(target: str) -> str:
+    plain = plain_target(target)
+    return _taxonomy()[plain].name + target[len(plain) :]

@@ -1,0 +1,20 @@
+"""``failures.csv``: every case without rows, and why."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from vividmed.data.case_store import write_atomically
+
+COLUMNS = ("id", "outcome", "reason")
+
+
+def write_failures(path: Path, failed: Mapping[str, str], left_out: Mapping[str, str]) -> None:
+    """Write the table, sorted by outcome and id: ``failed``, or ``left out`` on purpose."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((key, "failed", reason) for key, reason in sorted(failed.items()))
+    writer.writerows((key, "left out", reason) for key, reason in sorted(left_out.items()))
+    write_atomically(path, stream.getvalue().encode())

@@ -1,0 +1,68 @@
+"""Intensities of any modality to eight bits: between published quantiles, or through a window in Hounsfield units."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.special import ndtr
+
+from vividmed.errors import VividMedError
+from vividmed.processing.medical_image import MedicalImage
+
+Limits = tuple[float, float]
+
+WINDOWS: Mapping[str, Limits] = {
+    "abdomen": (-160.0, 240.0),
+    "bone": (-450.0, 1050.0),
+    "brain": (0.0, 80.0),
+    "lung": (-1150.0, 350.0),
+    "mediastinum": (-160.0, 240.0),
+    "wide": (-1000.0, 1000.0),
+}
+"""Lower and upper HU of the usual windows."""
+
+_QUANTILES = (float(ndtr(-3.0)), float(ndtr(3.0)))
+"""The share of a normal distribution below three standard deviations under and over its mean."""
+
+
+def intensity_limits(
+    image: MedicalImage, *, window: str | None = None, exclude_minimum: bool = False
+) -> Limits:
+    """The values that become 0 and 255.
+
+    Args:
+        image: As read. Eight-bit images keep their values.
+        window: Name of a window; the values of the image must be HU.
+        exclude_minimum: Take quantiles over voxels above the smallest value.
+
+    Returns:
+        Lower and upper limit: of the window, or the quantiles 0.00135 and 0.99865.
+
+    Raises:
+        VividMedError: The image holds NaN or infinite values, or one value only.
+    """
+    array = image.array
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise VividMedError(f"{image.source}: holds NaN or infinite values; repair or leave out the image")
+    low, high = array.min(), array.max()
+    if low == high:
+        raise VividMedError(
+            f"{image.source}: every voxel is {low:g}, so there is nothing to see; leave out the image"
+        )
+    if array.dtype == np.uint8:
+        return 0.0, 255.0
+    if window is not None:
+        return WINDOWS[window]
+    values = array[array > low] if exclude_minimum else array.ravel()
+    ranks = [min(values.size - 1, max(0, round(q * values.size) - 1)) for q in _QUANTILES]
+    ordered = np.partition(values, ranks)
+    lower, upper = float(ordered[ranks[0]]), float(ordered[ranks[1]])
+    return (lower, upper) if lower < upper else (float(low), float(high))
+
+
+def to_uint8(array: np.ndarray, limits: Limits) -> np.ndarray:
+    """Scale values linearly so that the limits become 0 and 255, clipped and rounded."""
+    if array.dtype == np.uint8:
+        return array
+    low, high = limits
+    scaled = (array.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)

@@ -1,0 +1,96 @@
+"""Read the files of original data sets: what the processor reads, and the formats only data sets come in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+from nibabel.filebasedimages import ImageFileError
+
+from vividmed.errors import VividMedError
+from vividmed.processing.dicom import is_dicom
+from vividmed.processing.medical_image import MedicalImage
+from vividmed.processing.reading import read_image
+
+_ITK_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+def read_original(
+    path: Path, *, channel: int | None = None, read: Callable[[Path], MedicalImage] | None = None
+) -> MedicalImage:
+    """Read an image or a label map as it is stored.
+
+    Args:
+        path: NIfTI, NRRD, MetaImage, picture or DICOM file, or a folder with one DICOM series.
+        channel: Index along the last axis of a 4D NIfTI file.
+        read: Reads the path instead.
+
+    Raises:
+        VividMedError: The path cannot be read, or is not one image.
+    """
+    if read is not None:
+        return read(path)
+    if channel is not None:
+        return _read_channel(path, channel)
+    if path.name.lower().endswith(_ITK_FORMATS):
+        return read_itk(path)
+    return read_image(path)
+
+
+def read_itk(path: Path) -> MedicalImage:
+    """Read a NRRD or MetaImage volume.
+
+    Raises:
+        VividMedError: The file cannot be read, or SimpleITK is not installed.
+    """
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise VividMedError(
+            f"{path}: NRRD and MetaImage files need SimpleITK; install vividmed[prepare]"
+        ) from error
+    if not path.is_file():
+        raise VividMedError(f"{path}: no such file; check that the data set is complete")
+    try:
+        image = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise VividMedError(f"{path}: not a readable image ({reason}); copy it again") from error
+    if image.GetDimension() != 3:
+        raise VividMedError(f"{path}: has {image.GetDimension()} dimensions; give one 3D volume")
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    affine[:2] *= -1  # ITK counts millimetres towards left and back
+    array = SimpleITK.GetArrayFromImage(image)
+    array = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
+    return MedicalImage(array, affine, source=str(path), oriented=True)
+
+
+def _read_channel(path: Path, channel: int) -> MedicalImage:
+    if not path.is_file():
+        raise VividMedError(f"{path}: no such file; check that the data set is complete")
+    try:
+        image = nib.Nifti1Image.from_filename(path)
+        if image.ndim != 4 or not 0 <= channel < image.shape[3]:
+            raise VividMedError(
+                f"{path}: has the shape {image.shape} and so no channel {channel} along a 4th axis"
+            )
+        array = np.asarray(image.dataobj[..., channel])
+    except VividMedError:
+        raise
+    except (OSError, EOFError, ValueError, ImageFileError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VividMedError(f"{path}: not a readable NIfTI file ({reason}); copy it again") from error
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32)
+    return MedicalImage(array.T[None], image.affine, source=f"{path} [{channel}]", oriented=True)
+
+
+def burnt_in_text(path: Path) -> bool:
+    """Whether a DICOM file says that text is burnt into its pixels."""
+    if not path.is_file() or not is_dicom(path):
+        return False
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["BurnedInAnnotation"])
+    return str(header.get("BurnedInAnnotation", "")).upper() == "YES"
