@@ -1,6 +1,7 @@
 """Rows of a data set as the processor takes them."""
 
 import gzip
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
@@ -9,11 +10,14 @@ from typing import Any
 
 import nibabel as nib
 from nibabel.filebasedimages import ImageFileError
+from nibabel.wrapstruct import WrapStructError
 from PIL import Image
 
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.reading import read_image
+
+_BROKEN = (OSError, EOFError, ValueError, SyntaxError, zlib.error, ImageFileError, WrapStructError)
 
 
 def to_example(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +75,6 @@ def _decode(file: Mapping[str, Any], name: str) -> Any:
             return Image.open(BytesIO(content))
         raw = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
         return nib.Nifti1Image.from_bytes(raw)
-    except (OSError, EOFError, ValueError, SyntaxError, ImageFileError) as error:
+    except _BROKEN as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise VividMedError(f"{name}: not a readable image ({reason}); store it again") from error

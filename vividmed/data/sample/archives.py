@@ -65,7 +65,8 @@ _BACKEND = textwrap.dedent(
 
     def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
         fields = Parser().parsestr(pathlib.Path("PKG-INFO").read_text(encoding="utf-8"))
-        info = pathlib.Path(metadata_directory, f"{fields['Name']}-{fields['Version']}.dist-info")
+        name = fields["Name"].replace("-", "_")
+        info = pathlib.Path(metadata_directory, f"{name}-{fields['Version']}.dist-info")
         info.mkdir()
         shutil.copy("PKG-INFO", info / "METADATA")
         return info.name
@@ -128,6 +129,7 @@ def verify(archive: Archive, path: Path) -> None:
 
 
 def _pip_download(archives: list[Archive], folder: Path) -> None:
+    folder = folder.resolve()  # pip and its build backend run elsewhere
     backend = folder / "backend"
     (backend / "setuptools").mkdir(parents=True)
     (backend / "setuptools" / "__init__.py").touch()

@@ -1,6 +1,7 @@
 """Figures that are read off a mask."""
 
 import numpy as np
+from scipy import ndimage
 
 _WHOLE_ML = 10
 _ONE_SIDED = 0.85
@@ -19,6 +20,12 @@ def extent_mm(mask: np.ndarray, affine: np.ndarray) -> tuple[int, int, int]:
     z, y, x = (int(np.ptp(indices)) + 1 for indices in np.nonzero(mask))
     scale = np.abs(np.diag(affine)[:3])
     return round(x * scale[0]), round(y * scale[1]), round(z * scale[2])
+
+
+def is_measurable(mask: np.ndarray) -> bool:
+    """Whether a mask is a single connected part that the image does not cut off, so that its extent means something."""
+    inside = mask[1:-1, 1:-1, 1:-1]
+    return int(inside.sum()) == int(mask.sum()) and ndimage.label(mask, np.ones((3, 3, 3)))[1] == 1
 
 
 def millilitres(mask: np.ndarray, affine: np.ndarray) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import TypeVar
 
-from vividmed.data.sample.measures import extent_mm, millilitres
+from vividmed.data.sample.measures import extent_mm, is_measurable, millilitres
 from vividmed.data.sample.reports import compose_report
 from vividmed.data.sample.targets import LESIONS, PAIRS, SIDED, enumerate_names, with_article
 from vividmed.data.sample.views import View, generator
@@ -196,7 +196,7 @@ def _find_size(view: View) -> Iterator[tuple[str, str]]:
     if view.affine is None:
         return
     for target, mask in view.masks.items():
-        if target in LESIONS:
+        if target in LESIONS and is_measurable(mask):
             x, y, z = extent_mm(mask, view.affine)
             yield (
                 _choose(view, f"size {target}", _SIZE).format(name=f"the {target}"),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vividmed.data.sample.measures import extent_mm
+from vividmed.data.sample.measures import extent_mm, is_measurable
 from vividmed.data.sample.targets import LESIONS, PAIRS, enumerate_names
 from vividmed.data.sample.views import View, generator
 
@@ -72,7 +72,7 @@ def compose_report(view: View) -> Report:
         writer.name(target, target)
         if target in view.sides:
             writer.write(f" on the {view.sides[target]} side")
-        if view.affine is not None:
+        if view.affine is not None and is_measurable(view.masks[target]):
             x, y, z = extent_mm(view.masks[target], view.affine)
             writer.write(f", measuring {x} x {y} x {z} mm")
         writer.write(".")
