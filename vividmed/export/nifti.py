@@ -1,0 +1,108 @@
+"""Masks as NIfTI files on the grid of their image, with an index of phrases and boxes."""
+
+import gzip
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from vividmed.export.files import write_atomically
+from vividmed.export.findings import Finding, collect_findings
+from vividmed.processing.boxes import boxes_to_mm
+from vividmed.processing.grounded_text import GroundedText
+from vividmed.processing.medical_image import MedicalImage
+
+INDEX = "grounding.json"
+LABELS = "labels.nii.gz"
+
+_AFFINE_TOLERANCE = 1e-7
+"""Millimetres; single precision of NIfTI-1 may cost more, and then NIfTI-2 is written."""
+_SCANNER, _ALIGNED = 1, 2
+"""Codes of NIfTI for "scanner coordinates" and for "aligned to something else"."""
+
+
+def save_masks(image: MedicalImage, grounded: GroundedText, folder: str | Path) -> Path:
+    """Write masks, a label map and an index of the phrases.
+
+    ``mask_NN.nii.gz`` is the mask of phrase NN, uint8 with 0 and 1. ``labels.nii.gz`` holds all masks, each with its
+    phrase's number; where masks overlap, the smaller one is seen. Both lie on the image's grid: same size, and the same
+    affine to 1e-6 mm, for which files are NIfTI-1 where its single precision suffices and NIfTI-2 elsewhere.
+    ``grounding.json`` is written last and lists what belongs to it: text, grid, and for every phrase its number, span,
+    mask file, volume and boxes, the latter as voxel corners (z0, y0, x0, z1, y1, x1), half-open, and as the box
+    (x0, y0, z0, x1, y1, z1) around it in RAS+ mm. Nothing of the image's header but the grid is written.
+
+    Args:
+        image: the image as read.
+        grounded: text, phrases, and their masks and boxes on the image's original grid.
+        folder: where to write; it is made.
+
+    Returns:
+        The index file.
+
+    Raises:
+        VividMedError: a mask of another grid, a box outside the image or inverted, a phrase outside the text, or a
+            folder that cannot be written.
+    """
+    folder = Path(folder)
+    findings = collect_findings(image, grounded)
+    masks = {finding.number: finding.mask for finding in findings if finding.mask is not None}
+    names = {number: f"mask_{number:02d}.nii.gz" for number in masks}
+    for number, mask in masks.items():
+        write_atomically(folder / names[number], _nifti(mask.astype(np.uint8), image))
+    if masks:
+        write_atomically(folder / LABELS, _nifti(_label_map(image, findings), image))
+    index = {
+        "text": grounded.text,
+        "grid": {
+            "axes": "zyx",
+            "size": list(image.size),
+            "spacing_mm": list(image.spacing),
+            "affine_xyz_to_ras_mm": image.affine.tolist(),
+            "placed_in_patient": image.oriented,
+        },
+        "labels": LABELS if masks else None,
+        "phrases": [_entry(image, finding, names.get(finding.number)) for finding in findings],
+    }
+    content = json.dumps(index, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    write_atomically(folder / INDEX, content.encode())
+    return folder / INDEX
+
+
+def _label_map(image: MedicalImage, findings: list[Finding]) -> np.ndarray:
+    labels = np.zeros(image.size, dtype=np.uint8 if len(findings) < 256 else np.uint16)
+    for finding in sorted(findings, key=lambda finding: -finding.extent):
+        if finding.mask is not None:
+            labels[finding.mask] = finding.number
+    return labels
+
+
+def _entry(image: MedicalImage, finding: Finding, mask_name: str | None) -> dict:
+    voxels = 0 if finding.mask is None else int(np.count_nonzero(finding.mask))
+    world = boxes_to_mm(torch.from_numpy(finding.boxes), image.affine).tolist()
+    scores: list[float | None] = [*finding.scores] or [None] * len(finding.boxes)
+    return {
+        "number": finding.number,
+        "text": finding.text,
+        "start": finding.start,
+        "end": finding.end,
+        "mask": mask_name,
+        "voxels": voxels,
+        "volume_ml": voxels * abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000,
+        "boxes": [
+            {"voxels_zyx": box, "mm_ras": mm, "score": score}
+            for box, mm, score in zip(finding.boxes.tolist(), world, scores, strict=True)
+        ],
+    }
+
+
+def _nifti(array: np.ndarray, image: MedicalImage) -> bytes:
+    """A compressed NIfTI file; (D, H, W) is written as (x, y, z)."""
+    exact = np.abs(image.affine - image.affine.astype(np.float32)).max() <= _AFFINE_TOLERANCE
+    kind = nib.Nifti1Image if exact and max(array.shape) < 1 << 15 else nib.Nifti2Image
+    nifti = kind(array.T, None)
+    nifti.set_sform(image.affine, _SCANNER if image.oriented else _ALIGNED)
+    nifti.header.set_zooms(image.spacing[::-1])
+    nifti.header.set_xyzt_units("mm")
+    return gzip.compress(nifti.to_bytes(), mtime=0)
