@@ -95,7 +95,6 @@ class Hub:
         return StoredFile(sha256, len(data), False, oid)
 
     def read(self, repo_type: str, repo_id: str, path: str) -> bytes:
-        """Bytes of a file at the head of ``main``."""
         return self.blob(self.files(repo_type, repo_id)[path].sha256).read_bytes()
 
     def files(self, repo_type: str, repo_id: str) -> dict[str, StoredFile]:
@@ -165,6 +164,9 @@ class Handler(BaseHTTPRequestHandler):
     def _base(self) -> str:
         return f"http://{self.headers.get('Host')}"
 
+    def _url(self, repo_type: str, repo_id: str) -> str:
+        return f"{self._base}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
+
     def _user(self) -> str | None:
         authorization = self.headers.get("Authorization", "")
         if not authorization.startswith("Bearer "):
@@ -211,7 +213,7 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusalError(
                 403, f"You don't have the rights to create a {repo_type} under the namespace {owner!r}"
             )
-        answer = {"url": f"{self._base}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"}
+        answer = {"url": self._url(repo_type, repo_id)}
         if (repo_type, repo_id) in self.hub.repos:
             return self._send(409, {"error": "You already created this repo", **answer})
         repo = Repository(owner, private=request.get("visibility") == "private")
@@ -270,7 +272,7 @@ class Handler(BaseHTTPRequestHandler):
                 200, {"files": [_upload_mode(entry, files) for entry in json.loads(data)["files"]]}
             )
         if operation == "commit":
-            return self._commit(repo, revision, files, data)
+            return self._commit(repo, self._url(repo_type, repo_id), revision, files, data)
         if operation == "tree":
             return self._send(
                 200,
@@ -294,7 +296,9 @@ class Handler(BaseHTTPRequestHandler):
             "siblings": [{"rfilename": path} for path in sorted(files)],
         }  # fmt: skip
 
-    def _commit(self, repo: Repository, branch: str, files: dict[str, StoredFile], data: bytes) -> None:
+    def _commit(
+        self, repo: Repository, url: str, branch: str, files: dict[str, StoredFile], data: bytes
+    ) -> None:
         files, title = dict(files), ""
         for line in data.splitlines():
             entry = json.loads(line)
@@ -313,10 +317,8 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 raise RefusalError(400, f"no commit entry {kind}")
         oid = repo.commit(branch, files, title)
-        self._send(
-            200,
-            {"success": True, "commitOid": oid, "commitUrl": f"{self._base}/commit/{oid}", "hookOutput": ""},
-        )
+        # The client reads type and name of the repository back from this address.
+        self._send(200, {"commitOid": oid, "commitUrl": f"{url}/commit/{oid}", "hookOutput": ""})
 
     def _paths_info(self, files: dict[str, StoredFile], data: bytes) -> None:
         if "json" in self.headers.get("Content-Type", ""):

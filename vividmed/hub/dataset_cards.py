@@ -79,7 +79,6 @@ class DatasetFacts:
         title: as the authors call the data set.
         kind: of the rows.
         terms: of the data: an adapter or :class:`~vividmed.data.terms.DatasetTerms`.
-        project: address of the program that made it.
         data_files: path pattern of the Parquet files, by configuration and split.
         rows: number of rows by split.
         modality_rows: number of rows by modality and split; a missing split counts as 0.
@@ -91,7 +90,6 @@ class DatasetFacts:
     title: str
     kind: Literal["vision_language", "localization", "grounded_report"]
     terms: Terms
-    project: str
     data_files: Mapping[str, Mapping[str, str]]
     rows: Mapping[str, int]
     modality_rows: Mapping[str, Mapping[str, int]]
@@ -123,7 +121,6 @@ def render_dataset_card(facts: DatasetFacts) -> str:
         title=facts.title,
         kind=facts.kind,
         kind_text=kind_text,
-        project=facts.project,
         terms=terms,
         access_text=_ACCESS[terms.access],
         notice="" if terms.redistribute == "yes" else REDISTRIBUTION_NOTICE,
