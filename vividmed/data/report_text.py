@@ -158,6 +158,7 @@ def clean_whitespace(text: str) -> str:
 
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\d_])")
+_ITEM_NUMBER = re.compile(r"\d+[.)]")
 _TITLE = re.compile(r"\b(?:Dr|Drs|Mr|Mrs|Ms|Prof|vs|No|St|approx)\.$")
 _NOTIFICATION = re.compile(
     r"\bdrs?\b\.?(?=\s+[A-Z_])|\be-?mail(?:ed)?\b|\b(?:tele)?phoned?\b|\btelephone\b|\bpaged?\b|"
@@ -188,6 +189,8 @@ def cut_notification(text: str) -> str:
         if _NOTIFICATION.search(sentence):
             break
         kept.append(sentence)
+    while kept and _ITEM_NUMBER.fullmatch(kept[-1]):
+        kept.pop()
     return " ".join(kept)
 
 
