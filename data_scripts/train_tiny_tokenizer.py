@@ -9,14 +9,13 @@ organs, sides, sizes and volumes, and short reports. The result is the same on e
 import argparse
 import io
 import random
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import sentencepiece
 from transformers import LlamaTokenizer
 
-from vividmed.processing.special_tokens import add_special_tokens
+from vividmed.processing.tokenizer import load_sentencepiece_tokenizer
 
 SENTENCES = 40_000
 VOCABULARY = 1024
@@ -241,15 +240,9 @@ def train(output: Path) -> None:
         num_threads=1,
         minloglevel=1,
     )
-    # From a folder of its own: a tokenizer.json of an earlier run would win over the new model.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "tokenizer.model").write_bytes(model.getvalue())
-        tokenizer = LlamaTokenizer.from_pretrained(
-            folder, pad_token="<unk>", legacy=False, add_bos_token=True
-        )
-    add_special_tokens(tokenizer)
-    tokenizer.save_pretrained(output)
+    output.mkdir(parents=True, exist_ok=True)
     (output / "tokenizer.model").write_bytes(model.getvalue())
+    load_sentencepiece_tokenizer(output / "tokenizer.model").save_pretrained(output)
 
 
 def main() -> None:

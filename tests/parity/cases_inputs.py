@@ -4,20 +4,19 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from transformers import LlamaTokenizer
 
 from tests.parity.harness import Check, Golden, case, close, equal
 from vividmed.processing.boxes import corners_to_fractions, fractions_to_corners
 from vividmed.processing.chat import IGNORE, Turn, encode_chat
 from vividmed.processing.geometry import depth_tokens, largest_resize
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
-from vividmed.processing.special_tokens import add_special_tokens, special_token_ids
+from vividmed.processing.special_tokens import special_token_ids
+from vividmed.processing.tokenizer import load_sentencepiece_tokenizer
 
 
 @case("07_vlm_inputs")
 def conversations(golden: Golden) -> Iterator[Check]:
-    tokenizer = LlamaTokenizer.from_pretrained(golden.folder / "tokenizer")
-    add_special_tokens(tokenizer)
+    tokenizer = load_sentencepiece_tokenizer(golden.folder / "tokenizer" / "tokenizer.model")
     special = special_token_ids(tokenizer)
     names = ("system", "user", "grounding", "no_grounding")
     names += ("phrase_start", "phrase_end", "negative_phrase_start", "negative_phrase_end")

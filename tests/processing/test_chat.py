@@ -4,7 +4,7 @@ import pytest
 import sentencepiece
 from transformers import LlamaTokenizer
 
-import vividmed.processing.tiny as tiny
+import vividmed.processing.tokenizer as tiny
 from vividmed.errors import VividMedError
 from vividmed.processing.chat import IGNORE, Turn, encode_chat, text_position_ids
 from vividmed.processing.messages import turns_from_messages

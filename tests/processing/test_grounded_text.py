@@ -11,7 +11,7 @@ from vividmed.processing.grounded_text import (
     parse_grounded_text,
 )
 from vividmed.processing.special_tokens import SPECIAL_TOKENS
-from vividmed.processing.tiny import load_tiny_tokenizer
+from vividmed.processing.tokenizer import load_tiny_tokenizer
 
 TOKENIZER = load_tiny_tokenizer()
 

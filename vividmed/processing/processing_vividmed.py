@@ -19,6 +19,7 @@ from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.messages import Message, attached_image, image_items, turns_from_messages
 from vividmed.processing.reading import ImageSource, as_list
 from vividmed.processing.special_tokens import SpecialTokenIds, special_token_ids
+from vividmed.processing.tokenizer import load_tiny_tokenizer
 
 logger = logging.get_logger(__name__)
 
@@ -69,8 +70,6 @@ class VividMedProcessor(ProcessorMixin):
     @classmethod
     def tiny(cls) -> "VividMedProcessor":
         """The processor of ``VividMedConfig.tiny()``: small patches and budget, and the tokenizer that ships with us."""
-        from vividmed.processing.tiny import load_tiny_tokenizer
-
         image_processor = VividMedImageProcessor(
             patch_size=(4, 16, 16), max_image_tokens=36, max_slice_tokens=4
         )

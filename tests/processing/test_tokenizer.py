@@ -2,13 +2,15 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
-import vividmed.processing.tiny as tiny
+import vividmed.processing.tokenizer as module
+from vividmed.errors import VividMedError
 from vividmed.processing.special_tokens import SPECIAL_TOKENS
 
-TOKENIZER = tiny.load_tiny_tokenizer()
-FOLDER = Path(tiny.__file__).with_name("tiny_tokenizer")
+TOKENIZER = module.load_tiny_tokenizer()
+FOLDER = Path(module.__file__).with_name("tiny_tokenizer")
 SENTENCES = (
     "Is there a pleural effusion in the left lung?",
     "The liver measures 152.3 x 98 x 140 mm and has a volume of 1488.7 ml.",
@@ -47,6 +49,30 @@ def test_special_tokens_stay_whole_and_add_no_space(token):
 def test_radiology_text_is_compact():
     text = "Is the left kidney visible in this image? Yes. The right lung is larger than the left lung."
     assert len(TOKENIZER.tokenize(text)) <= 1.25 * len(text.split())
+
+
+def test_runs_of_spaces_are_split_by_score_as_sentencepiece_does(tmp_path):
+    # As Llama's: pieces of spaces have low ids and the lowest scores.
+    proto = sentencepiece_model_pb2.ModelProto.FromString((FOLDER / "tokenizer.model").read_bytes())
+    for offset, piece in enumerate(("▁▁", "▁▁▁▁", "▁▁▁")):
+        proto.pieces.insert(259 + offset, proto.SentencePiece(piece=piece, score=-1e9))
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(proto.SerializeToString())
+    model, tokenizer = (
+        sentencepiece.SentencePieceProcessor(model_file=str(path)),
+        module.load_sentencepiece_tokenizer(path),
+    )
+    for text in ("the  lung", "a   mass    in     it", "x  "):
+        assert tokenizer.encode(text, add_special_tokens=False) == model.encode(text)
+    assert tokenizer.encode("lung") == [tokenizer.bos_token_id, *model.encode("lung")]
+    assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == list(range(1027, 1035))
+
+
+def test_a_file_that_is_no_sentencepiece_model_is_named(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(b"nothing")
+    for path in (tmp_path / "tokenizer.model", tmp_path / "none.model"):
+        with pytest.raises(VividMedError, match=f"{path.name}: not a readable SentencePiece model"):
+            module.load_sentencepiece_tokenizer(path)
 
 
 def test_the_training_script_gives_the_shipped_model(tmp_path):
