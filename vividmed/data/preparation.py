@@ -8,24 +8,27 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from vividmed.data.adapters.base import Adapter
 from vividmed.data.case import Split
 from vividmed.data.case_rows import Processing
-from vividmed.data.case_store import CaseRecord, process_case, read_record
-from vividmed.data.dataset_card import write_card
+from vividmed.data.case_store import CaseRecord, process_case, read_record, write_atomically
 from vividmed.data.failures import write_failures
 from vividmed.data.fingerprint import source_bytes
+from vividmed.data.histograms import draw_histograms
 from vividmed.data.plan import Listing, PlannedCase, Shard, divide, list_cases
 from vividmed.data.plan_file import load_plan, save_plan
 from vividmed.data.shards import ShardStore
+from vividmed.data.terms import write_terms
 from vividmed.errors import VividMedError
 
 logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 500_000_000
+FIGURE = "figures/sizes_and_spacings.png"
 _PILOT = "pilot"
 _PILOT_CASES = 8
 _DISK_MARGIN = 1.2
@@ -37,7 +40,7 @@ class PreparationResult:
 
     Attributes:
         output: Folder of the data set.
-        rows: Number of rows by split.
+        facts: What :func:`~vividmed.data.row_statistics.describe_row` says of every row, by split.
         failed: Case to the reason why it has no rows.
         left_out: Case to the reason why the adapter leaves it out.
         worked_on: Number of cases that this run dealt with; 0 if everything was done.
@@ -45,11 +48,16 @@ class PreparationResult:
     """
 
     output: Path
-    rows: dict[str, int]
+    facts: dict[Split, list[dict[str, Any]]]
     failed: dict[str, str]
     left_out: dict[str, str]
     worked_on: int
     warnings: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Number of rows by split."""
+        return {split: len(rows) for split, rows in self.facts.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +101,7 @@ class Preparation:
         return process_case(self.adapter, item, self.origin, self.processing, self.store.pending(shard.name))
 
     def finish(self, worked_on: int) -> PreparationResult:
-        """Write ``failures.csv`` and the data card, once every shard is there.
+        """Write ``failures.csv``, ``terms.json`` and a figure, once every shard is there.
 
         Raises:
             VividMedError: A shard is missing.
@@ -110,10 +118,15 @@ class Preparation:
         failed = dict(self.listing.failed) | {r.id: r.error for r in everything if r.error is not None}
         self.store.tidy(self.shards)
         write_failures(self.output / "failures.csv", failed, self.listing.left_out)
-        write_card(self.output, self.adapter, self.processing, records, failed, self.listing.left_out)
+        write_terms(self.output, self.adapter)
+        facts = {split: [row for r in group for row in r.rows] for split, group in records.items()}
+        figure = draw_histograms(row for rows in facts.values() for row in rows)
+        if figure is not None:
+            (self.output / FIGURE).parent.mkdir(exist_ok=True)
+            write_atomically(self.output / FIGURE, figure)
         return PreparationResult(
             output=self.output,
-            rows={split: sum(len(r.rows) for r in group) for split, group in records.items()},
+            facts={split: rows for split, rows in facts.items() if rows},
             failed=failed,
             left_out=self.listing.left_out,
             worked_on=worked_on,

@@ -23,6 +23,7 @@ from vividmed.data.case import (
     report_turn,
 )
 from vividmed.data.tables import column, read_table
+from vividmed.data.terms import Access, Redistribution
 from vividmed.errors import VividMedError
 
 __all__ = [
@@ -48,8 +49,6 @@ __all__ = [
 ]
 
 Kind = Literal["localization", "vision_language", "grounded_report"]
-Access = Literal["open", "registered", "credentialed"]
-Redistribution = Literal["yes", "no", "derived_gated"]
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _REGISTRY: dict[str, "type[Adapter]"] = {}
