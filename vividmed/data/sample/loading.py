@@ -43,7 +43,8 @@ def load_sample(kind: Kind, split: str | None = None) -> Dataset | DatasetDict:
         raise VividMedError(f"load_sample: unknown kind {kind!r}; use one of {', '.join(KINDS)}")
     if split is not None and split not in SPLITS:
         raise VividMedError(f"load_sample: unknown split {split!r}; use one of {', '.join(SPLITS)}")
-    files = {name: str(sample_folder() / kind / f"{name}.parquet") for name in SPLITS}
+    folder = sample_folder() / kind
+    files = {name: str(folder / f"{name}.parquet") for name in SPLITS}
     return load_dataset("parquet", data_files=files, split=split)
 
 

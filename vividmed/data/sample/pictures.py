@@ -17,11 +17,11 @@ _EDGE = 160
 def pictures(source: PictureSource, path: Path) -> Iterator[View]:
     """Views of one file: the first shows the whole region, the others smaller parts or other frames."""
     dataset = pydicom.dcmread(path)
-    frames = _frames(dataset)
+    frames = int(dataset.get("NumberOfFrames", 1))
     for number in range(source.views):
         name = f"{source.name}-{number:02d}"
         random = generator(name)
-        frame = frames[number * len(frames) // source.views]
+        frame = _frame(dataset, number * frames // source.views)
         scale = 1.0 if number == 0 else random.uniform(0.7, 0.95)
         part = _part(frame, source.region, scale, random)
         grey = part if part.dtype == np.uint8 else to_grey(part, source.window)
@@ -37,20 +37,18 @@ def pictures(source: PictureSource, path: Path) -> Iterator[View]:
         )
 
 
-def _frames(dataset: pydicom.Dataset) -> np.ndarray:
-    """(N, H, W) or (N, H, W, 3) pixels, bright where the display is bright."""
-    pixels = pixel_array(dataset)
+def _frame(dataset: pydicom.Dataset, index: int) -> np.ndarray:
+    """(H, W) or (H, W, 3) pixels of one frame, bright where the display is bright."""
+    pixels = pixel_array(dataset, index=index)
     photometric = dataset.PhotometricInterpretation
     if photometric == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
-    colour = pixels.shape[-1] == 3
+    colour = pixels.ndim == 3
     if colour and pixels.dtype != np.uint8:
         pixels = to_grey(pixels, (0, float(np.iinfo(pixels.dtype).max)))
     if not colour and pixels.dtype != np.uint8:
         pixels = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float32)
-    if photometric == "MONOCHROME1":
-        pixels = pixels.max() - pixels
-    return pixels if pixels.ndim == 3 + colour else pixels[None]
+    return pixels.max() - pixels if photometric == "MONOCHROME1" else pixels
 
 
 def _part(
