@@ -11,6 +11,7 @@ the YAML file or on the command line, which wins; --help lists them all. See doc
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # found from a clone, whatever the working folder
 
 from stages import vlm
+from stages.launching import start_processes
 from vividmed.errors import VividMedError
 from vividmed.training.arguments import DataArguments, ModelArguments, StageArguments, VividMedTrainingArguments
 from vividmed.training.parser import StageParser
@@ -63,10 +65,12 @@ def main(arguments: list[str]) -> int:
         stage_args, data_args, model_args, training_args = parse(arguments)
         STAGES[stage_args.stage](data_args, model_args, training_args)
     except VividMedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 if __name__ == "__main__":
+    start_processes(__file__, sys.argv[1:])
     sys.exit(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 
 from vividmed.data.collator import VividMedCollator
 from vividmed.hub.cards import RunFacts, count_sources, render_model_card
@@ -59,6 +59,21 @@ class Measurement:
         return cls(values["eval_loss"], accuracy, values["sample_answers"])
 
 
+class Baseline(TrainerCallback):
+    """Measures the untrained model once, when it is placed and wrapped for training, and keeps the figures."""
+
+    def __init__(self, trainer: VlmTrainer, closed: list[dict[str, Any]], samples: list[dict[str, Any]]):
+        self.trainer = trainer
+        self.closed = closed
+        self.samples = samples
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            measured = measure(self.trainer, self.closed, self.samples)
+            if state.is_world_process_zero:
+                write_atomically(Path(args.output_dir) / BASELINE, json.dumps(asdict(measured), indent=1))
+
+
 def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrainingArguments) -> None:
     """Train, measure before and after, and leave a usable model with its card in the output folder."""
     with run_folder(args) as checkpoint:
@@ -85,14 +100,9 @@ def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrai
             print(memory_summary(model), flush=True)
 
         closed = closed_rows(eval_rows, args.closed_question_samples)
-        if checkpoint is not None and (folder / BASELINE).is_file():
-            before = Measurement.load(folder / BASELINE)
-        else:
-            before = measure(trainer, closed, samples)
-            if is_main:
-                write_atomically(folder / BASELINE, json.dumps(asdict(before), indent=1))
+        trainer.add_callback(Baseline(trainer, closed, samples))
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        after = measure(trainer, closed, samples)
+        before, after = Measurement.load(folder / BASELINE), measure(trainer, closed, samples)
 
         trainer.save_final()
         if is_main:
@@ -143,7 +153,8 @@ def measure(
     trainer: VlmTrainer, closed: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]
 ) -> Measurement:
     """Evaluation loss, accuracy on closed questions and answers to the samples, with the model as it is."""
-    loss = trainer.evaluate()["eval_loss"]
+    done = [line["eval_loss"] for line in trainer.state.log_history if line.get("step") == trainer.state.global_step and "eval_loss" in line]
+    loss = done[-1] if done else trainer.evaluate()["eval_loss"]
     answers = generate_answers(
         trainer.model,
         trainer.processing_class,

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from vividmed.data.lengths import measure_lengths
 from vividmed.data.sampler import KeyedRows, LengthGroupedOrder
@@ -79,6 +79,13 @@ class VividMedTrainer(Trainer):
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         self.statistics = StepStatistics(self.accelerator, StepCost(base))
         self.order: LengthGroupedOrder | None = None
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As the Trainer's; an evaluation beforehand does no harm."""
+        if self.model_wrapped is self.model:
+            # Evaluating marks the model as prepared, and accelerate would then train it without joining gradients.
+            vars(self.model).pop("_is_accelerate_prepared", None)
+        return super().train(*args, **kwargs)
 
     # Data
 
