@@ -1,0 +1,166 @@
+"""Random mirroring, turning and brightness of training images, with everything that is said about them.
+
+An augmentation is drawn once for a sample, from the sample's own generator, and then applied to its image, masks,
+boxes and words alike. Mirroring along the patient's left-right axis exchanges left and right in every name and text
+(the published code mirrored the image alone).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from vividmed.data.laterality import has_side, is_swappable, swap_sides
+from vividmed.processing.medical_image import MedicalImage
+
+_EQUALIZATION_BINS = 256
+_LEFT_RIGHT = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationSettings:
+    """Probabilities and ranges; the defaults are the published ones of grounding pre-training.
+
+    Attributes:
+        flip: probability of mirroring, for each axis.
+        rotate: probability of a quarter, half or three-quarter turn in the plane. Not done where a target's name has
+            a side, which is told from its place.
+        intensity: probability of scaling the intensities, and again of shifting them.
+        intensity_range: largest relative scaling, and largest shift, of intensities in [0, 1].
+    """
+
+    flip: float = 0.5
+    rotate: float = 0.75
+    intensity: float = 0.15
+    intensity_range: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What is done to one sample.
+
+    Attributes:
+        flips: whether (z, y, x) of the array is reversed.
+        quarter_turns: quarter turns in the (y, x) plane, after flipping.
+        swaps_sides: the flips mirror the patient's left and right.
+        scale: factor of intensities in [0, 1].
+        shift: added to them.
+    """
+
+    flips: tuple[bool, bool, bool] = (False, False, False)
+    quarter_turns: int = 0
+    swaps_sides: bool = False
+    scale: float = 1.0
+    shift: float = 0.0
+
+    @classmethod
+    def draw(
+        cls,
+        image: MedicalImage,
+        names: list[str],
+        *,
+        generator: np.random.Generator,
+        settings: AugmentationSettings | None = None,
+    ) -> Self:
+        """Draw an augmentation.
+
+        Args:
+            image: decides which array axis runs from right to left; in pictures it is x.
+            names: targets of the sample. A structure without a counterpart on the other side, such as the middle lobe
+                of the right lung, keeps the image from being mirrored.
+            generator: the sample's.
+            settings: None for the published ones.
+        """
+        settings = settings or AugmentationSettings()
+        side = left_right_axis(image)
+        flips = [bool(generator.random() < settings.flip) and image.size[axis] > 1 for axis in range(3)]
+        if not all(is_swappable(name) for name in names):
+            flips[side] = False
+        turns = int(generator.integers(1, 4)) if generator.random() < settings.rotate else 0
+        if any(has_side(name) for name in names):
+            turns = 0
+        reach = settings.intensity_range
+        scale = 1 + generator.uniform(-reach, reach) if generator.random() < settings.intensity else 1.0
+        shift = generator.uniform(-reach, reach) if generator.random() < settings.intensity else 0.0
+        return cls(
+            flips=(flips[0], flips[1], flips[2]),
+            quarter_turns=turns,
+            swaps_sides=flips[side],
+            scale=float(scale),
+            shift=float(shift),
+        )
+
+    def array(self, array: np.ndarray) -> np.ndarray:
+        """Move the voxels of an array (..., D, H, W)."""
+        array = np.flip(array, tuple(axis - 3 for axis in range(3) if self.flips[axis]))
+        return np.ascontiguousarray(np.rot90(array, self.quarter_turns, axes=(-2, -1)))
+
+    def image(self, image: MedicalImage) -> MedicalImage:
+        """Move the voxels of an image; the affine still tells the spacing and which axis is which."""
+        affine = image.affine
+        if self.quarter_turns % 2:
+            spacing = np.linalg.norm(affine[:3, :3], axis=0)
+            affine = affine.copy()
+            affine[:3, 0] *= spacing[1] / spacing[0]
+            affine[:3, 1] *= spacing[0] / spacing[1]
+        return replace(image, array=self.array(image.array), affine=affine)
+
+    def boxes(self, boxes: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
+        """Move corner boxes (n, 6), (z0, y0, x0, z1, y1, x1), with the voxels of an image of ``size`` (D, H, W)."""
+        low, high = np.array(boxes[:, :3], dtype=float), np.array(boxes[:, 3:], dtype=float)
+        for axis in range(3):
+            if self.flips[axis]:
+                low[:, axis], high[:, axis] = size[axis] - high[:, axis], size[axis] - low[:, axis]
+        _, height, width = size
+        for _ in range(self.quarter_turns):
+            # A quarter turn sends (y, x) to (width - x, y).
+            low_y, high_y = width - high[:, 2], width - low[:, 2]
+            low[:, 2], high[:, 2] = low[:, 1], high[:, 1]
+            low[:, 1], high[:, 1] = low_y, high_y
+            height, width = width, height
+        return np.concatenate([low, high], axis=1)
+
+    def name(self, target: str) -> str:
+        """The target that a mirrored structure looks like."""
+        return swap_sides(target) if self.swaps_sides else target
+
+    def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A localization row with the names of the moved image; its masks, boxes and image are not moved here."""
+        if not self.swaps_sides:
+            return dict(row)
+        renamed = {
+            column: [{**entry, "target": self.name(entry["target"])} for entry in row[column]]
+            for column in ("masks", "boxes")
+        }
+        names = {column: [self.name(name) for name in row[column]] for column in ("targets", "absent")}
+        return {**row, **renamed, **names}
+
+    def intensity(self, values: torch.Tensor) -> torch.Tensor:
+        """Change the brightness of an image in [0, 1]."""
+        return (values * self.scale + self.shift).clamp(0, 1)
+
+
+def left_right_axis(image: MedicalImage) -> int:
+    """The array axis, of (z, y, x), along which the patient's left and right lie."""
+    if not image.oriented:
+        return 2
+    world_of_index = nib.orientations.io_orientation(image.affine)[:, 0]
+    return 2 - int(np.flatnonzero(world_of_index == _LEFT_RIGHT)[0])
+
+
+def equalize(values: torch.Tensor) -> torch.Tensor:
+    """Equalise the histogram of an image in [0, 1], over the whole volume at once, background left out.
+
+    Args:
+        values: (C, D, H, W) float; equal intensities stay equal, also between slices.
+    """
+    foreground = values[values > 0]
+    if not len(foreground):
+        return values
+    histogram = torch.histc(foreground, _EQUALIZATION_BINS, 0, 1)
+    cumulative = histogram.cumsum(0) / histogram.sum()
+    bins = (values * (_EQUALIZATION_BINS - 1)).round().long()
+    return torch.where(values > 0, cumulative.to(values)[bins], values)

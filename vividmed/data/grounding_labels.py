@@ -1,0 +1,86 @@
+"""Masks and boxes of a row's phrases, on the grid that the model sees."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from vividmed.data.augmentation import Augmentation
+from vividmed.data.conversations import PhraseTarget
+from vividmed.data.masks import unpack_mask
+from vividmed.errors import VividMedError
+from vividmed.models.grounding import GroundingLabels
+from vividmed.processing.boxes import clip_boxes, corners_to_fractions
+from vividmed.processing.geometry import ResizePlan
+
+Size = tuple[int, int, int]
+
+
+def grounding_labels(
+    row: Mapping[str, Any],
+    phrases: Sequence[PhraseTarget],
+    *,
+    size: Size,
+    plan: ResizePlan,
+    augmentation: Augmentation | None = None,
+) -> GroundingLabels:
+    """Labels of the phrases that have one.
+
+    Each phrase gets the masks or boxes of its own targets; several targets, or instances, of a phrase make one mask
+    or all their boxes.
+
+    Args:
+        row: with ``masks`` and ``boxes`` on the grid of its image as it was read.
+        phrases: in the order of the text; those that truncation has cut off left out.
+        size: (D, H, W) of the image as it was read.
+        plan: from there to the model's grid, after ``augmentation``.
+        augmentation: moves masks and boxes as it moved the image.
+
+    Raises:
+        VividMedError: a mask or box does not lie on the grid of the image.
+    """
+    augmentation = augmentation or Augmentation()
+    masked = [number for number, phrase in enumerate(phrases) if phrase.kind == "mask"]
+    boxed = [number for number, phrase in enumerate(phrases) if phrase.kind == "box"]
+    labels: GroundingLabels = {}
+    if masked:
+        labels["mask_phrases"] = torch.tensor(masked)
+        labels["masks"] = torch.stack(
+            [_mask(row, phrases[number].targets, size, plan, augmentation) for number in masked]
+        )
+    if boxed:
+        boxes = [_boxes(row, phrases[number].targets, size, plan, augmentation) for number in boxed]
+        labels["box_phrases"] = torch.tensor(boxed)
+        labels["box_counts"] = torch.tensor([len(of_phrase) for of_phrase in boxes])
+        labels["boxes"] = torch.cat(boxes)
+    return labels
+
+
+def _mask(
+    row: Mapping[str, Any], targets: Sequence[str], size: Size, plan: ResizePlan, augmentation: Augmentation
+) -> torch.Tensor:
+    """(D, H, W) bool on the model's grid."""
+    union = np.zeros(size, dtype=bool)
+    for entry in row["masks"]:
+        if entry["target"] in targets:
+            union |= unpack_mask(entry, size)
+    return plan.apply_mask(torch.from_numpy(augmentation.array(union))[None])[0]
+
+
+def _boxes(
+    row: Mapping[str, Any], targets: Sequence[str], size: Size, plan: ResizePlan, augmentation: Augmentation
+) -> torch.Tensor:
+    """(n, 6) float32, centre and size as fractions of the model's grid."""
+    corners = np.array([entry["box"] for entry in row["boxes"] if entry["target"] in targets], dtype=float)
+    corners = corners.reshape(-1, 6)
+    if (
+        (corners[:, :3] < 0).any()
+        or (corners[:, 3:] > size).any()
+        or (corners[:, :3] >= corners[:, 3:]).any()
+    ):
+        raise VividMedError(
+            f"a box of {' and '.join(targets)} is inverted or leaves the image of size {size}; mend field 'boxes'"
+        )
+    moved = plan.boxes_to_model(torch.from_numpy(augmentation.boxes(corners, size)))
+    return corners_to_fractions(clip_boxes(moved, plan.model_size), plan.model_size).float()
