@@ -148,3 +148,23 @@ def test_the_file_is_the_picture_returned_and_carries_no_text_fields(tmp_path):
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(VividMedError, match=message):
         overlay(picture(), grounded("A mass."), **arguments)
+
+
+def test_windows_line_ends_read_as_line_breaks():
+    box = {"boxes": np.array([[0, 1, 1, 1, 9, 9]])}
+    unix, windows = (
+        overlay(picture(), grounded(f"Chest.{end}A mass{end}{end}in{end}the lung.", mass=box), width=400)
+        for end in ("\n", "\r\n")
+    )
+    assert np.array_equal(np.asarray(unix), np.asarray(windows))
+
+
+@pytest.mark.parametrize("width", range(300, 420, 20))
+def test_a_phrase_keeps_its_number_and_full_stop_in_its_line(width):
+    box = {"boxes": np.array([[0, 1, 1, 1, 9, 9]])}
+    drawn = np.asarray(overlay(picture((50, 100)), grounded("Right upper lobe mass.", mass=box), width=width))
+    panel = drawn[24 + (width - 48) // 2 :]
+    rows = where(panel, finding_colour(1))[:, 0]
+    assert np.ptp(rows) < 32  # one line
+    last_line = panel[rows.max() + 6 :]
+    assert (last_line == BACKGROUND).all()

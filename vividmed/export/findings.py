@@ -1,11 +1,13 @@
 """The phrases of a grounded text, checked against their image and ready to be drawn or written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 
+from vividmed.data.masks import Box, bounding_box
 from vividmed.errors import VividMedError
 from vividmed.export.palette import Colour, finding_colour
 from vividmed.processing.boxes import validate_boxes
@@ -23,8 +25,10 @@ class Finding:
         start: first character in the text.
         end: one past the last character.
         mask: (D, H, W) bool on the image's grid; None without a mask or if nothing is inside.
+        mask_box: smallest box (z0, y0, x0, z1, y1, x1) around the mask.
         boxes: (n, 6) float64 voxel corners (z0, y0, x0, z1, y1, x1), half-open, on the image's grid.
         scores: a score for each box; empty where the phrase came without scores.
+        extent: voxels of the mask, else of the boxes together; small findings are drawn over large ones.
         colour: sRGB.
     """
 
@@ -33,8 +37,10 @@ class Finding:
     start: int
     end: int
     mask: np.ndarray | None
+    mask_box: Box | None
     boxes: np.ndarray
     scores: tuple[float, ...]
+    extent: float
     colour: Colour
 
     @property
@@ -42,26 +48,26 @@ class Finding:
         """Whether there is anything to draw."""
         return self.mask is not None or len(self.boxes) > 0
 
-    @property
-    def extent(self) -> float:
-        """Voxels of the mask, else of the boxes together; draws small findings over large ones."""
-        if self.mask is not None:
-            return float(np.count_nonzero(self.mask))
-        return float((self.boxes[:, 3:] - self.boxes[:, :3]).prod(axis=1).sum())
-
     def slices(self) -> tuple[int, int, int]:
         """Where to cut to see it: the slice along each array axis (z, y, x) that shows most of the mask.
 
         Without a mask, the slices through the middle of the best box. Every slice meets the finding, which slices
         through the centre of a mask in several parts need not.
         """
-        if self.mask is not None:
-            areas = (self.mask.sum(axis=(1, 2)), self.mask.sum(axis=(0, 2)), self.mask.sum(axis=(0, 1)))
-            z, y, x = (int(area.argmax()) for area in areas)
-        else:
+        if self.mask is None or self.mask_box is None:
             best = self.boxes[int(np.argmax(self.scores)) if self.scores else 0]
             z, y, x = (int(middle) for middle in (best[:3] + best[3:]) / 2)
+            return z, y, x
+        inside = crop(self.mask, self.mask_box)
+        areas = (np.count_nonzero(inside, axis=axes) for axes in ((1, 2), (0, 2), (0, 1)))
+        z, y, x = (low + int(area.argmax()) for low, area in zip(self.mask_box[:3], areas, strict=True))
         return z, y, x
+
+
+def crop(volume: np.ndarray, box: Sequence[int]) -> np.ndarray:
+    """The part of a volume (D, H, W) inside a box (z0, y0, x0, z1, y1, x1)."""
+    z0, y0, x0, z1, y1, x1 = box
+    return volume[z0:z1, y0:y1, x0:x1]
 
 
 def collect_findings(image: MedicalImage, grounded: GroundedText) -> list[Finding]:
@@ -116,14 +122,22 @@ def _finding(image: MedicalImage, grounded: GroundedText, number: int, phrase: P
         raise VividMedError(
             f"{name}: scores {scores.tolist()} for {len(boxes)} boxes; give one finite score a box, or none"
         )
+    mask = _mask(phrase.mask, image, name)
+    mask_box = None if mask is None else bounding_box(mask)
+    if mask is None or mask_box is None:
+        mask, extent = None, float((boxes[:, 3:] - boxes[:, :3]).prod(axis=1).sum())
+    else:
+        extent = float(np.count_nonzero(crop(mask, mask_box)))
     return Finding(
         number=number,
         text=phrase.text,
         start=phrase.start,
         end=phrase.end,
-        mask=_mask(phrase.mask, image, name),
+        mask=mask,
+        mask_box=mask_box,
         boxes=boxes,
         scores=tuple(scores.tolist()),
+        extent=extent,
         colour=finding_colour(number),
     )
 
@@ -139,4 +153,4 @@ def _mask(mask: np.ndarray | None, image: MedicalImage, name: str) -> np.ndarray
         )
     if mask.dtype != bool:
         raise VividMedError(f"{name}: mask of type {mask.dtype} is not boolean; compare it with a threshold")
-    return mask if mask.any() else None
+    return mask

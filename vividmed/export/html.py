@@ -14,7 +14,7 @@ from transformers.utils import logging
 from vividmed.data.masks import pack_mask
 from vividmed.errors import VividMedError
 from vividmed.export.files import write_atomically
-from vividmed.export.findings import Finding, collect_findings, split_text
+from vividmed.export.findings import Finding, collect_findings, crop, split_text
 from vividmed.export.intensity import display_range, sample_intensities
 from vividmed.export.palette import text_colour
 from vividmed.export.planes import Plane, display_planes
@@ -186,16 +186,24 @@ def _finding(finding: Finding, factors: Factors) -> dict:
         "slices": [index // factor for index, factor in zip(finding.slices(), factors, strict=True)]
         if finding.found
         else None,
-        "mask": None if finding.mask is None else _mask(finding.mask, factors),
+        "mask": _mask(finding, factors),
         "boxes": (finding.boxes / scale).tolist(),
         "scores": finding.scores,
     }
 
 
-def _mask(mask: np.ndarray, factors: Factors) -> dict:
-    share = _block_mean(mask, factors)
+def _mask(finding: Finding, factors: Factors) -> dict | None:
+    if finding.mask is None or finding.mask_box is None:
+        return None
+    low = [first // factor for first, factor in zip(finding.mask_box[:3], factors, strict=True)]
+    high = _reduced(finding.mask_box[3:], factors)
+    # Whole blocks around the mask.
+    corners = [edge * factor for edges in (low, high) for edge, factor in zip(edges, factors, strict=True)]
+    share = _block_mean(crop(finding.mask, corners), factors)
     # A finding that fills no block by half would vanish; show every block that it touches.
-    reduced = share >= 0.5 if (share >= 0.5).any() else share > 0
+    inside = share >= 0.5 if (share >= 0.5).any() else share > 0
+    reduced = np.zeros(_reduced(finding.mask.shape, factors), dtype=bool)
+    crop(reduced, [*low, *high])[:] = inside
     packed = pack_mask("", reduced)
     return {"box": packed["box"], "bits": base64.b64encode(packed["bits"]).decode()}
 

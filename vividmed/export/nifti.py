@@ -79,7 +79,7 @@ def _label_map(image: MedicalImage, findings: list[Finding]) -> np.ndarray:
 
 
 def _entry(image: MedicalImage, finding: Finding, mask_name: str | None) -> dict:
-    voxels = 0 if finding.mask is None else int(np.count_nonzero(finding.mask))
+    voxels = 0 if finding.mask is None else int(finding.extent)
     world = boxes_to_mm(torch.from_numpy(finding.boxes), image.affine).tolist()
     scores: list[float | None] = [*finding.scores] or [None] * len(finding.boxes)
     return {

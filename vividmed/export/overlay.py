@@ -159,10 +159,8 @@ class _Painter:
     def _draw_mask(
         self, picture: Image.Image, plane: Plane, index: int, finding: Finding, fill: float
     ) -> Image.Image:
-        if finding.mask is None:
-            return picture
-        cut = plane.cut(finding.mask, index)
-        if not cut.any():
+        cut = _cut_mask(plane, index, finding)
+        if cut is None:
             return picture
         # Nearest: the contour follows the voxels that the mask really holds.
         inside = np.asarray(
@@ -182,7 +180,7 @@ class _Painter:
 
     def _draw_number(self, draw: ImageDraw.ImageDraw, plane: Plane, index: int, finding: Finding) -> None:
         corners = [plane.rectangle(box)[:2] for box in finding.boxes if plane.meets(box, index)]
-        if finding.mask is not None and (cut := plane.cut(finding.mask, index)).any():
+        if (cut := _cut_mask(plane, index, finding)) is not None:
             row = int(cut.any(axis=1).argmax())
             corners = [(row, int(cut[row].argmax()))]
         for corner in corners:
@@ -212,6 +210,14 @@ class _Painter:
         """Voxel edges (rows, columns, rows, columns) -> pixels."""
         steps = (plane.spacing[1], plane.spacing[2]) * 2
         return [round(edge * step * self.pixels_per_mm) for edge, step in zip(edges, steps, strict=False)]
+
+
+def _cut_mask(plane: Plane, index: int, finding: Finding) -> np.ndarray | None:
+    """A finding's mask on a slice; None where the slice does not meet it."""
+    if finding.mask is None or not plane.meets(np.asarray(finding.mask_box), index):
+        return None
+    cut = plane.cut(finding.mask, index)
+    return cut if cut.any() else None
 
 
 def _draw_chip(draw: ImageDraw.ImageDraw, place: tuple[int, int], finding: Finding, font: Font) -> int:

@@ -1,6 +1,7 @@
 """A report as a picture: wrapped text, its phrases on the colours of their findings."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 
@@ -19,15 +20,27 @@ _LINE_HEIGHT = 32
 _MARGIN = 24
 
 
+_NUMBER_GAP = 3
+_TOKENS = re.compile(r"\n|[^\S\n]+|\S+")
+"""Line breaks, other white space, words."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A word, a space, a line break, or the number of a finding."""
+
+    text: str
+    finding: Finding | None
+    is_number: bool = False
+
+
 @dataclass(frozen=True)
 class _Run:
-    """Part of a line that is drawn in one go."""
+    """A part and where it is drawn."""
 
     left: float
     line: int
-    text: str
-    finding: Finding | None
-    number: bool = False
+    part: _Part
 
 
 def draw_text_panel(text: str, findings: list[Finding], width: int, font_of_size: FontOfSize) -> Image.Image:
@@ -48,20 +61,27 @@ def draw_text_panel(text: str, findings: list[Finding], width: int, font_of_size
     lines = max((run.line for run in runs), default=-1) + 1
     panel = Image.new("RGB", (width, 2 * _MARGIN + lines * _LINE_HEIGHT), BACKGROUND)
     draw = ImageDraw.Draw(panel)
-    for run in runs:
-        left, top = _MARGIN + run.left, _MARGIN + run.line * _LINE_HEIGHT
-        colour = FOREGROUND
-        if run.finding is not None and not run.finding.found:
-            colour = MUTED
-        elif run.finding is not None:
-            right = left + draw.textlength(run.text, small if run.number else font)
-            draw.rectangle((left - 2, top + 2, right + 2, top + _LINE_HEIGHT - 4), fill=run.finding.colour)
-            colour = text_colour(run.finding.colour)
-        if run.number:
-            draw.text((left, top + _LINE_HEIGHT * 0.45), run.text, colour, small, anchor="lm")
-        else:
-            draw.text((left, top + _LINE_HEIGHT / 2), run.text, colour, font, anchor="lm")
+    for paint in (_draw_background, _draw_text):  # so that no background covers a neighbour's letters
+        for run in runs:
+            paint(draw, run, small if run.part.is_number else font)
     return panel
+
+
+def _draw_background(draw: ImageDraw.ImageDraw, run: _Run, font: Font) -> None:
+    finding = run.part.finding
+    if finding is not None and finding.found:
+        left, top = _MARGIN + run.left, _MARGIN + run.line * _LINE_HEIGHT
+        right = left + font.getlength(run.part.text)
+        draw.rectangle((left - 2, top + 2, right + 2, top + _LINE_HEIGHT - 4), fill=finding.colour)
+
+
+def _draw_text(draw: ImageDraw.ImageDraw, run: _Run, font: Font) -> None:
+    finding = run.part.finding
+    colour = FOREGROUND
+    if finding is not None:
+        colour = text_colour(finding.colour) if finding.found else MUTED
+    middle = _MARGIN + _LINE_HEIGHT * (run.line + (0.45 if run.part.is_number else 0.5))
+    draw.text((_MARGIN + run.left, middle), run.part.text, colour, font, anchor="lm")
 
 
 def shorten(text: str, width: float, font: Font) -> str:
@@ -75,45 +95,52 @@ def shorten(text: str, width: float, font: Font) -> str:
 
 
 def _lay_out(text: str, findings: list[Finding], width: float, font: Font, small: Font) -> list[_Run]:
-    """Break the text into lines at white space and line breaks, and too long words anywhere."""
+    """Break the text into lines at white space and line breaks, and words wider than a line anywhere."""
     runs: list[_Run] = []
     left, line = 0.0, 0
-    for piece, finding in split_text(text, findings):
-        for word in _words(piece):
-            if word == "\n":
-                left, line = 0.0, line + 1
+    for cluster in _clusters(text, findings):
+        if cluster[0].text == "\n":
+            left, line = 0.0, line + 1
+            continue
+        total = sum(_length(part, font, small) for part in cluster)
+        if left + total > width and left:
+            if runs[-1].part.text == " ":
+                runs.pop()
+            left, line = 0.0, line + 1
+            if cluster[0].text == " ":
                 continue
-            if word == " ":
-                if left and left + font.getlength(" ") <= width:
-                    runs.append(_Run(left, line, " ", finding))
-                    left += font.getlength(" ")
-                continue
-            if left and left + font.getlength(word) > width:
+        for part in cluster:
+            while left + _length(part, font, small) > width and len(part.text) > 1:
+                count = _fitting(part.text, width - left, font)
+                runs.append(_Run(left, line, replace(part, text=part.text[:count])))
+                part = replace(part, text=part.text[count:])
                 left, line = 0.0, line + 1
-            while font.getlength(word) > width:
-                count = _fitting(word, width, font)
-                runs.append(_Run(left, line, word[:count], finding))
-                word, left, line = word[count:], 0.0, line + 1
-            runs.append(_Run(left, line, word, finding))
-            left += font.getlength(word)
-        if finding is not None and finding.found:
-            runs.append(_Run(left + 3, line, str(finding.number), finding, number=True))
-            left += small.getlength(str(finding.number)) + 6
+            runs.append(_Run(left + (_NUMBER_GAP if part.is_number else 0), line, part))
+            left += _length(part, font, small)
     return runs
 
 
-def _words(piece: str) -> list[str]:
-    """Words, single spaces between them and line breaks."""
-    words: list[str] = []
-    for number, paragraph in enumerate(piece.replace("\r\n", "\n").replace("\t", " ").split("\n")):
-        if number:
-            words.append("\n")
-        for place, word in enumerate(paragraph.split(" ")):
-            if place and words[-1:] != [" "]:
-                words.append(" ")
-            if word:
-                words.append(word)
-    return words
+def _clusters(text: str, findings: list[Finding]) -> list[list[_Part]]:
+    """Parts that stay on one line: spaces and line breaks alone, a word with its number and punctuation."""
+    clusters: list[list[_Part]] = []
+    glue = False
+    for piece, finding in split_text(text, findings):
+        parts = [_Part(match.group(), finding) for match in _TOKENS.finditer(piece)]
+        if finding is not None and finding.found:
+            parts.append(_Part(str(finding.number), finding, is_number=True))
+        for part in parts:
+            if part.text.isspace():
+                clusters.append([replace(part, text="\n" if part.text == "\n" else " ")])
+            elif glue:
+                clusters[-1].append(part)
+            else:
+                clusters.append([part])
+            glue = not part.text.isspace()
+    return clusters
+
+
+def _length(part: _Part, font: Font, small: Font) -> float:
+    return small.getlength(part.text) + 2 * _NUMBER_GAP if part.is_number else font.getlength(part.text)
 
 
 def _fitting(word: str, width: float, font: Font) -> int:

@@ -174,6 +174,7 @@ class View {
   drawBoxes(context, finding) {
     const axis = this.plane.axes[0];
     const ratio = window.devicePixelRatio || 1;
+    const labelled = this.labels.some(([drawn]) => drawn === finding);
     for (const box of finding.boxes) {
       if (box[axis] >= this.index + 1 || box[axis + 3] <= this.index) continue;
       const [top, left, bottom, right] = this.rectangle(box);
@@ -183,7 +184,7 @@ class View {
         context.lineWidth = (width + (this.viewer.bright === finding.number ? 4 : 2)) * ratio;
         context.strokeRect(...frame);
       }
-      this.labels.push([finding, frame[0], frame[1]]);
+      if (!labelled) this.labels.push([finding, frame[0], frame[1]]);
     }
   }
 
