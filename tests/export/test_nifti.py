@@ -48,6 +48,17 @@ def test_affines_of_nifti_files_are_written_as_nifti_1(tmp_path):
     assert isinstance(nib.load(tmp_path / "mask_01.nii.gz"), nib.Nifti1Image)
 
 
+def test_nifti_1_can_be_asked_for_and_the_index_keeps_the_exact_affine(tmp_path):
+    image = MedicalImage(np.zeros((1, 4, 5, 6), dtype=np.int16), _random_affine(0), oriented=True)
+    study = grounded("A mass.", mass={"mask": block_mask(image.size, (1, 1, 1, 3, 3, 3))})
+    index = save_masks(image, study, tmp_path, nifti1=True)
+    for name in ("mask_01.nii.gz", "labels.nii.gz"):
+        written = nib.load(tmp_path / name)
+        assert type(written) is nib.Nifti1Image
+        assert np.abs(written.affine - image.affine).max() < 1e-4
+    assert json.loads(index.read_text("utf-8"))["grid"]["affine_xyz_to_ras_mm"] == image.affine.tolist()
+
+
 def test_the_label_map_shows_the_smaller_of_overlapping_masks(tmp_path):
     image = oriented_volume("LPS")
     nodule, lung = block_mask(image.size, (4, 4, 4, 6, 6, 6)), block_mask(image.size, (2, 2, 2, 12, 20, 18))

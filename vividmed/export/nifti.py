@@ -7,12 +7,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from vividmed.export.files import write_atomically
 from vividmed.export.findings import Finding, collect_findings
 from vividmed.processing.boxes import boxes_to_mm
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.processing.medical_image import MedicalImage
+
+logger = logging.get_logger(__name__)
 
 INDEX = "grounding.json"
 LABELS = "labels.nii.gz"
@@ -23,7 +26,9 @@ _SCANNER, _ALIGNED = 1, 2
 """Codes of NIfTI for "scanner coordinates" and for "aligned to something else"."""
 
 
-def save_masks(image: MedicalImage, grounded: GroundedText, folder: str | Path) -> Path:
+def save_masks(
+    image: MedicalImage, grounded: GroundedText, folder: str | Path, *, nifti1: bool = False
+) -> Path:
     """Write masks, a label map and an index of the phrases.
 
     ``mask_NN.nii.gz`` is the mask of phrase NN, uint8 with 0 and 1. ``labels.nii.gz`` holds all masks, each with its
@@ -37,6 +42,9 @@ def save_masks(image: MedicalImage, grounded: GroundedText, folder: str | Path) 
         image: the image as read.
         grounded: text, phrases, and their masks and boxes on the image's original grid.
         folder: where to write; it is made.
+        nifti1: write NIfTI-1 although the affine needs double precision, as it does for most DICOM series. Software
+            built on ITK (3D Slicer, ITK-SNAP) reads nothing else. The affine is then off by up to 1e-4 mm; the index
+            has the exact one.
 
     Returns:
         The index file.
@@ -49,10 +57,16 @@ def save_masks(image: MedicalImage, grounded: GroundedText, folder: str | Path) 
     findings = collect_findings(image, grounded)
     masks = {finding.number: finding.mask for finding in findings if finding.mask is not None}
     names = {number: f"mask_{number:02d}.nii.gz" for number in masks}
+    kind = _nifti_class(image, single_precision=nifti1)
+    if masks and kind is nib.Nifti2Image:
+        logger.warning_once(
+            f"{folder}: masks are NIfTI-2 files, which keep the affine exactly; for software that reads NIfTI-1 only, "
+            "such as 3D Slicer, use nifti1=True"
+        )
     for number, mask in masks.items():
-        write_atomically(folder / names[number], _nifti(mask.astype(np.uint8), image))
+        write_atomically(folder / names[number], _nifti(mask.astype(np.uint8), image, kind))
     if masks:
-        write_atomically(folder / LABELS, _nifti(_label_map(image, findings), image))
+        write_atomically(folder / LABELS, _nifti(_label_map(image, findings), image, kind))
     index = {
         "text": grounded.text,
         "grid": {
@@ -97,10 +111,15 @@ def _entry(image: MedicalImage, finding: Finding, mask_name: str | None) -> dict
     }
 
 
-def _nifti(array: np.ndarray, image: MedicalImage) -> bytes:
-    """A compressed NIfTI file; (D, H, W) is written as (x, y, z)."""
+def _nifti_class(image: MedicalImage, *, single_precision: bool) -> type[nib.Nifti1Image]:
+    """The oldest version of NIfTI that can hold the grid."""
     exact = np.abs(image.affine - image.affine.astype(np.float32)).max() <= _AFFINE_TOLERANCE
-    kind = nib.Nifti1Image if exact and max(array.shape) < 1 << 15 else nib.Nifti2Image
+    fits = max(image.size) <= np.iinfo(np.int16).max
+    return nib.Nifti1Image if fits and (exact or single_precision) else nib.Nifti2Image
+
+
+def _nifti(array: np.ndarray, image: MedicalImage, kind: type[nib.Nifti1Image]) -> bytes:
+    """A compressed NIfTI file; (D, H, W) is written as (x, y, z)."""
     nifti = kind(array.T, None)
     nifti.set_sform(image.affine, _SCANNER if image.oriented else _ALIGNED)
     nifti.header.set_zooms(image.spacing[::-1])
