@@ -269,7 +269,7 @@ PICTURES = (
         modality="X-ray",
         file="RG3_UNCR.dcm",
         plane="frontal",
-        region=(0.02, 0.26, 1.0, 0.7),
+        region=(0.02, 0.26, 0.76, 0.7),
         views=5,
     ),
     PictureSource(
