@@ -7,18 +7,24 @@ from typing import Any
 from vividmed.data.adapters import Adapter
 from vividmed.data.case_rows import Processing
 from vividmed.data.case_store import write_atomically
+from vividmed.data.histograms import draw_histograms
 from vividmed.data.intensity import WINDOWS
-from vividmed.data.preparation import FIGURE, PreparationResult
+from vividmed.data.preparation import PreparationResult
 from vividmed.hub.dataset_cards import DatasetFacts, render_dataset_card
 from vividmed.version import __version__
+
+_FIGURE = "figures/sizes_and_spacings.png"
 
 Rows = Mapping[Any, list[dict[str, Any]]]
 
 
 def write_card(adapter: Adapter, processing: Processing, result: PreparationResult) -> None:
-    """Write ``README.md`` next to the shards; without rows there is no card."""
-    if not result.facts:
+    """Write ``README.md`` and its figure next to the shards; without rows there is no card."""
+    figure = draw_histograms(row for rows in result.facts.values() for row in rows)
+    if figure is None:
         return
+    (result.output / _FIGURE).parent.mkdir(exist_ok=True)
+    write_atomically(result.output / _FIGURE, figure)
     text = render_dataset_card(
         DatasetFacts(
             title=f"{adapter.title}, prepared for VividMed",
@@ -28,7 +34,7 @@ def write_card(adapter: Adapter, processing: Processing, result: PreparationResu
             rows=result.rows,
             modality_rows=_count(result.facts, lambda row: [row["modality"]]),
             target_rows=_count(result.facts, lambda row: row["present"]),
-            histograms={"Sizes and spacings of the images": FIGURE},
+            histograms={"Sizes and spacings of the images": _FIGURE},
             preparation="\n".join([*_counts(result), "", *_steps(adapter, processing)]),
         )
     )

@@ -1,24 +1,26 @@
 """An original data set to Parquet shards: in parallel, resumable, the same bytes however often it was interrupted."""
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from vividmed.data.adapters.base import Adapter
 from vividmed.data.case import Split
 from vividmed.data.case_rows import Processing
-from vividmed.data.case_store import CaseRecord, process_case, read_record, write_atomically
+from vividmed.data.case_store import CaseRecord, process_case, read_record
 from vividmed.data.failures import write_failures
 from vividmed.data.fingerprint import source_bytes
-from vividmed.data.histograms import draw_histograms
 from vividmed.data.plan import Listing, PlannedCase, Shard, divide, list_cases
 from vividmed.data.plan_file import load_plan, save_plan
 from vividmed.data.shards import ShardStore
@@ -28,7 +30,6 @@ from vividmed.errors import VividMedError
 logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 500_000_000
-FIGURE = "figures/sizes_and_spacings.png"
 _PILOT = "pilot"
 _PILOT_CASES = 8
 _DISK_MARGIN = 1.2
@@ -72,6 +73,7 @@ class Preparation:
         listing: Cases of the origin.
         shards: The plan.
         store: Where shards lie.
+        sampled: Number of cases that were dealt with to make the plan.
     """
 
     adapter: Adapter
@@ -81,6 +83,7 @@ class Preparation:
     listing: Listing
     shards: list[Shard]
     store: ShardStore
+    sampled: int = 0
 
     def work_on(self, shard: Shard) -> int:
         """Finish a shard in this process, one case after the other.
@@ -101,7 +104,7 @@ class Preparation:
         return process_case(self.adapter, item, self.origin, self.processing, self.store.pending(shard.name))
 
     def finish(self, worked_on: int) -> PreparationResult:
-        """Write ``failures.csv``, ``terms.json`` and a figure, once every shard is there.
+        """Write ``failures.csv`` and ``terms.json``, once every shard is there.
 
         Raises:
             VividMedError: A shard is missing.
@@ -120,16 +123,12 @@ class Preparation:
         write_failures(self.output / "failures.csv", failed, self.listing.left_out)
         write_terms(self.output, self.adapter)
         facts = {split: [row for r in group for row in r.rows] for split, group in records.items()}
-        figure = draw_histograms(row for rows in facts.values() for row in rows)
-        if figure is not None:
-            (self.output / FIGURE).parent.mkdir(exist_ok=True)
-            write_atomically(self.output / FIGURE, figure)
         return PreparationResult(
             output=self.output,
             facts={split: rows for split, rows in facts.items() if rows},
             failed=failed,
             left_out=self.listing.left_out,
-            worked_on=worked_on,
+            worked_on=self.sampled + worked_on,
             warnings={record.id: record.warnings for record in everything if record.warnings},
         )
 
@@ -162,9 +161,10 @@ def plan_preparation(
     listing = list_cases(adapter, origin, processing, only=only, limit=limit)
     store = ShardStore(output, origin, adapter.kind, retry_failed=retry_failed)
     store.notes.mkdir(parents=True, exist_ok=True)
+    sampled = 0
     shards = load_plan(store.notes, listing.cases)
     if shards is None:
-        growth = _growth(adapter, origin, processing, listing, store)
+        sampled, growth = _sample(adapter, origin, processing, listing, store)
         _check_disk(output, growth * sum(source_bytes(item.case) for item in listing.cases))
         shards = divide(listing.cases, shard_bytes / growth)
         store.adopt(_PILOT, shards)
@@ -177,6 +177,7 @@ def plan_preparation(
         listing=listing,
         shards=shards,
         store=store,
+        sampled=sampled,
     )
 
 
@@ -257,8 +258,10 @@ def _run_in_pool(plan: Preparation, num_proc: int, bar: tqdm) -> int:
                 if not left[shard.name]:
                     plan.store.write(shard)
 
-    # Forked workers would inherit locks of the libraries' threads.
-    with ProcessPoolExecutor(num_proc, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    # Workers are forked from a process without threads, which imports the libraries once for all of them.
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(num_proc, mp_context=context, initializer=_start_worker) as pool:
         try:
             for shard, cases in _unfinished(plan, bar):
                 left[shard.name] = len(cases)
@@ -293,28 +296,40 @@ def _process(*arguments: object) -> None:
     process_case(*arguments)  # type: ignore[arg-type]
 
 
-def _one_thread() -> None:
-    """Workers share the cores; threads of their libraries would only compete."""
-    import torch
-
+def _start_worker() -> None:
+    # Workers share the cores; threads of their libraries would only compete.
     torch.set_num_threads(1)
+    # A worker whose parent was killed would wait for work for ever.
+    Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _growth(
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _sample(
     adapter: Adapter, origin: Path, processing: Processing, listing: Listing, store: ShardStore
-) -> float:
-    """Bytes of rows a byte of source, from cases spread over the listing; at least a hundredth."""
+) -> tuple[int, float]:
+    """Prepare cases spread over the listing.
+
+    Returns:
+        How many were dealt with, and the bytes of rows a byte of source, at least a hundredth.
+    """
     cases = listing.cases[:: max(1, len(listing.cases) // _PILOT_CASES)][:_PILOT_CASES]
-    before = after = 0
+    before = after = count = 0
     folder = store.pending(_PILOT)
     for item in cases:
         record = read_record(folder, item.case.id)
         if record is None or not record.holds_for(item, origin):
             record = process_case(adapter, item, origin, processing, folder)
+            count += 1
         if record.error is None:
             before += source_bytes(item.case)
             after += record.bytes
-    return max(after / before, 0.01) if before else 1.0
+    return count, max(after / before, 0.01) if before else 1.0
 
 
 def _check_disk(output: Path, needed: float) -> None:
