@@ -85,7 +85,7 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
                 [self.grounding_projection(states[sample]) for sample in seen],
                 [sizes[image] for image in seen.values()],
             )
-            output = GroundingOutput()
+            output = GroundingOutput(prompts=_spread(arguments[1], seen, samples.count))
             if masks and self.segmenter is not None:
                 output.masks = _spread(self.segmenter(*arguments).masks, seen, samples.count)
             if boxes and self.instance_segmenter is not None:

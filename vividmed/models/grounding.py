@@ -44,12 +44,14 @@ class GroundingOutput(ModelOutput):
     """Where the phrases of each sample are, on the grid of its image.
 
     Attributes:
+        prompts: for each sample (P, E), what the segmenters were asked; None for a sample without an image.
         masks: for each sample (P, D, H, W) logits, None for a sample without an image; None without a segmenter.
         boxes: for each sample (P, Q, 6), centre and size (z, y, x, d, h, w) as fractions; None without an instance
             segmenter.
         box_logits: for each sample (P, Q); their sigmoid is the score of the box.
     """
 
+    prompts: list[torch.Tensor | None] | None = None
     masks: list[torch.Tensor | None] | None = None
     boxes: list[torch.Tensor | None] | None = None
     box_logits: list[torch.Tensor | None] | None = None

@@ -201,6 +201,16 @@ class ResizePlan:
         """Inverse of :meth:`boxes_to_model`."""
         return _map_corners(boxes, self.points_to_original)
 
+    def at_full_resolution(self) -> "ResizePlan":
+        """The same way without resizing: re-orientation, then padding up to whole patches."""
+        missing = [-n % patch for n, patch in zip(self.oriented_size, self.patch_size, strict=True)]
+        return dataclasses.replace(
+            self,
+            resized_size=self.oriented_size,
+            padding=triple((n // 2, n - n // 2) for n in missing),
+            pool_size=(1, 1, 1),
+        )
+
     def _orient(self, image: torch.Tensor) -> torch.Tensor:
         if tuple(image.shape[-3:]) != self.original_size:
             raise VividMedError(

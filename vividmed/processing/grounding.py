@@ -5,58 +5,55 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from vividmed.processing.boxes import boxes_to_mm, clip_boxes, fractions_to_corners
 from vividmed.processing.geometry import ResizePlan
-from vividmed.processing.grounded_text import GroundedText, ParsedText, Phrase, PhraseSpan, parse_grounded_ids
+from vividmed.processing.grounded_text import GroundedText, ParsedText, Phrase, PhraseSpan
 
 
-def grounded_texts(
-    sequences: Sequence[torch.Tensor],
-    tokenizer: PreTrainedTokenizerBase,
+def place_phrases(
+    texts: Sequence[ParsedText],
     *,
     output: Any,
     first_prompts: Sequence[int],
     geometry: Sequence[ResizePlan | None],
-    prefer_boxes: bool,
-    mask_threshold: float,
-    score_threshold: float,
+    prefer_boxes: bool = False,
+    mask_threshold: float = 0.5,
+    score_threshold: float = 0.5,
 ) -> list[GroundedText]:
-    """Decode texts and place their phrases.
+    """Give the phrases of texts their places.
 
     Args:
-        sequences: for each sample the ids of its text, without the prompt.
-        tokenizer: decodes them.
+        texts: one for each sample.
         output: a ``GroundingOutput`` for whole sequences, prompt included, or None for text alone.
-        first_prompts: for each sample the number of ``</p>`` in its prompt.
+        first_prompts: for each sample the number of ``</p>`` before its text, in its prompt.
         geometry: for each sample the plan of the image its phrases were sought in; None without an image.
         prefer_boxes: leave the mask out where a box is found.
         mask_threshold: probability from which on a voxel belongs to the mask.
         score_threshold: boxes with lower scores are left out.
     """
-    texts = []
-    for sample, ids in enumerate(sequences):
-        parsed = parse_grounded_ids(ids.tolist(), tokenizer)
-        plan = geometry[sample]
+    placed = []
+    for sample, (parsed, plan) in enumerate(zip(texts, geometry, strict=True)):
         if output is None or plan is None:
-            texts.append(_without_places(parsed))
+            placed.append(_without_places(parsed))
             continue
-        phrases = [
-            _place(
-                span,
-                plan,
-                mask_logits=_at(output.masks, sample, first_prompts[sample] + span.prompt_index),
-                boxes=_at(output.boxes, sample, first_prompts[sample] + span.prompt_index),
-                box_logits=_at(output.box_logits, sample, first_prompts[sample] + span.prompt_index),
-                prefer_boxes=prefer_boxes,
-                mask_threshold=mask_threshold,
-                score_threshold=score_threshold,
+        phrases = []
+        for span in parsed.phrases:
+            prompt = first_prompts[sample] + span.prompt_index
+            phrases.append(
+                _place(
+                    span,
+                    plan,
+                    mask_logits=_at(output.masks, sample, prompt),
+                    boxes=_at(output.boxes, sample, prompt),
+                    box_logits=_at(output.box_logits, sample, prompt),
+                    prefer_boxes=prefer_boxes,
+                    mask_threshold=mask_threshold,
+                    score_threshold=score_threshold,
+                )
             )
-            for span in parsed.phrases
-        ]
-        texts.append(GroundedText(parsed.text, phrases))
-    return texts
+        placed.append(GroundedText(parsed.text, phrases))
+    return placed
 
 
 def _at(values: list[torch.Tensor | None] | None, sample: int, prompt: int) -> torch.Tensor | None:

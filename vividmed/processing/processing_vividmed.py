@@ -14,7 +14,7 @@ from vividmed.errors import VividMedError
 from vividmed.processing.chat import IGNORE, EncodedChat, Truncation, encode_chat
 from vividmed.processing.geometry import RandomGenerator
 from vividmed.processing.grounded_text import GroundedText, ParsedText, parse_grounded_ids
-from vividmed.processing.grounding import grounded_texts
+from vividmed.processing.grounding import place_phrases
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.messages import Message, attached_image, image_items, turns_from_messages
 from vividmed.processing.reading import ImageSource, as_list
@@ -210,8 +210,14 @@ class VividMedProcessor(ProcessorMixin):
         return [parse_grounded_ids(list(ids)[prompt_length:], self.tokenizer) for ids in sequences]
 
     def post_process_grounding(self, sequences: Sequence[torch.Tensor], **options: Any) -> list[GroundedText]:
-        """Decode texts and carry their masks and boxes to the original grid; see :func:`grounded_texts`."""
-        return grounded_texts(sequences, self.tokenizer, **options)
+        """Decode ids, and carry the masks and boxes of their phrases to the original grid.
+
+        Args:
+            sequences: for each sample the ids of its text, without the prompt.
+            **options: see :func:`vividmed.processing.grounding.place_phrases`.
+        """
+        texts = [parse_grounded_ids(ids.tolist(), self.tokenizer) for ids in sequences]
+        return place_phrases(texts, **options)
 
     def _images(self, images: Any, batch: list[Conversation], *, batched: bool) -> list[list[ImageSource]]:
         """Images of every sample, checked against the images that its messages mention."""

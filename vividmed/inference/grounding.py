@@ -1,0 +1,114 @@
+"""Grounding of texts that the user gives: the phrases of a report, or a bare phrase."""
+
+from collections.abc import Sequence
+
+import torch
+
+from vividmed.errors import VividMedError
+from vividmed.inference.full_resolution import segment_at_full_resolution
+from vividmed.models.modeling_vividmed import VividMedForCausalLM
+from vividmed.processing.grounded_text import (
+    GroundedText,
+    Phrase,
+    format_grounded_text,
+    parse_grounded_text,
+)
+from vividmed.processing.grounding import place_phrases
+from vividmed.processing.processing_vividmed import VividMedProcessor
+from vividmed.processing.reading import ImageSource, read_image
+
+# The wordings that training put in front of such answers; the answer is given, so one of them is as good as another.
+REPORT_QUESTION = "Can you provide a radiology report for this medical image?"
+PHRASE_QUESTION = "Is there {phrase} in this image? Answer with yes or no."
+
+
+@torch.no_grad()
+def ground_report(
+    model: VividMedForCausalLM,
+    processor: VividMedProcessor,
+    image: ImageSource,
+    report: str,
+    spans: Sequence[tuple[int, int]] | None = None,
+    *,
+    question: str = REPORT_QUESTION,
+    masks: bool = True,
+    boxes: bool = True,
+    mask_threshold: float = 0.5,
+    score_threshold: float = 0.5,
+    full_resolution: bool = False,
+) -> GroundedText:
+    """Find the phrases of an existing report in its image.
+
+    Args:
+        model: with segmenters.
+        processor: of the model.
+        image: as in :func:`vividmed.processing.reading.read_image`.
+        report: the text; its phrases are marked ``<p>phrase</p>``, or given by ``spans``.
+        spans: (start, end) characters of the phrases in a text without markers.
+        question: what the report answers.
+        masks: draw masks, if the model has a segmenter.
+        boxes: find boxes, if the model has an instance segmenter.
+        mask_threshold: probability from which on a voxel belongs to a mask.
+        score_threshold: boxes with lower scores are left out.
+        full_resolution: draw the masks again on the image's own voxels, window by window around what was found.
+
+    Returns:
+        The text without markers and its phrases; masks and boxes on the image's grid as it was read.
+
+    Raises:
+        VividMedError: when the text has no phrase, or the model no segmenter.
+    """
+    marked = report if spans is None else format_grounded_text(report, spans)
+    parsed = parse_grounded_text(marked)
+    if not parsed.phrases:
+        raise VividMedError(
+            "the report marks no phrase: put <p> and </p> around phrases, or give their spans"
+        )
+    picture = read_image(image)
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": marked}]
+    batch = processor(images=picture, conversations=messages, grounding=True)
+    geometry = batch.pop("geometry")
+    for name in ("labels", "label_weights"):
+        batch.pop(name)
+    output = model.ground(**batch.to(model.device), masks=masks, boxes=boxes)
+    prompts, plan = output["prompts"][0], geometry[0]
+    if full_resolution and output.masks is not None:
+        values = processor.image_processor.scale_intensity(picture)
+        redrawn, plan = segment_at_full_resolution(
+            model.segmenter, values, prompts, output["masks"][0], plan=plan, mask_threshold=mask_threshold
+        )
+        output.masks = [redrawn]
+    (placed,) = place_phrases(
+        [parsed],
+        output=output,
+        first_prompts=[len(prompts) - marked.count("</p>")],
+        geometry=[plan],
+        mask_threshold=mask_threshold,
+        score_threshold=score_threshold,
+    )
+    return placed
+
+
+def ground_phrase(
+    model: VividMedForCausalLM, processor: VividMedProcessor, image: ImageSource, phrase: str, **options
+) -> Phrase:
+    """Find one thing: ``ground_phrase(model, processor, "ct.nii.gz", "left kidney")``.
+
+    Args:
+        model: with segmenters.
+        processor: of the model.
+        image: as in :func:`vividmed.processing.reading.read_image`.
+        phrase: a name, best one of the taxonomy.
+        **options: of :func:`ground_report`.
+
+    Raises:
+        VividMedError: when the phrase is empty, holds a marker, or the model has no segmenter.
+    """
+    phrase = phrase.strip()
+    if not phrase:
+        raise VividMedError("the phrase is empty: name a structure or finding, such as 'left kidney'")
+    answer = f"Results: {phrase}: yes."
+    start = len("Results: ")
+    question = PHRASE_QUESTION.format(phrase=phrase)
+    spans = [(start, start + len(phrase))]
+    return ground_report(model, processor, image, answer, spans, question=question, **options).phrases[0]
