@@ -72,7 +72,7 @@ def ground_report(
         batch.pop(name)
     output = model.ground(**batch.to(model.device), masks=masks, boxes=boxes)
     prompts, plan = output["prompts"][0], geometry[0]
-    if full_resolution and output.masks is not None:
+    if full_resolution and masks and model.segmenter is not None:
         values = processor.image_processor.scale_intensity(picture)
         redrawn, plan = segment_at_full_resolution(
             model.segmenter, values, prompts, output["masks"][0], plan=plan, mask_threshold=mask_threshold
