@@ -14,7 +14,9 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 
 def processes_wanted() -> int:
     """How many processes the launcher that started this one was asked for on a CPU, 1 if it started them itself."""
-    started_alone = "WORLD_SIZE" not in os.environ and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    started_alone = (
+        "WORLD_SIZE" not in os.environ and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    )
     if not started_alone:
         return 1
     command = psutil.Process(os.getppid()).cmdline()

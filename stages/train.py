@@ -16,12 +16,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # found from a clone, whatever the working folder
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # found from a clone, whatever the working folder
 
 from stages import vlm
 from stages.launching import start_processes
 from vividmed.errors import VividMedError
-from vividmed.training.arguments import DataArguments, ModelArguments, StageArguments, VividMedTrainingArguments
+from vividmed.training.arguments import (
+    DataArguments,
+    ModelArguments,
+    StageArguments,
+    VividMedTrainingArguments,
+)
 from vividmed.training.parser import StageParser
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -46,7 +53,7 @@ def parse(
     if config is None and early.stage is not None:
         tiny = early.model_name_or_path is None and early.dataset_name is None
         config = CONFIGS / (f"{early.stage}_tiny.yaml" if tiny else f"{early.stage}.yaml")
-    return parser.parse(arguments, config, output_dir=f"outputs/{early.stage}")  # type: ignore[return-value]
+    return parser.parse(arguments, config, output_dir=f"outputs/{early.stage}")
 
 
 def _ahead(arguments: list[str]) -> argparse.Namespace:

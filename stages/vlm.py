@@ -38,10 +38,7 @@ BASE_MODEL = "base_model"
 
 
 class VlmTrainer(VividMedTrainer):
-    """Trains on vision-language rows; the loss is the language loss alone, segmenters stay as they are."""
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """The stage writes its own card, which an upload must not replace."""
+    """Trains on vision-language rows; the loss is the language loss alone."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +68,13 @@ class Baseline(TrainerCallback):
         if state.global_step == 0:
             measured = measure(self.trainer, self.closed, self.samples)
             if state.is_world_process_zero:
-                write_atomically(Path(args.output_dir) / BASELINE, json.dumps(asdict(measured), indent=1))
+                write_atomically(args.folder / BASELINE, json.dumps(asdict(measured), indent=1))
 
 
 def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrainingArguments) -> None:
     """Train, measure before and after, and leave a usable model with its card in the output folder."""
     with run_folder(args) as checkpoint:
-        folder = Path(args.output_dir)
+        folder = args.folder
         train_rows, eval_rows = load_rows("vision_language", data_args)
         processor = load_processor(model_args)
         model = load_model(model_args, processor, base_folder=folder / BASE_MODEL, seed=args.seed)
@@ -111,11 +108,15 @@ def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrai
             write_atomically(folder / "config.yaml", resolved_config([data_args, model_args, args]))
             print(report(trainer, samples, before, after), flush=True)
         if args.push_to_hub:
-            trainer.push_to_hub(commit_message=f"{NAME}: {trainer.state.global_step} steps")
+            trainer.push_to_hub()
 
 
 def collator(
-    processor: VividMedProcessor, data_args: DataArguments, args: VividMedTrainingArguments, *, spare_rows: Any
+    processor: VividMedProcessor,
+    data_args: DataArguments,
+    args: VividMedTrainingArguments,
+    *,
+    spare_rows: Any,
 ) -> VividMedCollator:
     """The collator that the arguments describe."""
     return VividMedCollator(
@@ -145,7 +146,9 @@ def varied_rows(rows: Any, number: int) -> list[dict[str, Any]]:
 
 def closed_rows(rows: Any, number: int) -> list[dict[str, Any]]:
     """The first rows whose question has one right answer."""
-    indices = [index for index, row in enumerate(rows.select_columns(["kind"])) if row["kind"] in CLOSED_KINDS]
+    indices = [
+        index for index, row in enumerate(rows.select_columns(["kind"])) if row["kind"] in CLOSED_KINDS
+    ]
     return [rows[index] for index in indices[:number]]
 
 
@@ -153,7 +156,11 @@ def measure(
     trainer: VlmTrainer, closed: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]
 ) -> Measurement:
     """Evaluation loss, accuracy on closed questions and answers to the samples, with the model as it is."""
-    done = [line["eval_loss"] for line in trainer.state.log_history if line.get("step") == trainer.state.global_step and "eval_loss" in line]
+    done = [
+        line["eval_loss"]
+        for line in trainer.state.log_history
+        if line.get("step") == trainer.state.global_step and "eval_loss" in line
+    ]
     loss = done[-1] if done else trainer.evaluate()["eval_loss"]
     answers = generate_answers(
         trainer.model,
@@ -182,9 +189,11 @@ def run_facts(
     method = "all weights"
     if model_args.use_peft:
         bits = "4-bit " if model_args.load_in_4bit else "8-bit " if model_args.load_in_8bit else ""
-        method = f"low-rank adapters of rank {model_args.lora_r} on a {bits}base model; norms and embeddings whole"
+        method = (
+            f"low-rank adapters of rank {model_args.lora_r} on a {bits}base model; norms and embeddings whole"
+        )
     return RunFacts(
-        name=Path(args.output_dir).name,
+        name=args.folder.name,
         stage=NAME,
         base_model=model_args.model_name_or_path,
         adapter=model_args.use_peft,

@@ -40,7 +40,9 @@ def selection(golden: Golden) -> Iterator[Check]:
         names = sorted(name for name, parameter in parameters.items() if parameter.requires_grad == wanted)
         yield equal(field, names, vision_language(published[field]))
     shapes = {name: list(tensor.shape) for name, tensor in get_peft_model_state_dict(adapted).items()}
-    wanted_shapes = {name: published["adapter_keys"][name] for name in vision_language(published["adapter_keys"])}
+    wanted_shapes = {
+        name: published["adapter_keys"][name] for name in vision_language(published["adapter_keys"])
+    }
     yield equal("adapter keys and shapes", shapes, wanted_shapes)
 
 

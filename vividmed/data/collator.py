@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from transformers.utils import logging
 
 from vividmed.data.examples import to_example
-from vividmed.data.sampler import UnreadableRow
 from vividmed.errors import VividMedError
 
 logger = logging.get_logger(__name__)
@@ -74,7 +73,7 @@ class VividMedCollator:
         self.augmentation_seed = augmentation_seed
         self.read = read
 
-    def __call__(self, rows: Sequence[Mapping[str, Any] | UnreadableRow]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Prepare and join rows.
 
         Returns:
@@ -99,9 +98,7 @@ class VividMedCollator:
         bins = self._pack(samples) if self.packing else [[sample] for sample in samples]
         return self._join(bins)
 
-    def _prepare(self, row: Mapping[str, Any] | UnreadableRow) -> dict[str, Any]:
-        if isinstance(row, UnreadableRow):
-            raise VividMedError(f"row {row.name} cannot be read: {row.error}; mend or remove it")
+    def _prepare(self, row: Mapping[str, Any]) -> dict[str, Any]:
         name = str(row.get("id", row.get("index", "?")))
         try:
             example = self.read(row)
@@ -119,7 +116,9 @@ class VividMedCollator:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise VividMedError(f"row {name} cannot be prepared: {reason}; mend or remove it") from error
         if "labels" not in prepared:
-            raise VividMedError(f"row {name}: the conversation has no answer at its end; training rows need one")
+            raise VividMedError(
+                f"row {name}: the conversation has no answer at its end; training rows need one"
+            )
         sample = {**prepared, "id": name}
         if row.get("repeated"):
             _remove_labels(sample)
@@ -138,7 +137,9 @@ class VividMedCollator:
                 continue
             _remove_labels(sample)
             return sample
-        raise VividMedError("no row of a whole batch can be used (see the warnings above); mend or remove these rows")
+        raise VividMedError(
+            "no row of a whole batch can be used (see the warnings above); mend or remove these rows"
+        )
 
     def _pack(self, samples: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         """First fit, longest first; ties keep their order, so that the result is always the same."""

@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Image, List, Nifti
+from datasets import Dataset
 from PIL import Image as PillowImage
 
 _NIFTI_HEADER_BYTES = 352
@@ -24,20 +24,23 @@ def measure_lengths(rows: Dataset, processor: Any, *, num_workers: int = 1) -> l
         processor: a ``VividMedProcessor``.
         num_workers: processes to use.
     """
-    encoded = rows.select_columns(["images", "volumes", "messages"])
-    encoded = encoded.cast_column("images", List(Image(decode=False))).cast_column("volumes", List(Nifti(decode=False)))
-    measured = encoded.map(
-        lambda row: {"length": row_length(row, processor)},
-        remove_columns=encoded.column_names,
+    stored = rows.select_columns(["images", "volumes", "messages"]).with_format("arrow")
+    measured = stored.map(
+        lambda table: {"length": [row_length(row, processor) for row in table.to_pylist()]},
+        batched=True,
+        batch_size=16,
+        remove_columns=stored.column_names,
         num_proc=num_workers if num_workers > 1 else None,
         desc="measuring lengths",
     )
-    return list(measured["length"])
+    return measured.with_format(None)["length"][:]
 
 
 def row_length(row: Mapping[str, Any], processor: Any) -> int:
     """Tokens of one row whose images are still encoded (``{"bytes": ..., "path": ...}``)."""
-    shapes = [_picture_shape(image) for image in row["images"]] + [_volume_shape(volume) for volume in row["volumes"]]
+    shapes = [_picture_shape(image) for image in row["images"]] + [
+        _volume_shape(volume) for volume in row["volumes"]
+    ]
     image_tokens = sum(processor.num_image_tokens(shape) for shape in shapes if shape is not None)
     texts = [message["content"] for message in row["messages"]]
     text_tokens = sum(map(len, processor.tokenizer(texts, add_special_tokens=False)["input_ids"]))

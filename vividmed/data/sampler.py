@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import datasets
 import torch
 from torch.utils.data import Dataset, Sampler
 
@@ -11,53 +12,40 @@ from torch.utils.data import Dataset, Sampler
 class SampleKey(NamedTuple):
     """Which row to read, and for which epoch.
 
-    The epoch travels with the index so that a data loader's worker, however long it lives, knows which augmentation
+    The epoch travels with the row's index so that a data loader's worker, however long it lives, knows which augmentation
     to draw: randomness is a function of (seed, epoch, index) and never of a worker's own state.
     """
 
     epoch: int
-    index: int
-
-
-class UnreadableRow(NamedTuple):
-    """Stands in a batch for a row that could not be decoded, so that the collator can name it or pass over it."""
-
-    name: str
-    error: str
+    row: int
 
 
 class KeyedRows(Dataset):
     """A data set's rows, by :class:`SampleKey` to train on them or by plain index to evaluate.
 
     Args:
-        rows: a ``datasets.Dataset`` or any sequence of rows (dicts).
+        rows: of a data set, or any sequence of rows.
         pad_to_multiple_of: lengthen the data set to a multiple of this number with copies of its first rows, marked
             ``"repeated": True``. The collator ignores their labels, so that a distributed evaluation, which needs
             full batches on every process, counts each row once.
     """
 
-    def __init__(self, rows: Sequence[dict[str, Any]] | Any, pad_to_multiple_of: int = 1):
+    def __init__(self, rows: datasets.Dataset | Sequence[dict[str, Any]], pad_to_multiple_of: int = 1):
+        # As stored, images stay encoded: the collator decodes them, and can tell a broken one from the others.
+        self._stored = rows.with_format("arrow") if isinstance(rows, datasets.Dataset) else None
         self.rows = rows
         self._length = math.ceil(len(rows) / pad_to_multiple_of) * pad_to_multiple_of
 
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, key: SampleKey | int) -> dict[str, Any] | UnreadableRow:
-        """The row with ``epoch`` (None for a plain index) and ``index`` added, or the reason why it cannot be read."""
-        epoch, index = key if isinstance(key, SampleKey) else (None, int(key))
+    def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
+        """The row, images encoded, with ``epoch`` (None for a plain index), ``index`` and ``repeated`` added."""
+        epoch, index = key if isinstance(key, SampleKey) else (None, key)
         repeated = index >= len(self.rows)
         index %= len(self.rows)
-        try:
-            row = self.rows[index]
-        except Exception as error:  # decoders of image formats raise anything; the collator decides what follows
-            return UnreadableRow(self._name(index), " ".join(f"{type(error).__name__}: {error}".split()))
+        row = self.rows[index] if self._stored is None else self._stored[index].to_pylist()[0]
         return {**row, "epoch": epoch, "index": index, "repeated": repeated}
-
-    def _name(self, index: int) -> str:
-        if "id" in getattr(self.rows, "column_names", ()):
-            return str(self.rows.select_columns(["id"])[index]["id"])
-        return f"row {index}"
 
 
 class LengthGroupedOrder(Sampler[SampleKey]):
@@ -94,7 +82,9 @@ class LengthGroupedOrder(Sampler[SampleKey]):
         order = torch.randperm(len(self.lengths), generator=generator)
         order = order.repeat(math.ceil(len(self) / max(1, len(order))))[: len(self)]
         pools = order.split(self.batch_size * self.pool_size)
-        batches = torch.cat([pool[self.lengths[pool].argsort(descending=True, stable=True)] for pool in pools])
+        batches = torch.cat(
+            [pool[self.lengths[pool].argsort(descending=True, stable=True)] for pool in pools]
+        )
         batches = batches.view(-1, self.batch_size)
         batches = batches[torch.randperm(len(batches), generator=generator)]
         longest = int(self.lengths[batches].amax(dim=1).argmax())

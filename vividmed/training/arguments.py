@@ -1,9 +1,11 @@
 """What a training run can be told, by YAML file and command line, on top of TRL's and the Trainer's own arguments."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 from trl import ModelConfig
 
 from vividmed.errors import VividMedError
@@ -45,16 +47,21 @@ class DataArguments:
             "help": "Hub id or local folder of vision-language rows (see docs/training.md). Default: the embedded sample."
         },
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration (subset) of the data set."})
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Configuration (subset) of the data set."}
+    )
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of a data set on the Hub."}
     )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many rows."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many rows."})
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate on the first so many rows."}
+    )
     preparation_workers: int = field(
-        default=1, metadata={"help": "Processes that measure the rows' lengths before training (kept in a cache)."}
+        default=1,
+        metadata={"help": "Processes that measure the rows' lengths before training (kept in a cache)."},
     )
     max_length: int = field(
         default=1024, metadata={"help": "Longest sequence in tokens, image tokens included. Published: 1024."}
@@ -67,7 +74,9 @@ class DataArguments:
     )
     packing: bool = field(
         default=False,
-        metadata={"help": "Put several samples in one row of a batch, each seeing only itself: less padding."},
+        metadata={
+            "help": "Put several samples in one row of a batch, each seeing only itself: less padding."
+        },
     )
     on_bad_sample: Literal["error", "skip"] = field(
         default="error",
@@ -99,14 +108,18 @@ class ModelArguments(ModelConfig):
     )
     train_boundary_tokens: bool = field(
         default=False,
-        metadata={"help": "With use_peft: also train the begin- and end-of-image tokens (frozen as published)."},
+        metadata={
+            "help": "With use_peft: also train the begin- and end-of-image tokens (frozen as published)."
+        },
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         quantized = self.load_in_4bit or self.load_in_8bit
         if quantized and not self.use_peft:
-            raise VividMedError("load_in_4bit and load_in_8bit need use_peft: quantised weights cannot be trained")
+            raise VividMedError(
+                "load_in_4bit and load_in_8bit need use_peft: quantised weights cannot be trained"
+            )
 
 
 @dataclass
@@ -138,9 +151,12 @@ class VividMedTrainingArguments(TrainingArguments):
         metadata={"help": "Remove the checkpoints and logs of an earlier run in output_dir before starting."},
     )
     generation_samples: int = field(
-        default=3, metadata={"help": "Evaluation rows whose answers are written to samples.jsonl at each evaluation."}
+        default=3,
+        metadata={"help": "Evaluation rows whose answers are written to samples.jsonl at each evaluation."},
     )
-    generation_max_new_tokens: int = field(default=64, metadata={"help": "Longest generated answer in tokens."})
+    generation_max_new_tokens: int = field(
+        default=64, metadata={"help": "Longest generated answer in tokens."}
+    )
     closed_question_samples: int = field(
         default=200,
         metadata={"help": "Evaluation rows with one right answer to answer before and after training."},
@@ -156,8 +172,20 @@ class VividMedTrainingArguments(TrainingArguments):
     hub_private_repo: bool | None = field(
         default=True, metadata={"help": "Whether push_to_hub makes the repository private."}
     )
+    hub_strategy: str = field(
+        default="end", metadata={"help": "When push_to_hub uploads: only 'end', when the model has its card."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.hub_strategy != HubStrategy.END:
+            raise VividMedError("hub_strategy must be 'end': the model is uploaded once, with its card")
         if self.remove_unused_columns:
-            raise VividMedError("remove_unused_columns must be false: the collator needs the rows' images and text")
+            raise VividMedError(
+                "remove_unused_columns must be false: the collator needs the rows' images and text"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return Path(str(self.output_dir))

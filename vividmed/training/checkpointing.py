@@ -41,7 +41,9 @@ def list_checkpoints(run_folder: Path) -> list[Path]:
 
 
 @contextmanager
-def atomic_checkpoint(run_folder: Path, step: int, *, is_writer: bool, barrier: Callable[[], None]) -> Iterator[Path]:
+def atomic_checkpoint(
+    run_folder: Path, step: int, *, is_writer: bool, barrier: Callable[[], None]
+) -> Iterator[Path]:
     """Give a folder to write a checkpoint into; make it ``checkpoint-STEP`` when the block ends without an error.
 
     Every process of a distributed run enters the block and writes its own files.
@@ -143,7 +145,9 @@ def resolve_checkpoint(run_folder: Path, request: str) -> Path | None:
         folder = Path(request)
         fault = find_fault(folder) if folder.is_dir() else "no such folder"
         if fault is not None:
-            raise VividMedError(f"--resume_from_checkpoint {request}: {fault}; name another checkpoint or 'latest'")
+            raise VividMedError(
+                f"--resume_from_checkpoint {request}: {fault}; name another checkpoint or 'latest'"
+            )
         return folder
     newest = newest_complete_checkpoint(run_folder)
     if newest is None and request == "latest":
@@ -197,13 +201,19 @@ def _is_write_failure(error: Exception) -> bool:
     if isinstance(error, OSError):
         return True
     message = str(error).lower()
-    return any(hint in message for hint in ("no space left", "os error", "file write failed", "failed writing file"))
+    return any(
+        hint in message for hint in ("no space left", "os error", "file write failed", "failed writing file")
+    )
 
 
 def _write_failure(final: Path, error: Exception) -> str:
     kept = newest_complete_checkpoint(final.parent)
     free = shutil.disk_usage(final.parent).free / 2**20 if final.parent.is_dir() else 0.0
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else " ".join(str(error).split())
+    reason = (
+        os.strerror(error.errno)
+        if isinstance(error, OSError) and error.errno
+        else " ".join(str(error).split())
+    )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         reason = "no space left on device"
     return (

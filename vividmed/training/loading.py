@@ -31,7 +31,9 @@ def load_processor(args: ModelArguments) -> VividMedProcessor:
         ) from error
 
 
-def load_model(args: ModelArguments, processor: VividMedProcessor, *, base_folder: Path, seed: int) -> PreTrainedModel:
+def load_model(
+    args: ModelArguments, processor: VividMedProcessor, *, base_folder: Path, seed: int
+) -> PreTrainedModel:
     """Build or load the model, quantise it and add adapters, as the arguments say.
 
     Without ``model_name_or_path`` a tiny model with random weights is made. An adapter needs its base model again
@@ -52,7 +54,9 @@ def load_model(args: ModelArguments, processor: VividMedProcessor, *, base_folde
         model = _load(args.model_name_or_path, args)
     model.config.check_tokenizer(processor.tokenizer)
     if args.use_peft:
-        selection = select_modules(model, freeze_vision=args.freeze_vision, adapt_language=args.adapt_language)
+        selection = select_modules(
+            model, freeze_vision=args.freeze_vision, adapt_language=args.adapt_language
+        )
         return add_adapter(
             model, get_peft_config(args), selection, train_boundary_tokens=args.train_boundary_tokens
         )

@@ -42,10 +42,14 @@ def memory_summary(model: nn.Module) -> str:
     total = _Count()
     for name, count in counts.items():
         if count.weights:
-            rows.append((name, f"{count.weights:,}", f"{count.trainable:,}", f"{count.weight_bytes / _MIB:,.1f} MiB"))
+            rows.append(
+                (name, f"{count.weights:,}", f"{count.trainable:,}", f"{count.weight_bytes / _MIB:,.1f} MiB")
+            )
         for field in vars(total):
             setattr(total, field, getattr(total, field) + getattr(count, field))
-    rows.append(("all", f"{total.weights:,}", f"{total.trainable:,}", f"{total.weight_bytes / _MIB:,.1f} MiB"))
+    rows.append(
+        ("all", f"{total.weights:,}", f"{total.trainable:,}", f"{total.weight_bytes / _MIB:,.1f} MiB")
+    )
     lines = [f"{row[0]:<20}{row[1]:>16}{row[2]:>16}{row[3]:>16}" for row in rows]
     gradients, moments = total.trainable_bytes / _MIB, 2 * total.trainable_bytes / _MIB
     need = total.weight_bytes / _MIB + gradients + moments

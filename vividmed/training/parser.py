@@ -49,9 +49,13 @@ class StageParser(TrlParser):
         try:
             values = yaml.safe_load(config.read_text())
         except OSError as error:
-            raise VividMedError(f"--config {config}: {error.strerror}; give the path of a YAML file") from error
+            raise VividMedError(
+                f"--config {config}: {error.strerror}; give the path of a YAML file"
+            ) from error
         except yaml.YAMLError as error:
-            raise VividMedError(f"--config {config}: not valid YAML: {' '.join(str(error).split())}") from error
+            raise VividMedError(
+                f"--config {config}: not valid YAML: {' '.join(str(error).split())}"
+            ) from error
         if not isinstance(values, dict):
             raise VividMedError(f"--config {config}: must hold 'name: value' lines")
         known = self._names()

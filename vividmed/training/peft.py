@@ -74,7 +74,11 @@ def select_modules(
 
 
 def add_adapter(
-    model: PreTrainedModel, config: LoraConfig, selection: AdapterSelection, *, train_boundary_tokens: bool = False
+    model: PreTrainedModel,
+    config: LoraConfig,
+    selection: AdapterSelection,
+    *,
+    train_boundary_tokens: bool = False,
 ) -> PeftModel:
     """Wrap a model with trainable adapters.
 
@@ -134,7 +138,9 @@ def load_boundary_tokens(model: PeftModel, folder: Path) -> None:
 def load_adapter(model: PreTrainedModel, folder: str | Path, *, is_trainable: bool = False) -> PeftModel:
     """Put a saved adapter, with its boundary tokens, on its base model."""
     if not (Path(folder) / "adapter_config.json").is_file():
-        raise VividMedError(f"{folder} holds no adapter_config.json: name a folder that an adapter was saved in")
+        raise VividMedError(
+            f"{folder} holds no adapter_config.json: name a folder that an adapter was saved in"
+        )
     adapted = PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
     load_boundary_tokens(adapted, Path(folder))
     return adapted
@@ -149,7 +155,9 @@ def merge_adapter(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel
         folder: where the adapter was saved.
     """
     if getattr(model, "is_quantized", False):
-        raise VividMedError("the base model is quantised: load it without quantization_config to merge an adapter")
+        raise VividMedError(
+            "the base model is quantised: load it without quantization_config to merge an adapter"
+        )
     return load_adapter(model, folder).merge_and_unload()
 
 

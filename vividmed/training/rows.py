@@ -1,6 +1,6 @@
 """Rows of a stage: from the Hub, a folder, or the embedded sample."""
 
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
@@ -9,8 +9,10 @@ from vividmed.data.schema import schema
 from vividmed.errors import VividMedError
 from vividmed.training.arguments import DataArguments
 
+Kind = Literal["vision_language", "localization", "grounded_report"]
 
-def load_rows(kind: str, args: DataArguments) -> tuple[Dataset, Dataset]:
+
+def load_rows(kind: Kind, args: DataArguments) -> tuple[Dataset, Dataset]:
     """Training and evaluation rows.
 
     Args:
@@ -33,7 +35,7 @@ def load_rows(kind: str, args: DataArguments) -> tuple[Dataset, Dataset]:
     return _first(train, args.max_train_samples), _first(evaluation, args.max_eval_samples)
 
 
-def _load(kind: str, args: DataArguments) -> DatasetDict:
+def _load(kind: Kind, args: DataArguments) -> DatasetDict:
     if args.dataset_name is None:
         from vividmed.data.sample import load_sample
 
@@ -48,7 +50,9 @@ def _load(kind: str, args: DataArguments) -> DatasetDict:
 
 def _split(splits: DatasetDict, name: str, dataset: str) -> Any:
     if name not in splits:
-        raise VividMedError(f"{dataset} has no split {name!r}; name one of {', '.join(splits)} with --*_split")
+        raise VividMedError(
+            f"{dataset} has no split {name!r}; name one of {', '.join(splits)} with --*_split"
+        )
     if len(splits[name]) == 0:
         raise VividMedError(f"{dataset}: the split {name!r} is empty")
     return splits[name]

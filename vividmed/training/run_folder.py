@@ -29,11 +29,13 @@ def run_folder(args: VividMedTrainingArguments) -> Iterator[Path | None]:
         VividMedError: when another run is at work in the folder, or the folder holds an earlier run and the arguments
             say neither to resume nor to overwrite it.
     """
-    folder = Path(args.output_dir)
+    folder = args.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise VividMedError(f"--output_dir {folder} cannot be made: {error.strerror}; name another folder") from error
+        raise VividMedError(
+            f"--output_dir {folder} cannot be made: {error.strerror}; name another folder"
+        ) from error
     with _lock(folder) if args.should_save else nullcontext():
         with args.main_process_first(local=False, desc="looking into the output folder"):
             if args.should_save:
@@ -51,7 +53,9 @@ def _lock(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise VividMedError(f"another run is at work in {folder}: wait for it or name another --output_dir") from None
+        raise VividMedError(
+            f"another run is at work in {folder}: wait for it or name another --output_dir"
+        ) from None
     try:
         yield
     finally:

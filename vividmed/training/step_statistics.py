@@ -44,7 +44,9 @@ class StepStatistics:
 
     def add_losses(self, step: int, ids: list[str], components: dict[str, torch.Tensor]) -> None:
         """Keep the loss and its parts of one micro-batch, detached and on their device."""
-        self._records.append(_Record(step, ids, {name: value.detach().float() for name, value in components.items()}))
+        self._records.append(
+            _Record(step, ids, {name: value.detach().float() for name, value in components.items()})
+        )
 
     def add_size(self, size: BatchSize) -> None:
         self._sizes.append(size)
@@ -84,7 +86,9 @@ class StepStatistics:
         logs: dict[str, float] = {}
         if losses is not None:
             mean = self.accelerator.reduce(losses.sum(dim=0), reduction="mean").tolist()
-            logs = {name: value / steps for name, value in zip(self._names(), mean, strict=True) if name != "loss"}
+            logs = {
+                name: value / steps for name, value in zip(self._names(), mean, strict=True) if name != "loss"
+            }
         logs |= self._throughput()
         self._records.clear()
         self._sizes.clear()

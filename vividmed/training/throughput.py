@@ -1,9 +1,12 @@
 """Floating point operations of a training step, and what devices can do at most."""
 
+import math
+from typing import Any
+
 import torch
-from torch import nn
 
 from vividmed.data.collator import BatchSize
+from vividmed.models.configuration_vividmed import VividMedConfig
 
 # Dense matrix throughput in bfloat16 without sparsity, operations a second, from the makers' data sheets.
 # More specific names stand before their prefixes.
@@ -40,14 +43,15 @@ class StepCost:
     attention scores and sums over the mean length. Embedding look-ups and norms are left out.
     """
 
-    def __init__(self, model: nn.Module):
-        config = model.config
-        text = config.text_config
-        self._per_token = text.num_hidden_layers * (4 * text.hidden_size**2 + 3 * text.hidden_size * text.intermediate_size)
+    def __init__(self, config: VividMedConfig):
+        text: Any = config.text_config
+        self._per_token = text.num_hidden_layers * (
+            4 * text.hidden_size**2 + 3 * text.hidden_size * text.intermediate_size
+        )
         self._per_label = text.hidden_size * text.vocab_size
         self._attention = text.num_hidden_layers * text.hidden_size
-        vision = config.vision_config
-        kernel = vision.num_channels * torch.Size(vision.patch_size).numel() * vision.hidden_size
+        vision: Any = config.vision_config
+        kernel = vision.num_channels * math.prod(vision.patch_size) * vision.hidden_size
         self._per_patch = kernel + vision.num_hidden_layers * (
             4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
         )
@@ -56,6 +60,8 @@ class StepCost:
         """Operations of one forward and backward pass over a batch."""
         mean_length = size.tokens / max(1, size.samples)
         weights = (
-            size.tokens * self._per_token + size.supervised_tokens * self._per_label + size.patches * self._per_patch
+            size.tokens * self._per_token
+            + size.supervised_tokens * self._per_label
+            + size.patches * self._per_patch
         )
         return 6.0 * weights + 12.0 * size.tokens * mean_length * self._attention

@@ -1,5 +1,6 @@
 """The Trainer of all stages."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +9,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import (
+    PreTrainedModel,
+    ProcessorMixin,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
@@ -16,6 +24,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from vividmed.data.lengths import measure_lengths
 from vividmed.data.sampler import KeyedRows, LengthGroupedOrder
 from vividmed.errors import VividMedError
+from vividmed.hub.publish import publish_model
 from vividmed.training import peft
 from vividmed.training.arguments import VividMedTrainingArguments
 from vividmed.training.checkpointing import atomic_checkpoint, checkpoint_folder, remove_old_checkpoints, seal
@@ -62,6 +71,11 @@ class VividMedTrainer(Trainer):
                 f"one process sees {args.n_gpu} GPUs: start with `accelerate launch`, one process a GPU, "
                 "or set CUDA_VISIBLE_DEVICES to one of them"
             )
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and args.world_size == 1:
+            raise VividMedError(
+                f"{os.environ['WORLD_SIZE']} processes were started but each works alone, as no GPU was found: on a CPU "
+                "start with `accelerate launch --cpu --num_processes N`"
+            )
         self._train_lengths = train_lengths
         self._eval_sums = torch.zeros(2, dtype=torch.float64)
         full_batch = args.eval_batch_size * args.world_size
@@ -76,15 +90,14 @@ class VividMedTrainer(Trainer):
         )
         # Labels come shifted, so every one of them is a target; the Trainer takes causal models to shift themselves.
         self._loss_shifts_labels = False
-        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        self.statistics = StepStatistics(self.accelerator, StepCost(base))
+        self.statistics = StepStatistics(self.accelerator, StepCost(base_model(self.model).config))
         self.order: LengthGroupedOrder | None = None
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer's; an evaluation beforehand does no harm."""
         if self.model_wrapped is self.model:
             # Evaluating marks the model as prepared, and accelerate would then train it without joining gradients.
-            vars(self.model).pop("_is_accelerate_prepared", None)
+            self.model.__dict__.pop("_is_accelerate_prepared", None)
         return super().train(*args, **kwargs)
 
     # Data
@@ -135,7 +148,11 @@ class VividMedTrainer(Trainer):
         return {**kept, "use_cache": False, "skip_logits": True}
 
     def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, None, None]:
         """The loss of an evaluation batch; sums for the loss per token are kept aside."""
         inputs = self._prepare_inputs(inputs)
@@ -185,7 +202,7 @@ class VividMedTrainer(Trainer):
         self.statistics.check()
         self._check_weights()
         self.store_flos()
-        run_folder, step = Path(self.args.output_dir), self.state.global_step
+        run_folder, step = self.args.folder, self.state.global_step
         barrier = self.accelerator.wait_for_everyone
         if self.state.best_global_step is not None:
             best = checkpoint_folder(run_folder, self.state.best_global_step)
@@ -199,13 +216,13 @@ class VividMedTrainer(Trainer):
                 self._save_rng_state(str(folder))
             if self.args.should_save:
                 self._save_state(folder)
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(checkpoint_folder(run_folder, step)))
         if self.args.should_save:
             remove_old_checkpoints(run_folder, self.args.save_total_limit, self.state.best_model_checkpoint)
 
     def _save_state(self, folder: Path) -> None:
-        exportable = [cb for cb in [*self.callback_handler.callbacks, self.control] if isinstance(cb, ExportableState)]
+        exportable = [
+            cb for cb in [*self.callback_handler.callbacks, self.control] if isinstance(cb, ExportableState)
+        ]
         for callback in exportable:
             self.state.stateful_callbacks[type(callback).__name__] = callback.state()
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
@@ -228,7 +245,7 @@ class VividMedTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir) if output_dir else self.args.folder
         # A pickle, and the only file that is unsafe to load; config.yaml holds the arguments.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
         unwrapped = self.accelerator.unwrap_model(self.model)
@@ -237,7 +254,7 @@ class VividMedTrainer(Trainer):
 
     def save_final(self) -> None:
         """Put the model and its processor into the output folder itself, each file complete or as it was before."""
-        folder = Path(self.args.output_dir)
+        folder = self.args.folder
         aside = folder / ".final.partial"
         if self.args.should_save:
             shutil.rmtree(aside, ignore_errors=True)
@@ -250,11 +267,24 @@ class VividMedTrainer(Trainer):
                 path.replace(folder / path.name)
             aside.rmdir()
 
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
+        """Upload what is in the output folder and may leave it; see :func:`vividmed.hub.publish.publish_model`.
+
+        The Trainer's own upload would send everything there, answers and questions of the data included.
+        """
+        if self.is_world_process_zero():
+            publish_model(self.args.folder, self.hub_model_id, public=self.args.hub_private_repo is False)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         unwrapped = self.accelerator.unwrap_model(self.model if model is None else model)
         if isinstance(unwrapped, peft.PeftModel):
             peft.load_boundary_tokens(unwrapped, Path(resume_from_checkpoint))
+
+
+def base_model(model: nn.Module) -> PreTrainedModel:
+    """The model below its adapters."""
+    return model.get_base_model() if isinstance(model, peft.PeftModel) else model
 
 
 class _RunClock(TrainerCallback):
