@@ -1,7 +1,7 @@
 """WORD: abdominal organs in CT, with labels of the same kind for twenty scans of LiTS.
 
-The scans of LiTS are read from the folder ``Task03_Liver`` of the Medical Segmentation Decathlon, put or linked into the
-origin; without it they are left out.
+The origin holds, besides the data set, ``MSD/Task03_Liver`` of the Medical Segmentation Decathlon, or a link to it.
+These are the scans of LiTS; without them, the twenty are left out.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _LABELS = {
 }
 _PARTS: tuple[tuple[str, Split], ...] = (("Tr", "train"), ("Val", "validation"))
 _OF_LITS = "addition_validation_from_LiTS/lablesTs"  # spelt so in the data set
-_LITS_SCANS = "Task03_Liver/imagesTr"
+_LITS_SCANS = "MSD/Task03_Liver/imagesTr"
 
 
 @register
@@ -71,7 +71,7 @@ class WORD(Adapter):
         for label in files(origin, f"{_OF_LITS}/*_word_label.nii.gz"):
             key = label.name.removesuffix("_word_label.nii.gz")
             if not (origin / _LITS_SCANS).is_dir():
-                yield Skipped(key, f"a scan of LiTS; link Task03_Liver of the Decathlon to {_LITS_SCANS}")
+                yield Skipped(key, f"a scan of LiTS; put or link it into {_LITS_SCANS}")
                 continue
             yield Case(
                 id=key,
