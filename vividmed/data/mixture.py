@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 from datasets import load_dataset
 from datasets.exceptions import DatasetNotFoundError
@@ -31,20 +32,21 @@ _WITHOUT_PIXELS = {
 class Mixture(Dataset):
     """Several data sets end to end, as a map-style data set.
 
-    Rows come with ``dataset`` (name), ``row_kind`` (kind of row), ``epoch`` (the pass over its data set; None for a
+    Rows come as stored, images encoded (see :func:`vividmed.data.examples.read_images`), with ``dataset`` (name), ``row_kind`` (kind of row), ``epoch`` (the pass over its data set; None for a
     plain index) and ``index`` (in the mixture) added.
 
     Args:
         config: of the mixture.
-        rows: the rows of each entry, a ``datasets.Dataset`` each, in the same order.
+        rows: of each entry, in the same order.
 
     Raises:
         VividMedError: a data set is empty, or a negative fraction cannot be kept.
     """
 
-    def __init__(self, config: MixtureConfig, rows: Sequence[Any]):
+    def __init__(self, config: MixtureConfig, rows: Sequence[datasets.Dataset]):
         self.config = config
         self.rows = tuple(rows)
+        self._stored = [each.with_format("arrow") for each in self.rows]
         sizes = [len(each) for each in self.rows]
         for entry, size in zip(config.entries, sizes, strict=True):
             if not size:
@@ -60,7 +62,7 @@ class Mixture(Dataset):
         epoch, index = key if isinstance(key, SampleKey) else (None, int(key))
         number, place = self._find(index)
         entry = self.config.entries[number]
-        row = self.rows[number][place]
+        (row,) = self._stored[number][place].to_pylist()
         return {**row, "dataset": entry.name, "row_kind": entry.kind, "epoch": epoch, "index": index}
 
     @cached_property
@@ -159,7 +161,7 @@ def load_entry(config: MixtureConfig, entry: MixtureEntry, *, streaming: bool) -
     return rows
 
 
-def negative_rows(entry: MixtureEntry, rows: Any) -> np.ndarray:
+def negative_rows(entry: MixtureEntry, rows: datasets.Dataset) -> np.ndarray:
     """Which rows have no positive finding; only their text is read.
 
     A localization row is negative when none of its targets is an anomaly, a grounded report when none of its phrases
@@ -183,7 +185,7 @@ def negative_rows(entry: MixtureEntry, rows: Any) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledConversation:
-    """What the model would be trained on: a row, with its images, and the conversation about it."""
+    """What the model would be trained on: a row, images encoded, and the conversation about it."""
 
     dataset: str
     row: dict[str, Any]

@@ -19,9 +19,9 @@ class MixtureStream(IterableDataset):
     """Endless samples of a mixture in one order, whatever the number of workers and processes.
 
     Data sets are drawn as in the map-style mixture; the rows of each come in passes, shuffled through a buffer. Every
-    worker reads every row and decodes the images of its own rows alone: the price of an order that does not depend
-    on how the work is shared. Give it to a plain ``DataLoader`` with the same ``batch_size``; it deals batches out to
-    processes itself, so do not let accelerate shard it again.
+    worker reads every row, images encoded, and passes on its own rows alone: the price of an order that does not
+    depend on how the work is shared. Give it to a plain ``DataLoader`` with the same ``batch_size``; it deals batches
+    out to processes itself, so do not let accelerate shard it again.
 
     Rows come with ``dataset``, ``row_kind``, ``epoch`` and ``index`` added, as in the map-style mixture.
 
@@ -78,8 +78,7 @@ class MixtureStream(IterableDataset):
             batch = position // self.batch_size
             mine = batch % self.num_processes == self.process_index
             if mine and batch // self.num_processes % num_workers == worker_id:
-                features = self.streams[draw.stratum].features
-                yield {**row, **features.decode_example({name: row[name] for name in features})}
+                yield row
 
     def conversation(self, row: dict[str, Any]) -> Conversation:
         """The conversation about a row of the stream, a function of the seed and the row's epoch and index.
@@ -95,7 +94,7 @@ class MixtureStream(IterableDataset):
         return {"position": position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a state: rows already trained on are passed over without being decoded."""
+        """Go on from a state: rows already trained on are read again and passed over."""
         self._start = state["position"]
 
     def _endless(self, number: int, count: int) -> Iterator[dict[str, Any]]:
