@@ -2,6 +2,7 @@ import csv
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -39,7 +40,7 @@ class Toy(Adapter):
     redistribute = "yes"
     homepage = "https://example.org/toy"
     citation = "Nobody. Nothing. 2020."
-    layout = {"images/*.nii.gz": None}
+    layout: ClassVar = {"images/*.nii.gz": None}
     gigabytes = 0.1
 
     def cases(self, origin: Path) -> Iterator[Case | Skipped]:

@@ -1,5 +1,7 @@
 """Read the files of original data sets: what the processor reads, and the formats only data sets come in."""
 
+import gzip
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from vividmed.errors import VividMedError
 from vividmed.processing.dicom import is_dicom
@@ -14,6 +18,8 @@ from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.reading import read_image
 
 _ITK_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd")
+_NIFTI2_HEADER = (540).to_bytes(4, "little")
+_BROKEN = (OSError, EOFError, ValueError, zlib.error, ImageFileError)
 
 
 def read_original(
@@ -35,6 +41,8 @@ def read_original(
         return _read_channel(path, channel)
     if path.name.lower().endswith(_ITK_FORMATS):
         return read_itk(path)
+    if path.name.lower().endswith(".nii.gz") and path.is_file() and path.stat().st_size:
+        return _read_compressed(path)
     return read_image(path)
 
 
@@ -68,6 +76,21 @@ def read_itk(path: Path) -> MedicalImage:
     return MedicalImage(array, affine, source=str(path), oriented=True)
 
 
+def _read_compressed(path: Path) -> MedicalImage:
+    """Read a .nii.gz file to its end: only there a checksum tells whether the copy is sound."""
+    try:
+        content = gzip.decompress(path.read_bytes())
+        kind = nib.Nifti2Image if _NIFTI2_HEADER in (content[:4], content[3::-1]) else nib.Nifti1Image
+        image = kind.from_bytes(content)
+        image.file_map["image"].filename = str(path)  # by which messages name it
+        return read_image(image)
+    except VividMedError:
+        raise
+    except (*_BROKEN, HeaderDataError, WrapStructError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VividMedError(f"{path}: not a readable NIfTI file ({reason}); copy it again") from error
+
+
 def _read_channel(path: Path, channel: int) -> MedicalImage:
     if not path.is_file():
         raise VividMedError(f"{path}: no such file; check that the data set is complete")
@@ -80,7 +103,7 @@ def _read_channel(path: Path, channel: int) -> MedicalImage:
         array = np.asarray(image.dataobj[..., channel])
     except VividMedError:
         raise
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
+    except _BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VividMedError(f"{path}: not a readable NIfTI file ({reason}); copy it again") from error
     if array.dtype.kind == "f":
