@@ -26,6 +26,7 @@ from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
 from vividmed.training.checkpointing import write_atomically
 from vividmed.training.loading import load_model, load_processor
 from vividmed.training.memory import memory_summary
+from vividmed.training.peft import GROUNDING_MODULES
 from vividmed.training.resolved_config import resolved_config
 from vividmed.training.rows import load_rows
 from vividmed.training.run_folder import BASELINE, run_folder
@@ -77,7 +78,9 @@ def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrai
         folder = args.folder
         train_rows, eval_rows = load_rows("vision_language", data_args)
         processor = load_processor(model_args)
-        model = load_model(model_args, processor, base_folder=folder / BASE_MODEL, seed=args.seed)
+        model = load_model(
+            model_args, processor, base_folder=folder / BASE_MODEL, seed=args.seed, frozen=GROUNDING_MODULES
+        )
         samples = varied_rows(eval_rows, args.generation_samples)
         trainer = VlmTrainer(
             model=model,

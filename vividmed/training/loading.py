@@ -1,5 +1,6 @@
 """Model and processor from what the arguments name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import PreTrainedModel, set_seed
@@ -32,12 +33,24 @@ def load_processor(args: ModelArguments) -> VividMedProcessor:
 
 
 def load_model(
-    args: ModelArguments, processor: VividMedProcessor, *, base_folder: Path, seed: int
+    args: ModelArguments,
+    processor: VividMedProcessor,
+    *,
+    base_folder: Path,
+    seed: int,
+    frozen: Sequence[str] = (),
 ) -> PreTrainedModel:
     """Build or load the model, quantise it and add adapters, as the arguments say.
 
     Without ``model_name_or_path`` a tiny model with random weights is made. An adapter needs its base model again
     later, so that one is then kept in ``base_folder``.
+
+    Args:
+        args: what to load and how.
+        processor: whose vocabulary the model must share.
+        base_folder: where the base model of an adapter is kept if it was made here.
+        seed: of the random weights.
+        frozen: top-level modules that the stage does not train; those the model lacks are passed over.
 
     Raises:
         VividMedError: when the checkpoint is of another architecture, incomplete, or does not fit the tokenizer.
@@ -55,13 +68,16 @@ def load_model(
     model.config.check_tokenizer(processor.tokenizer)
     if args.use_peft:
         selection = select_modules(
-            model, freeze_vision=args.freeze_vision, adapt_language=args.adapt_language
+            model, freeze_vision=args.freeze_vision, adapt_language=args.adapt_language, frozen=frozen
         )
         return add_adapter(
             model, get_peft_config(args), selection, train_boundary_tokens=args.train_boundary_tokens
         )
     if args.freeze_vision:
         model.model.vision.requires_grad_(False)
+    for name in frozen:
+        if (module := getattr(model, name, None)) is not None:
+            module.requires_grad_(False)
     return model
 
 

@@ -18,7 +18,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from vividmed.errors import VividMedError
 
-SEGMENTERS = ("segmenter", "instance_segmenter")
+GROUNDING_MODULES = ("segmenter", "instance_segmenter", "grounding_projection")
 BOUNDARY_TOKENS_FILE = "boundary_tokens.safetensors"
 # Regular expressions on full module names; transformers matches them from the start, up to a dot. The patch
 # convolution is no linear layer; it is listed so that a change of its kind cannot quantise it unseen.
@@ -26,9 +26,7 @@ FULL_PRECISION_MODULES = (
     "lm_head",
     r"model\.embed_tokens",
     r"model\.vision\.patch_embedding",
-    "segmenter",
-    "instance_segmenter",
-    "grounding_projection",
+    *GROUNDING_MODULES,
 )
 
 
