@@ -22,7 +22,7 @@ class BUSI(Adapter):
     licence = "CC0 or CC BY (not confirmed)"
     access = "open"
     redistribute = "no"
-    terms = "The authors state no licence with the files; it must be confirmed before the images are shared."
+    terms = "The licence must be confirmed before the images are shared."
     homepage = "https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
     citation = "Al-Dhabyani et al. Dataset of breast ultrasound images. Data in Brief 28, 2020."
     layout = {

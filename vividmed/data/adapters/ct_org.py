@@ -27,7 +27,7 @@ class CTORG(Adapter):
     licence = "CC BY 3.0 (not confirmed)"
     access = "open"
     redistribute = "no"
-    terms = "Most scans come from LiTS, whose terms forbid sharing what is made of them."
+    terms = "Most scans come from LiTS, whose terms must be cleared before what is made of them is shared."
     homepage = "https://www.cancerimagingarchive.net/collection/ct-org/"
     citation = (
         "Rister et al. CT-ORG, a new dataset for multiple organ segmentation in computed tomography. Scientific "

@@ -8,10 +8,15 @@ Value 4 of the masks, the lumbar vertebrae, is not used: only the lower ones are
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, LabelMap, Skipped, files, register
-from vividmed.data.originals import read_itk
+from vividmed.data.originals import read_original
+from vividmed.processing.medical_image import MedicalImage
 
 _LABELS = {"sacrum": 1, "right hip bone": 2, "left hip bone": 3}
 _MASK = "*dataset*/**/*_mask_4label.nii*"
@@ -61,14 +66,27 @@ class CTPelvic1K(Adapter):
             if len(found) != 1:
                 yield Skipped(key, f"{len(found)} images fit the mask {mask.name}")
                 continue
-            # Headers that do not place the volume are meant as ITK reads them.
-            read = None if found[0].is_dir() else read_itk
+            read = None if found[0].is_dir() else read_like_itk
             yield Case(
                 id=key,
                 patient=patient,
                 images=(ImageFile(path=found[0], modality="CT", read=read),),
-                annotations=(LabelMap(mask, _LABELS, read=read_itk),),
+                annotations=(LabelMap(mask, _LABELS, read=read_like_itk),),
             )
+
+
+def read_like_itk(path: Path) -> MedicalImage:
+    """Read a NIfTI file; one that does not place its volume in the patient was written from DICOM by ITK.
+
+    Its axes then run left, back and up, whereas nibabel takes them to run left, forward and up. ITK itself is no reader
+    for it: it fills up what is missing of a truncated file.
+    """
+    image = read_original(path)
+    header = nib.Nifti1Image.from_filename(path).header
+    if header["sform_code"] or header["qform_code"]:
+        return image
+    x, y, z = header.get_zooms()[:3]
+    return replace(image, affine=np.diag([-x, -y, z, 1.0]))
 
 
 def series_folders(subject: Path, number: str) -> list[Path]:

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, LabelMap, Skipped, files, register
-from vividmed.data.adapters.ctpelvic1k import series_folders
-from vividmed.data.originals import read_itk
+from vividmed.data.adapters.ctpelvic1k import read_like_itk, series_folders
 from vividmed.errors import VividMedError
 
 _REGIONS = (("C", 1, 7), ("T", 8, 12), ("L", 20, 6))
@@ -57,13 +56,12 @@ class CTSpine1K(Adapter):
             if len(found) != 1:
                 yield Skipped(key, f"{len(found)} images fit the mask {mask.name}")
                 continue
-            # Headers that do not place the volume are meant as ITK reads them.
-            read = None if found[0].is_dir() else read_itk
+            read = None if found[0].is_dir() else read_like_itk
             yield Case(
                 id=key,
                 patient=patient,
                 images=(ImageFile(path=found[0], modality="CT", read=read),),
-                annotations=(LabelMap(mask, _LABELS, read=read_itk),),
+                annotations=(LabelMap(mask, _LABELS, read=read_like_itk),),
             )
 
 

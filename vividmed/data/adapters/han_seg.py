@@ -51,7 +51,7 @@ class HaNSeg(Adapter):
     licence = "CC BY-NC-ND 4.0 (not confirmed)"
     access = "open"
     redistribute = "no"
-    terms = "The licence forbids sharing what is made of the scans."
+    terms = "A licence without derivatives does not allow sharing what is made of the scans."
     homepage = "https://han-seg2023.grand-challenge.org/"
     citation = (
         "Podobnik et al. HaN-Seg: The head and neck organ-at-risk CT and MR segmentation dataset. Medical Physics 50, "

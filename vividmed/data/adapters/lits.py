@@ -19,7 +19,10 @@ class LiTS(Adapter):
     licence = "CC BY-NC-ND 4.0 (not confirmed)"
     access = "registered"
     redistribute = "no"
-    terms = "The challenge gives the scans to registered participants; its licence forbids sharing what is made of them."
+    terms = (
+        "The challenge gives the scans to registered participants; a licence without derivatives does not allow sharing "
+        "what is made of them."
+    )
     homepage = "https://competitions.codalab.org/competitions/17094"
     citation = "Bilic et al. The Liver Tumor Segmentation Benchmark (LiTS). Medical Image Analysis 84, 2023."
     layout = {"Training Batch */volume-*.nii": 131, "Training Batch */segmentation-*.nii": 131}
