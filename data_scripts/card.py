@@ -32,7 +32,7 @@ def write_card(adapter: Adapter, processing: Processing, result: PreparationResu
             terms=adapter,
             data_files={"default": {split: f"data/{split}-*.parquet" for split in result.facts}},
             rows=result.rows,
-            modality_rows=_count(result.facts, lambda row: [row["modality"]]),
+            modality_rows=_count(result.facts, lambda row: [row["modality"] or "not recorded"]),
             target_rows=_count(result.facts, lambda row: row["present"]),
             histograms={"Sizes and spacings of the images": _FIGURE},
             preparation="\n".join([*_counts(result), "", *_steps(adapter, processing)]),

@@ -80,7 +80,7 @@ def _statistics(splits: DatasetDict) -> str:
         light = rows.select_columns([c for c in rows.column_names if c not in ("images", "volumes", "masks")])
         modalities = light.unique("modality")
         lines.append(
-            f"{split}: {len(rows)} rows, {len(light.unique('patient'))} patients, {', '.join(sorted(modalities))}"
+            f"{split}: {len(rows)} rows, {len(light.unique('patient'))} patients, {', '.join(sorted(name or 'not recorded' for name in modalities))}"
         )
         facts += _targets(light)
     counts = count_targets(facts)

@@ -19,7 +19,8 @@ class ImageFile:
 
     Attributes:
         path: NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or DICOM file, or a folder with one DICOM series.
-        modality: As the modality question is to be answered: ``CT``, ``T1 MRI``, ``X-ray``, ...
+        modality: As the modality question is to be answered: ``CT``, ``T1 MRI``, ``X-ray``, ...; empty in a
+            ``vision_language`` case whose data set does not record it.
         plane: Plane or radiographic view where it is known: ``axial``, ``PA``, ``lateral``, ...
         channel: Index along the last axis of a 4D NIfTI file that holds several sequences.
         read: Reads the path instead of the generic reader; a module-level function.

@@ -196,7 +196,7 @@ def _common(
         "id": f"{adapter.name}:{name}",
         "patient": adapter.patient_key(case),
         **pictures,
-        "modality": ", ".join(dict.fromkeys(file.modality for file in files)),
+        "modality": ", ".join(dict.fromkeys(file.modality for file in files)) or None,
         "source": adapter.title,
         "licence": adapter.licence,
     }
