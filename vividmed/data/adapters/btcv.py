@@ -25,7 +25,7 @@ class _BTCV(Adapter):
         "Synapse gives the scans to registered users; the licence must be confirmed before they are shared."
     )
     homepage = "https://www.synapse.org/Synapse:syn3193805"
-    citation = "Landman et al. MICCAI Multi-Atlas Labeling Beyond the Cranial Vault: Workshop and Challenge. Synapse, 2015."
+    citation = "Landman et al. MICCAI Multi-Atlas Labeling Beyond the Cranial Vault. Synapse, 2015."
 
     def cases(self, origin: Path) -> Iterator[Case]:
         before, after = self.label_name.split("*")

@@ -47,8 +47,8 @@ class LIDCIDRI(Adapter):
     citation = (
         "Armato et al. The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative (IDRI): a "
         "completed reference database of lung nodules on CT scans. Medical Physics 38, 2011. Setio et al. "
-        "Validation, comparison, and combination of algorithms for automatic detection of pulmonary nodules in computed "
-        "tomography images: The LUNA16 challenge. Medical Image Analysis 42, 2017."
+        "Validation, comparison, and combination of algorithms for automatic detection of pulmonary nodules in "
+        "computed tomography images: The LUNA16 challenge. Medical Image Analysis 42, 2017."
     )
     layout = {
         "LIDC-IDRI/LIDC-IDRI-*": 1010,

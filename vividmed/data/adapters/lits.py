@@ -20,8 +20,8 @@ class LiTS(Adapter):
     access = "registered"
     redistribute = "no"
     terms = (
-        "The challenge gives the scans to registered participants; a licence without derivatives does not allow sharing "
-        "what is made of them."
+        "The challenge gives the scans to registered participants; a licence without derivatives does not allow "
+        "sharing what is made of them."
     )
     homepage = "https://competitions.codalab.org/competitions/17094"
     citation = "Bilic et al. The Liver Tumor Segmentation Benchmark (LiTS). Medical Image Analysis 84, 2023."

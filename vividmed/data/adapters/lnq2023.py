@@ -19,7 +19,7 @@ class LNQ2023(Adapter):
     licence = "CC BY 4.0 (not confirmed)"
     access = "registered"
     redistribute = "no"
-    terms = "The challenge gives the scans to registered participants; the licence must be confirmed before they are shared."
+    terms = "The challenge gives the scans to its participants; confirm the licence before they are shared."
     homepage = "https://lnqproject.org/challenge"
     citation = (
         "Dorent et al. LNQ 2023 challenge: Benchmark of weakly-supervised techniques for mediastinal lymph node "
