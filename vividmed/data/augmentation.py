@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from vividmed.data.laterality import has_side, is_swappable, swap_sides
+from vividmed.data.laterality import has_side
+from vividmed.data.taxonomy import Taxonomy
 from vividmed.processing.medical_image import MedicalImage
 
 _EQUALIZATION_BINS = 256
@@ -77,7 +78,8 @@ class Augmentation:
         settings = settings or AugmentationSettings()
         side = left_right_axis(image)
         flips = [bool(generator.random() < settings.flip) and image.size[axis] > 1 for axis in range(3)]
-        if not all(is_swappable(name) for name in names):
+        taxonomy = Taxonomy.load()
+        if any(taxonomy.mirror(name) is None for name in names):
             flips[side] = False
         turns = int(generator.integers(1, 4)) if generator.random() < settings.rotate else 0
         if any(has_side(name) for name in names):
@@ -125,7 +127,10 @@ class Augmentation:
 
     def name(self, target: str) -> str:
         """The target that a mirrored structure looks like."""
-        return swap_sides(target) if self.swaps_sides else target
+        mirrored = Taxonomy.load().mirror(target) if self.swaps_sides else target
+        if mirrored is None:
+            raise ValueError(f"{target!r} has no counterpart; draw() does not mirror such an image")
+        return mirrored
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A localization row with the names of the moved image; its masks, boxes and image are not moved here."""
