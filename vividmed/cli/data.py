@@ -78,9 +78,9 @@ def _statistics(splits: DatasetDict) -> str:
     facts: list[dict[str, list[str]]] = []
     for split, rows in splits.items():
         light = rows.select_columns([c for c in rows.column_names if c not in ("images", "volumes", "masks")])
-        modalities = light.unique("modality")
+        modalities = sorted(name or "not recorded" for name in light.unique("modality"))
         lines.append(
-            f"{split}: {len(rows)} rows, {len(light.unique('patient'))} patients, {', '.join(sorted(name or 'not recorded' for name in modalities))}"
+            f"{split}: {len(rows)} rows, {len(light.unique('patient'))} patients, {', '.join(modalities)}"
         )
         facts += _targets(light)
     counts = count_targets(facts)

@@ -43,7 +43,11 @@ def _in_order(folder: Path) -> Sequence[Path]:
     except ValueError as error:
         raise VividMedError(f"{folder}: a slice is not named by its number ({error})") from error
     numbers = [number for number, _ in numbered]
-    if not numbers or numbers[0] not in (0, 1) or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+    if (
+        not numbers
+        or numbers[0] not in (0, 1)
+        or numbers != list(range(numbers[0], numbers[0] + len(numbers)))
+    ):
         raise VividMedError(
             f"{folder}: {len(numbers)} slices are not numbered without a gap from 0 or 1; copy the series again"
         )

@@ -19,10 +19,18 @@ REPORT = """                                 FINAL REPORT
  Cardiomegaly with a small effusion. These were discussed with Dr. ___ by
  telephone.
 """
-NORMAL = REPORT.replace("The heart is enlarged and there is a small\n left", "No sign of consolidation, edema or of a")
+NORMAL = REPORT.replace(
+    "The heart is enlarged and there is a small\n left", "No sign of consolidation, edema or of a"
+)
 SHORT = " FINAL REPORT\n FINDINGS: Clear lungs.\n\n IMPRESSION: Normal chest.\n"
 STUDIES = {  # study: subject, split, report, images with view, labels
-    "50000001": ("10000001", "train", REPORT, {"aa-1": "PA", "bb-2": "LATERAL"}, {"Cardiomegaly": "1.0", "Edema": "-1.0"}),
+    "50000001": (
+        "10000001",
+        "train",
+        REPORT,
+        {"aa-1": "PA", "bb-2": "LATERAL"},
+        {"Cardiomegaly": "1.0", "Edema": "-1.0"},
+    ),
     "50000002": ("10000001", "train", NORMAL, {"cc-3": ""}, {NO_FINDING: "1.0"}),
     "50000003": ("11000002", "validate", REPORT, {"dd-4": "AP"}, {}),
     "50000004": ("11000003", "test", REPORT, {"ee-5": "AP AXIAL"}, {"Pneumothorax": "0.0"}),
@@ -96,7 +104,11 @@ def test_splits_are_official_and_patients_are_the_subjects(prepared: Prepared):
         "s50000003": "validation",
         "s50000004": "test",
     }
-    assert prepared.rows["s50000002"]["patient"] == prepared.rows["s50000001"]["patient"] == "mimic-cxr:p10000001"
+    assert (
+        prepared.rows["s50000002"]["patient"]
+        == prepared.rows["s50000001"]["patient"]
+        == "mimic-cxr:p10000001"
+    )
 
 
 def test_studies_without_a_full_report_are_left_out_and_a_truncated_image_fails(prepared: Prepared):

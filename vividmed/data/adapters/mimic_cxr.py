@@ -102,9 +102,7 @@ def _case(
     if labels is not None:
         found = parse_chexpert(labels, where=f"mimic-cxr-2.0.0-chexpert.csv, study {study}")
         if found.present or found.absent or found.uncertain:
-            turns.append(
-                presence_turn(present=found.present, absent=found.absent, uncertain=found.uncertain)
-            )
+            turns.append(presence_turn(present=found.present, absent=found.absent, uncertain=found.uncertain))
     return Case(
         id=key,
         patient=patient,

@@ -1,0 +1,82 @@
+"""ROCOv2: captioned figures of articles in PubMed Central, of all modalities of radiology."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from vividmed.data.adapters.base import (
+    Adapter,
+    Case,
+    ImageFile,
+    Skipped,
+    Split,
+    caption_turn,
+    column,
+    read_table,
+    register,
+)
+from vividmed.data.report_text import clean_whitespace
+
+_PARTS: dict[str, Split] = {"train": "train", "valid": "validation", "test": "test"}
+# Concepts of the UMLS that the authors assigned by hand.
+_MODALITIES = {
+    "C0040405": "CT",
+    "C0024485": "MRI",
+    "C1306645": "X-ray",
+    "C0041618": "ultrasound",
+    "C0002978": "angiography",
+    "C0032743": "PET",
+}
+_SHORTEST = 10
+
+
+@register
+class ROCOv2(Adapter):
+    name = "rocov2"
+    title = "ROCOv2"
+    kind = "vision_language"
+    modalities = tuple(_MODALITIES.values())
+    licence = "CC BY-NC-SA 4.0 (not confirmed; each article has its own)"
+    access = "open"
+    redistribute = "no"
+    terms = "Figures keep the licences of their articles, which have not been looked at one by one."
+    homepage = "https://doi.org/10.5281/zenodo.10821435"
+    citation = (
+        "Rückert et al. ROCOv2: Radiology Objects in COntext Version 2, an Updated Multimodal Image Dataset. "
+        "Scientific Data 11, 2024."
+    )
+    layout = {
+        "train_captions.csv": 1,
+        "train/*.jpg": 59958,
+        "valid/*.jpg": 9904,
+        "test/*.jpg": 9927,
+        "train_concepts_manual.csv": 1,
+    }
+    gigabytes = 8.0
+    published_split = True
+
+    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+        for part, split in _PARTS.items():
+            captions = origin / f"{part}_captions.csv"
+            if part != "train" and not captions.exists():
+                continue
+            concepts = origin / f"{part}_concepts_manual.csv"
+            known = column(read_table(concepts, "ID", "CUIs"), "ID", "CUIs") if concepts.exists() else {}
+            for row in read_table(captions, "ID", "Caption"):
+                key, caption = row["ID"], clean_whitespace(row["Caption"])
+                if len(caption) < _SHORTEST:
+                    yield Skipped(key, f"its caption has fewer than {_SHORTEST} letters")
+                    continue
+                modality = _modality(known.get(key, ""))
+                yield Case(
+                    id=key,
+                    patient=key,  # nothing is known about who is shown
+                    split=split,
+                    images=(ImageFile(path=origin / part / f"{key}.jpg", modality=modality),),
+                    turns=(caption_turn(caption),),
+                )
+
+
+def _modality(concepts: str) -> str:
+    """The one modality that is named; empty where there is none or, for combined figures, more than one."""
+    named = {_MODALITIES[concept] for concept in concepts.split(";") if concept in _MODALITIES}
+    return named.pop() if len(named) == 1 else ""

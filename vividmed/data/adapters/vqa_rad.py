@@ -1,0 +1,63 @@
+"""VQA-RAD: questions of clinicians about radiology images of MedPix."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, Split, Turn, register
+from vividmed.data.documents import read_records
+from vividmed.data.report_text import clean_whitespace
+
+# All images of the chest are radiographs and all of the abdomen CT; those of the head are CT or MR.
+_MODALITIES = {"CHEST": "X-ray", "ABD": "CT"}
+
+
+@register
+class VQARAD(Adapter):
+    """The official split divides questions: most test images have training questions too.
+
+    Both halves are kept, so that results compare with the literature. They are cases of their own with a patient key
+    each, ``synpic100`` and ``synpic100-test``; the images of this data set occur in no other one.
+    """
+
+    name = "vqa-rad"
+    title = "VQA-RAD"
+    kind = "vision_language"
+    modalities = ("CT", "MRI", "X-ray")
+    licence = "CC0 1.0"
+    access = "open"
+    redistribute = "yes"
+    homepage = "https://osf.io/89kps/"
+    citation = (
+        "Lau et al. A dataset of clinically generated visual questions and answers about radiology images. Scientific "
+        "Data 5, 2018."
+    )
+    layout = {"VQA_RAD Dataset Public.json": 1, "VQA_RAD Image Folder/*.jpg": 315}
+    gigabytes = 0.1
+    published_split = True
+
+    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+        grouped: dict[tuple[str, Split], list[dict[str, Any]]] = defaultdict(list)
+        fields = ("image_name", "image_organ", "phrase_type", "question", "answer")
+        for record in read_records(origin / "VQA_RAD Dataset Public.json", *fields):
+            split: Split = "test" if record["phrase_type"].startswith("test") else "train"
+            grouped[record["image_name"], split].append(record)
+        for (image, split), records in grouped.items():
+            key = Path(image).stem + ("-test" if split == "test" else "")
+            turns = tuple(
+                Turn("vqa", clean_whitespace(record["question"]), clean_whitespace(str(record["answer"])))
+                for record in records
+                if record["question"].strip() and str(record["answer"]).strip()
+            )
+            if not turns:
+                yield Skipped(key, "has no question with an answer")
+                continue
+            modality = _MODALITIES.get(records[0]["image_organ"].strip(), "")
+            yield Case(
+                id=key,
+                patient=key,
+                split=split,
+                images=(ImageFile(path=origin / "VQA_RAD Image Folder" / image, modality=modality),),
+                turns=turns,
+            )
