@@ -58,6 +58,11 @@ def read_records(path: Path, *keys: str) -> list[dict[str, Any]]:
     return records
 
 
+def as_line(value: Any) -> str:
+    """A field of a record as one line of text; empty where it is null."""
+    return "" if value is None else " ".join(str(value).split())
+
+
 def _lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, caption_turn, register
-from vividmed.data.documents import read_records
-from vividmed.data.report_text import clean_whitespace
+from vividmed.data.documents import as_line, read_records
 
 _ARTICLE = re.compile(r"PMC\d+")
 _SHORTEST = 10
@@ -31,7 +30,7 @@ class PMCOA(Adapter):
         folder = origin / "caption_T060_filtered_top4_sep_v0_subfigures"
         for record in read_records(origin / "pmc_oa.jsonl", "image", "caption"):
             path = folder / record["image"]
-            caption = clean_whitespace(str(record["caption"]))
+            caption = as_line(record["caption"])
             if len(caption) < _SHORTEST:
                 yield Skipped(path.stem, f"its caption has fewer than {_SHORTEST} letters")
                 continue

@@ -15,8 +15,7 @@ from vividmed.data.adapters.base import (
     box_2d,
     register,
 )
-from vividmed.data.documents import read_json, read_records
-from vividmed.data.report_text import clean_whitespace
+from vividmed.data.documents import as_line, read_json, read_records
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 
@@ -49,9 +48,9 @@ class SLAKE(_SLAKE):
     def cases(self, origin: Path) -> Iterator[Case | Skipped]:
         for image, (split, questions) in _questions(origin).items():
             turns = tuple(
-                Turn("vqa", clean_whitespace(q["question"]), clean_whitespace(str(q["answer"])))
+                Turn("vqa", as_line(q["question"]), as_line(q["answer"]))
                 for q in questions
-                if q["q_lang"] == "en" and q["question"].strip() and str(q["answer"]).strip()
+                if q["q_lang"] == "en" and as_line(q["question"]) and as_line(q["answer"])
             )
             if not turns:
                 yield Skipped(image, "has no English question with an answer")

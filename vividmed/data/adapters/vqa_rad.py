@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, Split, Turn, register
-from vividmed.data.documents import read_records
-from vividmed.data.report_text import clean_whitespace
+from vividmed.data.documents import as_line, read_records
 
 # All images of the chest are radiographs and all of the abdomen CT; those of the head are CT or MR.
 _MODALITIES = {"CHEST": "X-ray", "ABD": "CT"}
@@ -41,19 +40,19 @@ class VQARAD(Adapter):
         grouped: dict[tuple[str, Split], list[dict[str, Any]]] = defaultdict(list)
         fields = ("image_name", "image_organ", "phrase_type", "question", "answer")
         for record in read_records(origin / "VQA_RAD Dataset Public.json", *fields):
-            split: Split = "test" if record["phrase_type"].startswith("test") else "train"
+            split: Split = "test" if as_line(record["phrase_type"]).startswith("test") else "train"
             grouped[record["image_name"], split].append(record)
         for (image, split), records in grouped.items():
             key = Path(image).stem + ("-test" if split == "test" else "")
             turns = tuple(
-                Turn("vqa", clean_whitespace(record["question"]), clean_whitespace(str(record["answer"])))
+                Turn("vqa", as_line(record["question"]), as_line(record["answer"]))
                 for record in records
-                if record["question"].strip() and str(record["answer"]).strip()
+                if as_line(record["question"]) and as_line(record["answer"])
             )
             if not turns:
                 yield Skipped(key, "has no question with an answer")
                 continue
-            modality = _MODALITIES.get(records[0]["image_organ"].strip(), "")
+            modality = _MODALITIES.get(as_line(records[0]["image_organ"]), "")
             yield Case(
                 id=key,
                 patient=key,

@@ -1,0 +1,137 @@
+"""M3D: CT series of Radiopaedia as numbered slices, with their findings (M3D-Cap) and questions (M3D-VQA)."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from vividmed.data.adapters.base import (
+    Adapter,
+    Case,
+    ImageFile,
+    Skipped,
+    Split,
+    Turn,
+    read_table,
+    register,
+    report_turn,
+)
+from vividmed.data.documents import read_json, read_text
+from vividmed.data.report_text import clean_whitespace, view_name
+from vividmed.data.slices import read_slices
+from vividmed.errors import VividMedError
+
+_TERMS = (
+    "Radiopaedia licenses its cases for non-commercial use; they must not be passed on without its consent."
+)
+_FINDINGS = re.compile(r"study_findings:(.*?)(?:\n\w+:|\Z)", re.DOTALL)
+_SHORTEST = 5
+_PARTS: dict[str, Split] = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+
+
+class _M3D(Adapter):
+    kind = "vision_language"
+    modalities = ("CT",)
+    licence = "Radiopaedia, non-commercial"
+    access = "registered"
+    redistribute = "no"
+    terms = _TERMS
+    citation = (
+        "Bai et al. M3D: Advancing 3D Medical Image Analysis with Multi-Modal Large Language Models. "
+        "arXiv:2404.00578, 2024."
+    )
+    patients = "m3d-cap"
+    published_split = True
+    max_depth = 128
+    max_in_plane = 256
+
+
+@register
+class M3DCap(_M3D):
+    name = "m3d-cap"
+    title = "M3D-Cap"
+    homepage = "https://huggingface.co/datasets/GoodBaiBai88/M3D-Cap"
+    layout = {"M3D_Cap/M3D_Cap.json": 1, "M3D_Cap/ct_case/*/text.txt": None}
+    gigabytes = 978.0
+
+    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+        for series, split in _listed_series(origin / "M3D_Cap/M3D_Cap.json").items():
+            text = origin / "M3D_Cap" / series.parent / "text.txt"
+            if not text.is_file():
+                yield Skipped(str(series), "its text is missing")
+                continue
+            match = _FINDINGS.search(read_text(text))
+            findings = clean_whitespace(match[1]) if match else ""
+            if len(findings) < _SHORTEST:
+                yield Skipped(str(series), "its text has no findings")
+                continue
+            yield _case(origin, series, split, (report_turn(findings),))
+
+
+@register
+class M3DVQA(_M3D):
+    """Rows follow the splits of M3D-Cap, whose images these are."""
+
+    name = "m3d-vqa"
+    title = "M3D-VQA"
+    homepage = "https://huggingface.co/datasets/GoodBaiBai88/M3D-VQA"
+    layout = {
+        "M3D-VQA/M3D_VQA_train.csv": 1,
+        "M3D-VQA/M3D_VQA_val.csv": 1,
+        "M3D-VQA/M3D_VQA_test.csv": 1,
+        "M3D_Cap/M3D_Cap.json": 1,
+    }
+    gigabytes = 978.0
+
+    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+        owner = _listed_series(origin / "M3D_Cap/M3D_Cap.json")
+        turns: dict[PurePosixPath, list[Turn]] = defaultdict(list)
+        splits: dict[PurePosixPath, Split] = {}
+        for part in ("train", "val", "test"):
+            for row in read_table(origin / f"M3D-VQA/M3D_VQA_{part}.csv", "Image Path", "Question", "Answer"):
+                series = _series(row["Image Path"])
+                splits.setdefault(series, owner.get(series, _PARTS[part]))
+                if row["Question"] and row["Answer"]:
+                    turns[series].append(Turn("vqa", row["Question"], row["Answer"]))
+        for series, split in splits.items():
+            if series in turns:
+                yield _case(origin, series, split, tuple(turns[series]))
+            else:
+                yield Skipped(str(series), "has no question with an answer")
+
+
+def _case(origin: Path, series: PurePosixPath, split: Split, turns: tuple[Turn, ...]) -> Case:
+    folder = origin / "M3D_Cap" / series
+    return Case(
+        id=str(series),
+        patient=f"{series.parts[0]}/{series.parts[1]}",
+        split=split,
+        images=(ImageFile(path=folder, modality="CT", plane=_plane(series.name), read=read_slices),),
+        turns=turns,
+    )
+
+
+def _listed_series(path: Path) -> dict[PurePosixPath, Split]:
+    """Every series of M3D-Cap and its official split."""
+    listed: dict[PurePosixPath, Split] = {}
+    content = read_json(path)
+    try:
+        for part, entries in content.items():
+            if part in _PARTS:
+                listed |= {_series(entry["image"]): _PARTS[part] for entry in entries}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise VividMedError(f"{path}: not in the form {{split: [{{image, text}}]}} ({error!r})") from error
+    return listed
+
+
+def _series(path: str) -> PurePosixPath:
+    """``ct_case/000006/Axial_C`` of the path of an image, which names a converted array."""
+    parts = PurePosixPath(path).parts
+    if len(parts) < 3:
+        raise VividMedError(f"{path!r} names no series of M3D-Cap; paths end in ct_case/<case>/<series>.npy")
+    return PurePosixPath(*parts[-3:-1], parts[-1].removesuffix(".npy"))
+
+
+def _plane(name: str) -> str | None:
+    """Series are named after their plane first: ``Axial_C__portal_venous_phase``."""
+    return view_name(re.split(r"[^A-Za-z]", name, maxsplit=1)[0])
