@@ -1,0 +1,177 @@
+"""The whole stage in one process, on rows and a model from files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from stages.train import main, parse
+from stages.vlm import closed_rows, varied_rows
+from tests.training.support import make_row, make_rows, small_model, small_processor
+from vividmed.models.modeling_vividmed import VividMedForCausalLM
+from vividmed.processing.processing_vividmed import VividMedProcessor
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("material")
+    processor = small_processor()
+    small_model(processor).save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    (folder / "data").mkdir()
+    make_rows(range(12)).to_parquet(folder / "data" / "train.parquet")
+    make_rows(range(20, 25)).to_parquet(folder / "data" / "test.parquet")
+    os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
+    return {"model_name_or_path": str(folder / "model"), "dataset_name": str(folder / "data")}
+
+
+@pytest.fixture
+def run(material, tmp_path):
+    def start(*options: str) -> int:
+        settings = {
+            **material,
+            "output_dir": str(tmp_path / "out"),
+            "max_steps": 4,
+            "max_length": 96,
+            "per_device_train_batch_size": 2,
+            "learning_rate": 0.01,
+            "logging_steps": 1,
+            "eval_strategy": "steps",
+            "eval_steps": 2,
+            "save_steps": 2,
+            "generation_samples": 2,
+            "generation_max_new_tokens": 3,
+            "report_to": "tensorboard",
+            "disable_tqdm": True,
+            "use_cpu": True,
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+        return main(["--stage", "vlm", "--config", str(tmp_path / "config.yaml"), *options])
+
+    return start
+
+
+def steps(folder: Path) -> list[int]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["step"] for line in lines if "loss" in line]
+
+
+def test_run_leaves_a_usable_model_with_its_card_config_and_logs(run, tmp_path, capsys):
+    assert run() == 0
+    folder = tmp_path / "out"
+    printed = capsys.readouterr().out
+    assert "evaluation loss per token:" in printed
+    assert "held-out modality questions right: " in printed
+    assert printed.count("held-out image row-") == 2
+    assert f"checkpoint: {folder}" in printed
+    assert "trainable 100.00 %" in printed
+
+    processor = VividMedProcessor.from_pretrained(folder)
+    model = VividMedForCausalLM.from_pretrained(folder)
+    batch = processor(images=make_row(1)["images"], text="What is the modality of this image?")
+    assert model.generate(**batch, max_new_tokens=2).shape[1] > batch["input_ids"].shape[1]
+
+    card = (folder / "README.md").read_text()
+    for fact in (
+        "Not a medical device",
+        "| made up for a test | none | 12 |",
+        "| made up for a test | none | 5 |",
+    ):
+        assert fact in card
+    assert "4 optimizer steps of 2 rows" in card
+    assert "before" in card
+    assert str(tmp_path) not in card.split("## Use")[1]
+    assert parse(["--stage", "vlm", "--config", str(folder / "config.yaml")])[3].max_steps == 4
+    assert steps(folder) == [1, 2, 3, 4]
+    assert (folder / "loss_curve.png").is_file()
+    assert list((folder / "runs").rglob("events.*"))
+    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob("training_args.bin"))
+
+
+def test_earlier_run_is_kept_resumed_or_overwritten_as_told(run, tmp_path, capsys):
+    assert run("--max_steps", "2") == 0
+    assert run("--max_steps", "4") == 2
+    assert "holds checkpoint-2 of an earlier run" in capsys.readouterr().err
+    baseline = (tmp_path / "out" / "baseline.json").read_text()
+    assert run("--max_steps", "4", "--resume_from_checkpoint") == 0
+    assert steps(tmp_path / "out") == [1, 2, 3, 4]
+    assert (tmp_path / "out" / "baseline.json").read_text() == baseline
+    assert run("--max_steps", "2", "--overwrite_output_dir") == 0
+    assert steps(tmp_path / "out") == [1, 2]
+    assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_second_run_in_the_same_folder_is_refused(run, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"):
+        assert run() == 2
+    assert "another run is at work" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--eval_split", "validation"], "has no split 'validation'; name one of train, test"),
+        (["--dataset_name", "/no/such/data"], "--dataset_name /no/such/data cannot be loaded"),
+        (["--model_name_or_path", "/no/such/model"], "--model_name_or_path /no/such/model"),
+        (["--max_length", "20"], "row row-"),
+    ],
+)
+def test_wrong_material_is_one_line_and_status_two(run, capsys, options, message):
+    assert run(*options) == 2
+    error = capsys.readouterr().err
+    line = next(line for line in error.splitlines() if line.startswith("error: "))
+    assert message in line
+
+
+def test_checkpoint_of_another_architecture_is_refused(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    small_processor().save_pretrained(other)
+    (other / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert run("--model_name_or_path", str(other)) == 2
+    assert "holds a model of type 'llama', not 'vividmed'" in capsys.readouterr().err
+
+
+def test_model_without_a_tokenizer_is_refused(run, tmp_path, capsys):
+    small_model(small_processor()).save_pretrained(tmp_path / "bare")
+    assert run("--model_name_or_path", str(tmp_path / "bare")) == 2
+    assert "holds no processor" in capsys.readouterr().err
+
+
+def test_program_prints_one_line_for_wrong_input_and_no_traceback(tmp_path):
+    script = [
+        sys.executable,
+        str(REPOSITORY / "stages" / "train.py"),
+        "--stage",
+        "vlm",
+        "--learning_rat",
+        "1",
+    ]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: command line: unknown argument --learning_rat")
+    assert "Traceback" not in done.stderr
+
+
+def test_sample_rows_differ_in_patient_modality_and_kind():
+    rows = make_rows(range(10))
+    chosen = varied_rows(rows, 3)
+    assert len(chosen) == 3
+    assert {row["modality"] for row in chosen} == {"CT", "MRI"}
+    assert len({row["patient"] for row in chosen}) == 3
+
+
+def test_closed_rows_are_those_with_one_right_answer():
+    rows = make_rows(range(3)).from_list(
+        [make_row(0), make_row(1) | {"kind": "report"}, make_row(2)], features=make_rows([0]).features
+    )
+    assert [row["id"] for row in closed_rows(rows, 10)] == ["row-0", "row-2"]
+    assert len(closed_rows(rows, 1)) == 1
