@@ -124,7 +124,7 @@ def test_left_is_left_of_right(rows: Dataset):
 
 
 def test_air_is_dark_and_the_radiograph_shows_bright_bone(rows: Dataset):
-    chest, affine = image_of(_row(rows, "chest"))
+    _, affine = image_of(_row(rows, "chest"))
     assert nib.aff2axcodes(affine) == ("A", "R", "S")  # array axes (z, y, x) run S, R, A
     trachea, heart = (_mean(_row(rows, "chest"), target) for target in ("trachea", "heart"))
     assert trachea < 60 < 120 < heart

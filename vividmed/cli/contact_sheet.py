@@ -93,11 +93,9 @@ def _draw(axis: Axes, tile: Tile) -> None:
     axis.set_title(tile.title if len(tile.title) <= 44 else f"{tile.title[:43]}…", fontsize=8)
     if plane.letters:
         for letter, x, y in zip(plane.letters, (0.01, 0.99, 0.5, 0.5), (0.5, 0.5, 0.98, 0.02), strict=True):
-            style = {
-                "ha": "left" if x < 0.1 else "right" if x > 0.9 else "center",
-                "va": "top" if y > 0.9 else "bottom",
-            }
-            axis.text(x, y, letter, transform=axis.transAxes, color="yellow", fontsize=8, **style)
+            across = "left" if x < 0.1 else "right" if x > 0.9 else "center"
+            down = "top" if y > 0.9 else "bottom"
+            axis.text(x, y, letter, transform=axis.transAxes, color="yellow", fontsize=8, ha=across, va=down)
     _legend(axis, list(dict.fromkeys(visible)), colours)
 
 
