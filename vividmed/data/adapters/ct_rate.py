@@ -135,11 +135,14 @@ def held_out_patients(origin: Path) -> dict[str, Split]:
     if not path.is_file():
         return {}
     splits: dict[str, Split] = {}
-    for name, entries in read_json(path).items():
-        for entry in entries:
-            patient = patient_of(entry["name"].removesuffix(".nii.gz"))
-            if name in _HELD_OUT and splits.get(patient) != "test":
-                splits[patient] = "test" if patient.startswith("valid") else _HELD_OUT[name]
+    try:
+        volumes = [(name, entry["name"]) for name, entries in read_json(path).items() for entry in entries]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise VividMedError(f"{path}: not in the form {{split: [{{name, findings}}]}} ({error!r})") from error
+    for name, volume in volumes:
+        patient = patient_of(volume.removesuffix(".nii.gz"))
+        if name in _HELD_OUT and splits.get(patient) != "test":
+            splits[patient] = "test" if patient.startswith("valid") else _HELD_OUT[name]
     return splits
 
 

@@ -1,0 +1,131 @@
+"""ReXGroundingCT: findings of chest CT reports, each with a mask, on volumes of CT-RATE.
+
+The origin holds ``dataset`` of CT-RATE (second release) and, beside it, ``ReXGroundingCT`` with ``dataset.json`` and
+``segmentations``: 4D files with a mask for each finding along the first axis, on the grid of the volume.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from vividmed.data.adapters.base import (
+    Adapter,
+    Case,
+    DrawnMasks,
+    ImageFile,
+    Skipped,
+    numbered,
+    register,
+)
+from vividmed.data.adapters.ct_rate import LICENCE, held_out_patients, patient_of, split_of, volume_path
+from vividmed.data.documents import as_line, read_json
+from vividmed.data.grounded_sentences import mark_sentences
+from vividmed.errors import VividMedError
+from vividmed.processing.medical_image import MedicalImage
+
+_ANY_FINDING = "abnormality"
+_CATEGORIES = {
+    "1a": "bronchial wall thickening",
+    "1b": "bronchiectasis",
+    "1c": "emphysema",
+    "1d": "septal thickening",
+    "1e": "micronodule",
+    "2a": "linear opacity",
+    "2b": "pulmonary opacification",  # atelectasis or consolidation
+    "2c": "ground-glass opacity",
+    "2d": "lung nodule",
+    "2f": "honeycombing",
+    "2g": "pneumothorax",
+}
+"""Those that are one target; 1f and 2h are other findings, 2e is effusion or thickening of the pleura."""
+
+
+@register
+class ReXGroundingCT(Adapter):
+    """Training masks show up to three places of a finding, those of validation all."""
+
+    name = "rexgroundingct"
+    title = "ReXGroundingCT"
+    kind = "grounded_report"
+    modalities = ("CT",)
+    targets = (*_CATEGORIES.values(), _ANY_FINDING)
+    licence = f"agreement on the Hub (masks and text), {LICENCE} (volumes)"
+    access = "registered"
+    redistribute = "no"
+    terms = "The Hub repository is gated, and whether prepared data may be shared behind the same gate is not known."
+    homepage = "https://huggingface.co/datasets/rajpurkarlab/ReXGroundingCT"
+    citation = (
+        "Baharoon et al. ReXGroundingCT: A 3D Chest CT Dataset for Segmentation of Findings from Free-Text Reports. "
+        "arXiv:2507.22030, 2025."
+    )
+    layout = {"ReXGroundingCT/dataset.json": 1, "ReXGroundingCT/segmentations/*.nii.gz": 3042}
+    gigabytes = 700.0
+    patients = "ct-rate"
+    published_split = True
+    exclude_minimum = True
+    max_depth = 128
+    max_in_plane = 256
+
+    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+        held_out = held_out_patients(origin)
+        for entries in read_json(origin / "ReXGroundingCT/dataset.json").values():
+            for entry in entries:
+                volume = entry["name"].removesuffix(".nii.gz")
+                masks = origin / f"ReXGroundingCT/segmentations/{volume}.nii.gz"
+                if not masks.is_file():
+                    yield Skipped(volume, "its masks are withheld or missing")
+                    continue
+                patient = patient_of(volume)
+                names = _names(entry.get("findings") or {}, entry.get("categories") or {})
+                report, phrases = mark_sentences(
+                    (as_line(entry["findings"][index]), [name]) for index, name in names.items()
+                )
+                channels = tuple((name, int(index)) for index, name in names.items())
+                targets = tuple(names.values())
+                yield Case(
+                    id=volume,
+                    patient=patient,
+                    split=split_of(patient, held_out),
+                    images=(ImageFile(path=volume_path(origin, volume), modality="CT", plane="axial"),),
+                    annotations=(DrawnMasks(targets, partial(_draw, masks, channels), (masks,)),),
+                    report=f"Findings: {report}",
+                    phrases=phrases,
+                )
+
+
+def _names(findings: Mapping[str, Any], categories: Mapping[str, Any]) -> dict[str, str]:
+    """Index of each finding to the name of its mask, which is unique in the report."""
+    return {
+        index: numbered(_CATEGORIES.get(str(categories.get(index)), _ANY_FINDING), int(index) + 1)
+        for index, text in findings.items()
+        if as_line(text)
+    }
+
+
+def _draw(
+    path: Path, channels: tuple[tuple[str, int], ...], image: MedicalImage
+) -> Iterable[tuple[str, np.ndarray]]:
+    """The masks of one volume; shapes decide, since a 4D header does not say how the masks lie."""
+    try:
+        stored = nib.Nifti1Image.from_filename(path)
+        size = image.size[::-1]
+        if stored.shape == size and len(channels) == 1:
+            array = np.asanyarray(stored.dataobj)[None]
+        elif stored.shape[1:] == size:
+            array = np.asanyarray(stored.dataobj)
+        else:
+            raise VividMedError(
+                f"{path}: has the shape {stored.shape}; one mask a finding on the grid {size} of the volume is needed"
+            )
+    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+        if isinstance(error, VividMedError):
+            raise
+        raise VividMedError(f"{path}: not a readable NIfTI file ({error}); copy it again") from error
+    for name, channel in channels:
+        if channel >= len(array):
+            raise VividMedError(f"{path}: holds {len(array)} masks and so none for finding {channel}")
+        yield name, array[channel].T != 0
