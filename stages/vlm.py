@@ -130,6 +130,7 @@ def collator(
         on_bad_sample=data_args.on_bad_sample,
         spare_rows=spare_rows,
         augmentation_seed=args.seed,
+        intensity_jitter=data_args.intensity_jitter,
     )
 
 

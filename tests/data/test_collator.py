@@ -142,3 +142,15 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index():
     assert {key: patches(*key, seed=2) for key in draws} != draws
     plain = patches(None, 0)
     assert all(patches(None, index) == plain for index in range(6))
+
+
+def test_intensity_jitter_changes_training_rows_alone_and_repeatably():
+    def image(epoch):
+        row = make_row(0) | {"epoch": epoch, "index": 0}
+        return collate([row], augmentation_seed=1, intensity_jitter=0.3)["pixel_values"][0]
+
+    plain = collate([make_row(0)])["pixel_values"][0]
+    assert torch.equal(image(None), plain)
+    assert torch.equal(image(1), image(1))
+    assert not torch.equal(image(1), image(2))
+    assert ((image(1) - plain).abs() <= 0.3 * plain.abs() + 0.3 + 1e-6).all()

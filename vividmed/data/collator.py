@@ -42,7 +42,9 @@ class VividMedCollator:
         packing: put several samples in one row, first fit in order of length. ``attention_mask`` then numbers them
             and positions restart, so that each sample sees only itself and the result equals padding.
         augmentation_seed: jitter the patch depth of volumes in rows that carry an epoch, as in the published
-            training; the draw depends on (seed, epoch, index) alone. None: no jitter.
+            training; the draw depends on (seed, epoch, index) alone. None: no augmentation at all.
+        intensity_jitter: largest change of contrast (as a share) and of brightness (in standard deviations of the
+            normalised image) in the same rows.
         on_bad_sample: ``"error"`` for a row that cannot be read or prepared, or ``"skip"`` to warn and leave it out.
         spare_rows: with ``"skip"``, rows that stand in, without labels, for a batch that has no good row left.
         read: turns a row into ``{"images": ..., "messages": ...}``.
@@ -62,6 +64,7 @@ class VividMedCollator:
         on_bad_sample: Literal["error", "skip"] = "error",
         spare_rows: Sequence[Mapping[str, Any]] = (),
         augmentation_seed: int | None = None,
+        intensity_jitter: float = 0.0,
         read: Callable[[Mapping[str, Any]], dict[str, Any]] = to_example,
     ):
         self.processor = processor
@@ -71,6 +74,7 @@ class VividMedCollator:
         self.on_bad_sample = on_bad_sample
         self.spare_rows = spare_rows
         self.augmentation_seed = augmentation_seed
+        self.intensity_jitter = intensity_jitter
         self.read = read
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -100,6 +104,7 @@ class VividMedCollator:
 
     def _prepare(self, row: Mapping[str, Any]) -> dict[str, Any]:
         name = str(row.get("id", row.get("index", "?")))
+        generator = self._generator(row)
         try:
             example = self.read(row)
             prepared = self.processor(
@@ -108,7 +113,7 @@ class VividMedCollator:
                 max_length=self.max_length,
                 truncation=self.truncation,
                 padding_side="right",
-                generator=self._generator(row),
+                generator=generator,
             )
         except VividMedError as error:
             raise VividMedError(f"row {name}: {error}") from error
@@ -120,6 +125,12 @@ class VividMedCollator:
                 f"row {name}: the conversation has no answer at its end; training rows need one"
             )
         sample = {**prepared, "id": name}
+        if generator is not None and self.intensity_jitter:
+            low, high = -self.intensity_jitter, self.intensity_jitter
+            sample["pixel_values"] = [
+                image * (1 + generator.uniform(low, high)) + generator.uniform(low, high)
+                for image in prepared["pixel_values"]
+            ]
         if row.get("repeated"):
             _remove_labels(sample)
         return sample

@@ -39,6 +39,7 @@ class DataArguments:
         truncation: what to do with longer sequences.
         packing: put several samples in one row of a batch.
         on_bad_sample: what to do with rows that cannot be read or prepared.
+        intensity_jitter: augmentation of contrast and brightness in training.
     """
 
     dataset_name: str | None = field(
@@ -82,6 +83,13 @@ class DataArguments:
         default="error",
         metadata={
             "help": "Rows that cannot be read or prepared: 'error' stops with the row's id, 'skip' warns and goes on."
+        },
+    )
+    intensity_jitter: float = field(
+        default=0.0,
+        metadata={
+            "help": "Training rows: largest random change of contrast (a share) and brightness (in standard deviations). "
+            "Not in the published training."
         },
     )
 

@@ -1,0 +1,82 @@
+"""Training a segmenter alone, before there are phrases: every target of the taxonomy has a learned prompt."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from vividmed.data.taxonomy import Taxonomy
+from vividmed.models.grounding import GroundingLabels, grounding_loss
+from vividmed.models.losses import InstanceLoss, MaskLoss
+from vividmed.models.modeling_vividmed import VividMedCausalLMOutput
+from vividmed.models.segmenter import InstanceSegmenter, Segmenter
+
+
+class PromptedByTarget(nn.Module):
+    """A segmenter and a table of prompt vectors, one for each target of the taxonomy.
+
+    The table stands in for the text encoder whose prompts the published alignment used, and is thrown away with it:
+    afterwards the projection of the language model's states makes the prompts.
+
+    Args:
+        segmenter: to train, with masks for a :class:`Segmenter` and boxes for an :class:`InstanceSegmenter`.
+        mask_loss: of masks.
+        instance_loss: of boxes.
+    """
+
+    def __init__(
+        self, segmenter: Segmenter | InstanceSegmenter, *, mask_loss: MaskLoss, instance_loss: InstanceLoss
+    ):
+        super().__init__()
+        self.segmenter = segmenter
+        names = [target.name for target in Taxonomy.load()]
+        self._rows = {name: row for row, name in enumerate(names)}
+        self.prompts = nn.Embedding(len(names), segmenter.config.hidden_size)
+        self.mask_loss = mask_loss
+        self.instance_loss = instance_loss
+
+    @property
+    def config(self) -> Any:
+        """Configuration of the segmenter."""
+        return self.segmenter.config
+
+    def prompts_of(self, targets: Sequence[Sequence[str]]) -> list[torch.Tensor]:
+        """(n, hidden_size) for each image that is asked for n targets; names of the taxonomy."""
+        device = self.prompts.weight.device
+        rows = [torch.tensor([self._rows[name] for name in names], dtype=torch.long) for names in targets]
+        return list(self.prompts(torch.cat(rows).to(device)).split([len(each) for each in rows]))
+
+    def forward(
+        self,
+        images: Sequence[torch.Tensor],
+        patch_sizes: torch.Tensor,
+        targets: Sequence[Sequence[str]],
+        grounding_labels: Sequence[GroundingLabels],
+        num_samples_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> VividMedCausalLMOutput:
+        """Loss of a batch.
+
+        Args:
+            images: each (3, D, H, W) in [0, 1].
+            patch_sizes: (N, 3), (z, y, x).
+            targets: for each image the names asked for.
+            grounding_labels: for each image, of all its targets in order.
+            num_samples_in_batch: number of images to average over when the batch is part of a larger one.
+            **kwargs: what the Trainer passes to models that write text.
+        """
+        instances = isinstance(self.segmenter, InstanceSegmenter)
+        loss = grounding_loss(
+            self.prompts_of(targets),
+            [image.to(self.prompts.weight.device) for image in images],
+            torch.as_tensor(patch_sizes).tolist(),
+            grounding_labels,
+            segmenter=None if instances else self.segmenter,
+            instance_segmenter=self.segmenter if instances else None,
+            mask_loss=self.mask_loss,
+            instance_loss=self.instance_loss,
+            num_samples=len(images) if num_samples_in_batch is None else num_samples_in_batch,
+        )
+        components = {"grounding_loss": loss.total.detach(), **loss.components}
+        return VividMedCausalLMOutput(loss=loss.total, loss_components=components)
