@@ -94,6 +94,9 @@ def _grounded_report(adapter: Adapter, case: Case, processing: Processing) -> Ro
         raise VividMedError(
             f"{case.id}: the report marks {len(marked)} phrases but targets are given for {len(case.phrases)}"
         )
+    named = [target for annotation in case.annotations for target in annotation.targets]
+    searched = set(map(_canonical, [*named, *(target for target, _ in case.boxes)]))
+    empty = searched - {m.target for m in sheet.masks} - {target for target, _ in sheet.boxes}
     phrases = []
     for number, (match, targets) in enumerate(zip(marked, case.phrases, strict=True)):
         start = match.start() - number * len("<p></p>")
@@ -102,7 +105,8 @@ def _grounded_report(adapter: Adapter, case: Case, processing: Processing) -> Ro
                 "text": match[1],
                 "start": start,
                 "end": start + len(match[1]),
-                "targets": [_canonical(target) for target in targets],
+                # A predicted mask may be empty; its phrase stays marked, without a label.
+                "targets": [name for name in map(_canonical, targets) if name not in empty],
             }
         )
     common = _common(adapter, case, case.id, [sheet], [image])

@@ -64,7 +64,8 @@ def as_line(value: Any) -> str:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    return [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    # Not splitlines: JSON text may hold other line separators of Unicode.
+    return [(number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
 
 
 def _parse_line(path: Path, number: int, line: str) -> Any:

@@ -68,7 +68,7 @@ class VQAMed2019(Adapter):
 def _turns(table: Path, width: int) -> dict[str, list[Turn]]:
     """Image to its questions, from lines of fields between bars: image first, question and answer last."""
     found: dict[str, list[Turn]] = defaultdict(list)
-    for number, line in enumerate(read_text(table).splitlines(), 1):
+    for number, line in enumerate(read_text(table).split("\n"), 1):
         if not line.strip():
             continue
         fields = [clean_whitespace(field) for field in line.split("|", width - 1)]
