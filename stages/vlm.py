@@ -12,6 +12,7 @@ import transformers
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 
 from vividmed.data.collator import VividMedCollator
+from vividmed.data.sampler import KeyedRows
 from vividmed.hub.cards import RunFacts, count_sources, render_model_card
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.answers import (
@@ -86,7 +87,7 @@ def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrai
             model=model,
             args=args,
             processing_class=processor,
-            data_collator=collator(processor, data_args, args, spare_rows=train_rows),
+            data_collator=collator(processor, data_args, args, spare_rows=KeyedRows(train_rows)),
             train_dataset=train_rows,
             eval_dataset=eval_rows,
             callbacks=[
@@ -102,10 +103,11 @@ def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrai
         closed = closed_rows(eval_rows, args.closed_question_samples)
         trainer.add_callback(Baseline(trainer, closed, samples))
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        before, after = Measurement.load(folder / BASELINE), measure(trainer, closed, samples)
+        after = measure(trainer, closed, samples)
 
         trainer.save_final()
         if is_main:
+            before = Measurement.load(folder / BASELINE)
             facts = run_facts(trainer, data_args, model_args, train_rows, eval_rows, before, after)
             write_atomically(folder / "README.md", render_model_card(CARD_TEMPLATE, facts))
             write_atomically(folder / "config.yaml", resolved_config([data_args, model_args, args]))
@@ -119,7 +121,7 @@ def collator(
     data_args: DataArguments,
     args: VividMedTrainingArguments,
     *,
-    spare_rows: Any,
+    spare_rows: KeyedRows,
 ) -> VividMedCollator:
     """The collator that the arguments describe."""
     return VividMedCollator(
@@ -160,12 +162,9 @@ def measure(
     trainer: VlmTrainer, closed: Sequence[dict[str, Any]], samples: Sequence[dict[str, Any]]
 ) -> Measurement:
     """Evaluation loss, accuracy on closed questions and answers to the samples, with the model as it is."""
-    done = [
-        line["eval_loss"]
-        for line in trainer.state.log_history
-        if line.get("step") == trainer.state.global_step and "eval_loss" in line
-    ]
-    loss = done[-1] if done else trainer.evaluate()["eval_loss"]
+    step = trainer.state.global_step
+    logged = [line for line in trainer.state.log_history if "eval_loss" in line and line["step"] == step]
+    loss = (logged[-1] if logged else trainer.evaluate())["eval_loss"]
     answers = generate_answers(
         trainer.model,
         trainer.processing_class,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from transformers.utils import logging
 
 from vividmed.data.examples import to_example
+from vividmed.data.sampler import KeyedRows
 from vividmed.errors import VividMedError
 
 logger = logging.get_logger(__name__)
@@ -62,7 +63,7 @@ class VividMedCollator:
         truncation: Literal["error", "answer"] = "error",
         packing: bool = False,
         on_bad_sample: Literal["error", "skip"] = "error",
-        spare_rows: Sequence[Mapping[str, Any]] = (),
+        spare_rows: Sequence[Mapping[str, Any]] | KeyedRows = (),
         augmentation_seed: int | None = None,
         intensity_jitter: float = 0.0,
         read: Callable[[Mapping[str, Any]], dict[str, Any]] = to_example,
@@ -141,9 +142,9 @@ class VividMedCollator:
         return np.random.default_rng((self.augmentation_seed, row["epoch"], row["index"]))
 
     def _spare(self) -> dict[str, Any]:
-        for row in self.spare_rows:
+        for index in range(len(self.spare_rows)):
             try:
-                sample = self._prepare(row)
+                sample = self._prepare(self.spare_rows[index])
             except VividMedError:
                 continue
             _remove_labels(sample)

@@ -34,7 +34,6 @@ class DataArguments:
         eval_split: split to evaluate on.
         max_train_samples: train on the first so many rows.
         max_eval_samples: evaluate on the first so many rows.
-        preparation_workers: processes that measure the rows' lengths before training.
         max_length: longest sequence in tokens, image tokens included.
         truncation: what to do with longer sequences.
         packing: put several samples in one row of a batch.
@@ -59,10 +58,6 @@ class DataArguments:
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many rows."})
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Evaluate on the first so many rows."}
-    )
-    preparation_workers: int = field(
-        default=1,
-        metadata={"help": "Processes that measure the rows' lengths before training (kept in a cache)."},
     )
     max_length: int = field(
         default=1024, metadata={"help": "Longest sequence in tokens, image tokens included. Published: 1024."}

@@ -105,7 +105,11 @@ class VividMedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
         if self._train_lengths is None:
             with self.args.main_process_first(local=False, desc="measuring lengths"):
-                self._train_lengths = measure_lengths(self.train_dataset.rows, self.processing_class)
+                self._train_lengths = measure_lengths(
+                    self.train_dataset.rows,
+                    self.processing_class,
+                    num_workers=self.args.dataloader_num_workers,
+                )
         self.order = LengthGroupedOrder(
             self._train_lengths,
             batch_size=self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
