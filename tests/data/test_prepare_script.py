@@ -14,6 +14,7 @@ from datasets import load_dataset
 
 from data_scripts.prepare import main
 from tests.data.miniatures import Phantom, write_table
+from tests.hub.minihub import Hub, serve
 from vividmed.data.adapters import get_adapter
 from vividmed.data.preparation import prepare_dataset
 
@@ -165,3 +166,32 @@ def _prepare(origin: Path, output: Path, ready: Connection) -> None:
     adapter = get_adapter("amos22")
     ready.send(None)
     prepare_dataset(adapter, origin, output, shard_bytes=60_000)
+
+
+def test_a_prepared_set_is_pushed_private_and_loads_from_the_hub(origin: Path, tmp_path: Path):
+    with serve(Hub(tmp_path / "hub", {"hf_tester": "tester"})) as url:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        environment = kept | {
+            "HF_ENDPOINT": url,
+            "HF_TOKEN": "hf_tester",
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        script = Path(__file__).parents[2] / "data_scripts/prepare.py"
+        command = ["amos22", "--origin", str(origin), "--limit", "3", "--push-to-hub", "tester/amos22"]
+        done = subprocess.run(
+            [sys.executable, str(script), *command],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "pushed to tester/amos22, private" in done.stdout
+        load = (
+            "from datasets import load_dataset; print(load_dataset('tester/amos22', split='train').num_rows)"
+        )
+        loaded = subprocess.run(
+            [sys.executable, "-c", load], env=environment, capture_output=True, text=True, check=False
+        )
+        assert loaded.stdout.strip() == "2", loaded.stderr

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -13,6 +14,7 @@ from threading import Thread
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from vividmed.data.adapters.base import Adapter
@@ -212,22 +214,37 @@ def prepare_dataset(
         progress: Show a progress bar on standard error.
 
     Raises:
-        VividMedError: The origin is not what the adapter expects, the disk is too small, or a worker died.
+        VividMedError: The origin is not what the adapter expects, the disk is too small, a worker died, or another
+            run works on the same output.
     """
-    plan = plan_preparation(
-        adapter,
-        origin,
-        output,
-        processing=processing,
-        only=only,
-        limit=limit,
-        shard_bytes=shard_bytes,
-        retry_failed=retry_failed,
-    )
-    total = sum(len(shard.cases) for shard in plan.shards)
-    with tqdm(total=total, unit="case", desc=adapter.name, disable=not progress) as bar:
-        worked_on = _run_here(plan, bar) if num_proc == 1 else _run_in_pool(plan, num_proc, bar)
-    return plan.finish(worked_on)
+    with _alone(output):
+        plan = plan_preparation(
+            adapter,
+            origin,
+            output,
+            processing=processing,
+            only=only,
+            limit=limit,
+            shard_bytes=shard_bytes,
+            retry_failed=retry_failed,
+        )
+        total = sum(len(shard.cases) for shard in plan.shards)
+        with tqdm(total=total, unit="case", desc=adapter.name, disable=not progress) as bar:
+            worked_on = _run_here(plan, bar) if num_proc == 1 else _run_in_pool(plan, num_proc, bar)
+        return plan.finish(worked_on)
+
+
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep a second run away from the same output; the lock of a killed run is void."""
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(output / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise VividMedError(
+            f"{output}: another run works on it; wait for it or choose another --output"
+        ) from error
 
 
 def _run_here(plan: Preparation, bar: tqdm) -> int:
