@@ -169,6 +169,7 @@ def _prepare(origin: Path, output: Path, ready: Connection) -> None:
 
 
 def test_a_prepared_set_is_pushed_private_and_loads_from_the_hub(origin: Path, tmp_path: Path):
+    (tmp_path / "hub").mkdir()
     with serve(Hub(tmp_path / "hub", {"hf_tester": "tester"})) as url:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         environment = kept | {
