@@ -8,7 +8,7 @@ import torch
 
 from vividmed.data.augmentation import Augmentation
 from vividmed.data.conversations import PhraseTarget
-from vividmed.data.masks import unpack_mask
+from vividmed.data.mask_resizing import masks_to_model
 from vividmed.errors import VividMedError
 from vividmed.models.grounding import GroundingLabels
 from vividmed.processing.boxes import clip_boxes, corners_to_fractions
@@ -61,11 +61,8 @@ def _mask(
     row: Mapping[str, Any], targets: Sequence[str], size: Size, plan: ResizePlan, augmentation: Augmentation
 ) -> torch.Tensor:
     """(D, H, W) bool on the model's grid."""
-    union = np.zeros(size, dtype=bool)
-    for entry in row["masks"]:
-        if entry["target"] in targets:
-            union |= unpack_mask(entry, size)
-    return plan.apply_mask(torch.from_numpy(augmentation.array(union))[None])[0]
+    entries = [entry for entry in row["masks"] if entry["target"] in targets]
+    return masks_to_model(entries, size=size, plan=plan, augmentation=augmentation)
 
 
 def _boxes(
