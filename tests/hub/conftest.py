@@ -36,6 +36,7 @@ def live(tmp_path_factory):
 @pytest.fixture
 def hub(live):
     live.hub.failures_left = 0
+    live.hub.dead, live.hub.dies_after_uploads = False, None
     live.hub.requests.clear()
     live.hub.uploads.clear()
     return live.hub
