@@ -57,7 +57,10 @@ def load_model(
     """
     if args.model_name_or_path is None:
         set_seed(seed)
-        model: PreTrainedModel = VividMedForCausalLM(VividMedConfig.tiny(vocab_size=len(processor.tokenizer)))
+        config = VividMedConfig.tiny(vocab_size=len(processor.tokenizer))
+        # The usual 0.02 suits widths of thousands; at this width images would be drowned by text for long.
+        config.text_config.initializer_range = config.text_config.hidden_size**-0.5
+        model: PreTrainedModel = VividMedForCausalLM(config)
         if args.use_peft:
             model.save_pretrained(base_folder)
             processor.save_pretrained(base_folder)
