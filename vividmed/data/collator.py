@@ -48,7 +48,7 @@ class VividMedCollator:
             normalised image) in the same rows.
         on_bad_sample: ``"error"`` for a row that cannot be read or prepared, or ``"skip"`` to warn and leave it out.
         spare_rows: with ``"skip"``, rows that stand in, without labels, for a batch that has no good row left.
-        read: turns a row into ``{"images": ..., "messages": ...}``.
+        read: turns a row into what :meth:`encode` takes, ``{"images": ..., "messages": ...}``.
 
     Example:
         >>> collator = VividMedCollator(VividMedProcessor.tiny(), max_length=256)
@@ -66,7 +66,7 @@ class VividMedCollator:
         spare_rows: Sequence[Mapping[str, Any]] | KeyedRows = (),
         augmentation_seed: int | None = None,
         intensity_jitter: float = 0.0,
-        read: Callable[[Mapping[str, Any]], dict[str, Any]] = to_example,
+        read: Callable[[Mapping[str, Any]], Any] = to_example,
     ):
         self.processor = processor
         self.max_length = max_length
@@ -84,8 +84,8 @@ class VividMedCollator:
         Returns:
             The model's inputs: ``input_ids``, ``token_type_ids``, ``position_ids``, ``attention_mask``, ``labels``
             (already shifted), ``label_weights``, each (B, L); ``pixel_values``, a flat list of (3, D, H, W);
-            ``patch_sizes``, ``pool_sizes`` (images, 3). Besides ``geometry`` (one a image), ``sample_ids`` and
-            ``size`` (:class:`BatchSize`).
+            ``patch_sizes``, ``pool_sizes`` (images, 3). Besides ``geometry`` (one a image), ``sample_ids``,
+            ``num_samples`` (those that have kept their labels) and ``size`` (:class:`BatchSize`).
 
         Raises:
             VividMedError: for a bad row under ``"error"``, or when no row is good and no spare row is either.
@@ -107,15 +107,7 @@ class VividMedCollator:
         name = str(row.get("id", row.get("index", "?")))
         generator = self._generator(row)
         try:
-            example = self.read(row)
-            prepared = self.processor(
-                images=[example["images"]],
-                conversations=[example["messages"]],
-                max_length=self.max_length,
-                truncation=self.truncation,
-                padding_side="right",
-                generator=generator,
-            )
+            prepared = self.encode(self.read(row), generator)
         except VividMedError as error:
             raise VividMedError(f"row {name}: {error}") from error
         except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError) as error:
@@ -135,6 +127,17 @@ class VividMedCollator:
         if row.get("repeated"):
             _remove_labels(sample)
         return sample
+
+    def encode(self, example: Any, generator: np.random.Generator | None) -> dict[str, Any]:
+        """Tensors of one example as ``read`` gives it; a batch of one sample."""
+        return self.processor(
+            images=[example["images"]],
+            conversations=[example["messages"]],
+            max_length=self.max_length,
+            truncation=self.truncation,
+            padding_side="right",
+            generator=generator,
+        )
 
     def _generator(self, row: Mapping[str, Any]) -> np.random.Generator | None:
         if self.augmentation_seed is None or row.get("epoch") is None:
@@ -180,6 +183,11 @@ class VividMedCollator:
         batch["pixel_values"] = [image for sample in samples for image in sample["pixel_values"]]
         for name in ("patch_sizes", "pool_sizes"):
             batch[name] = torch.cat([sample[name] for sample in samples])
+        if "grounding_labels" in samples[0]:
+            batch["grounding_values"] = [image for sample in samples for image in sample["grounding_values"]]
+            for name in ("grounding_labels", "target_names"):
+                batch[name] = [sample[name] for sample in samples]
+        batch["num_samples"] = sum("repeated" not in sample for sample in samples)
         batch["geometry"] = [plan for sample in samples for plan in sample["geometry"]]
         batch["sample_ids"] = [sample["id"] for sample in samples]
         batch["size"] = BatchSize(
@@ -200,3 +208,6 @@ def _length(sample: Mapping[str, Any]) -> int:
 
 def _remove_labels(sample: dict[str, Any]) -> None:
     sample["labels"] = torch.full_like(sample["labels"], _IGNORED)
+    sample["repeated"] = True
+    if "grounding_labels" in sample:
+        sample |= {"grounding_labels": {}, "target_names": []}

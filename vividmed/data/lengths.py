@@ -11,6 +11,8 @@ from datasets import Dataset
 from PIL import Image as PillowImage
 
 _NIFTI_HEADER_BYTES = 352
+_IMAGES = ("images", "volumes")
+_TEXTS = ("messages", "report", "targets", "absent")
 
 
 def measure_lengths(rows: Dataset, processor: Any, *, num_workers: int = 1) -> list[int]:
@@ -20,11 +22,13 @@ def measure_lengths(rows: Dataset, processor: Any, *, num_workers: int = 1) -> l
     to such a row is decided when it is used.
 
     Args:
-        rows: vision-language rows.
+        rows: of any kind. What will be said about localization rows is not known yet; the names of their targets
+            stand for it.
         processor: a ``VividMedProcessor``.
         num_workers: processes to use.
     """
-    stored = rows.select_columns(["images", "volumes", "messages"]).with_format("arrow")
+    columns = [name for name in (*_IMAGES, *_TEXTS) if name in rows.column_names]
+    stored = rows.select_columns(columns).with_format("arrow")
     measured = stored.map(
         lambda table: {"length": [row_length(row, processor) for row in table.to_pylist()]},
         batched=True,
@@ -42,10 +46,18 @@ def row_length(row: Mapping[str, Any], processor: Any) -> int:
         _volume_shape(volume) for volume in row["volumes"]
     ]
     image_tokens = sum(processor.num_image_tokens(shape) for shape in shapes if shape is not None)
-    texts = [message["content"] for message in row["messages"]]
-    text_tokens = sum(map(len, processor.tokenizer(texts, add_special_tokens=False)["input_ids"]))
+    texts = _texts(row)
+    text_tokens = (
+        sum(map(len, processor.tokenizer(texts, add_special_tokens=False)["input_ids"])) if texts else 0
+    )
     # Beside the texts: <s>, <grd> or <ngrd>, and a marker before each message.
     return 2 + image_tokens + text_tokens + len(texts)
+
+
+def _texts(row: Mapping[str, Any]) -> list[str]:
+    if "messages" in row:
+        return [message["content"] for message in row["messages"]]
+    return [row["report"]] if "report" in row else [*row["targets"], *row["absent"]]
 
 
 def _content(file: Mapping[str, Any], size: int = -1) -> bytes:

@@ -19,7 +19,12 @@ class StageArguments:
         stage: name of the stage.
     """
 
-    stage: str = field(metadata={"help": "The stage to run: vlm (instruction tuning on images and text)."})
+    stage: str = field(
+        metadata={
+            "help": "The stage to run: align-sam, align-isam (segmenters alone), vg (visual grounding), vlm (instruction "
+            "tuning on images and text) or grg (grounded reports). --help with --stage shows the stage's arguments."
+        }
+    )
 
 
 @dataclass
@@ -27,7 +32,8 @@ class DataArguments:
     """Rows and how batches are made of them.
 
     Args:
-        dataset_name: Hub id or local folder of vision-language rows; the embedded sample when not given.
+        dataset_name: Hub id or local folder of the stage's rows; the embedded sample when not given.
+        mixture: file of a mixture of data sets to train on, for stages that ground.
         dataset_config: configuration (subset) of the data set.
         dataset_revision: branch, tag or commit of the data set.
         train_split: split to train on.
@@ -44,7 +50,14 @@ class DataArguments:
     dataset_name: str | None = field(
         default=None,
         metadata={
-            "help": "Hub id or local folder of vision-language rows (see docs/training.md). Default: the embedded sample."
+            "help": "Hub id or local folder of the stage's rows (see docs/training.md). Default: the embedded sample."
+        },
+    )
+    mixture: str | None = field(
+        default=None,
+        metadata={
+            "help": "YAML file of a mixture of data sets to train on (stages vg and grg); dataset_name then gives the "
+            "rows to evaluate on, if any."
         },
     )
     dataset_config: str | None = field(

@@ -12,7 +12,15 @@ from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.arguments import ModelArguments
-from vividmed.training.peft import add_adapter, keep_full_precision, select_modules
+from vividmed.training.grounding_arguments import GroundingArguments
+from vividmed.training.peft import (
+    GROUNDING_MODULES,
+    add_adapter,
+    as_whole_modules,
+    keep_full_precision,
+    select_modules,
+)
+from vividmed.training.segmenters import KINDS, attach_segmenters, freeze_modules, spread_positions
 
 
 def load_processor(args: ModelArguments) -> VividMedProcessor:
@@ -39,53 +47,68 @@ def load_model(
     base_folder: Path,
     seed: int,
     frozen: Sequence[str] = (),
+    grounding: GroundingArguments | None = None,
 ) -> PreTrainedModel:
     """Build or load the model, quantise it and add adapters, as the arguments say.
 
     Without ``model_name_or_path`` a tiny model with random weights is made. An adapter needs its base model again
-    later, so that one is then kept in ``base_folder``.
+    later, so that one is then kept in ``base_folder``; so is one that was put together from parts.
 
     Args:
         args: what to load and how.
         processor: whose vocabulary the model must share.
-        base_folder: where the base model of an adapter is kept if it was made here.
+        base_folder: where a base model is kept that is nowhere else.
         seed: of the random weights.
         frozen: top-level modules that the stage does not train; those the model lacks are passed over.
+        grounding: which segmenters to put in, for stages that ground; a tiny model then has some.
 
     Raises:
         VividMedError: when the checkpoint is of another architecture, incomplete, or does not fit the tokenizer.
     """
-    if args.model_name_or_path is None:
+    source = args.model_name_or_path
+    if source is None:
         set_seed(seed)
-        config = VividMedConfig.tiny(vocab_size=len(processor.tokenizer))
+        config = VividMedConfig.tiny(vocab_size=len(processor.tokenizer), grounding=grounding is not None)
         # The usual 0.02 suits widths of thousands; at this width images would be drowned by text for long.
         config.text_config.initializer_range = config.text_config.hidden_size**-0.5
         model: PreTrainedModel = VividMedForCausalLM(config)
-        if args.use_peft:
-            model.save_pretrained(base_folder)
-            processor.save_pretrained(base_folder)
-            model = _load(str(base_folder), args)
+        if grounding is not None:
+            for kind in KINDS:
+                spread_positions(getattr(model, kind))
     else:
-        _check_architecture(args.model_name_or_path, args.model_revision)
-        model = _load(args.model_name_or_path, args)
+        _check_architecture(source, args.model_revision)
+        # Parts are put together in full precision, and quantised when the whole is loaded.
+        model = _load(source, args, quantize=grounding is None or not grounding.sources)
+    if grounding is not None:
+        attach_segmenters(model, grounding.sources)
+    if args.use_peft and (source is None or (grounding is not None and grounding.sources)):
+        model.save_pretrained(base_folder)
+        processor.save_pretrained(base_folder)
+        model = _load(str(base_folder), args)
     model.config.check_tokenizer(processor.tokenizer)
     if args.use_peft:
+        # Of two segmenters PEFT cannot leave out one alone, for it matches names by their ends.
+        trained = [name for name in KINDS if getattr(model, name, None) is not None and name not in frozen]
         selection = select_modules(
-            model, freeze_vision=args.freeze_vision, adapt_language=args.adapt_language, frozen=frozen
+            model,
+            freeze_vision=args.freeze_vision,
+            adapt_language=args.adapt_language,
+            frozen=[name for name in frozen if not trained or name not in KINDS],
         )
-        return add_adapter(
+        selection = as_whole_modules(selection, GROUNDING_MODULES)
+        adapted = add_adapter(
             model, get_peft_config(args), selection, train_boundary_tokens=args.train_boundary_tokens
         )
+        freeze_modules(model, frozen)
+        return adapted
     if args.freeze_vision:
         model.model.vision.requires_grad_(False)
-    for name in frozen:
-        if (module := getattr(model, name, None)) is not None:
-            module.requires_grad_(False)
+    freeze_modules(model, frozen)
     return model
 
 
-def _load(source: str, args: ModelArguments) -> PreTrainedModel:
-    quantization = get_quantization_config(args)
+def _load(source: str, args: ModelArguments, *, quantize: bool = True) -> PreTrainedModel:
+    quantization = get_quantization_config(args) if quantize else None
     model, report = VividMedForCausalLM.from_pretrained(
         source,
         revision=args.model_revision,

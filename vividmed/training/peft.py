@@ -71,6 +71,17 @@ def select_modules(
     return AdapterSelection(targets, whole)
 
 
+def as_whole_modules(selection: AdapterSelection, roots: Sequence[str]) -> AdapterSelection:
+    """Train and save top-level modules as wholes instead of layer by layer.
+
+    PEFT saves what it wraps: a module without weights of its own, such as the frequencies of the segmenters' position
+    code, is only saved as a part of a larger one.
+    """
+    others = [name for name in selection.modules_to_save if name.partition(".")[0] not in roots]
+    chosen = {name.partition(".")[0] for name in selection.modules_to_save}
+    return AdapterSelection(selection.target_modules, [*others, *(root for root in roots if root in chosen)])
+
+
 def add_adapter(
     model: PreTrainedModel,
     config: LoraConfig,

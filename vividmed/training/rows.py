@@ -1,10 +1,12 @@
 """Rows of a stage: from the Hub, a folder, or the embedded sample."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
+from vividmed.data.mixture import Mixture, load_mixture
 from vividmed.data.schema import schema
 from vividmed.errors import VividMedError
 from vividmed.training.arguments import DataArguments
@@ -12,8 +14,8 @@ from vividmed.training.arguments import DataArguments
 Kind = Literal["vision_language", "localization", "grounded_report"]
 
 
-def load_rows(kind: Kind, args: DataArguments) -> tuple[Dataset, Dataset]:
-    """Training and evaluation rows.
+def load_rows(kind: Kind, args: DataArguments) -> tuple[Dataset | Mixture, Dataset | None]:
+    """Training and evaluation rows; of a mixture, evaluation rows only where ``dataset_name`` gives them.
 
     Args:
         kind: of the rows, see :mod:`vividmed.data.schema`.
@@ -22,17 +24,28 @@ def load_rows(kind: Kind, args: DataArguments) -> tuple[Dataset, Dataset]:
     Raises:
         VividMedError: when the data set or a split is not found, is empty, or lacks columns.
     """
+    if args.mixture is not None:
+        mixture = load_mixture(args.mixture)
+        if args.dataset_name is None:
+            return mixture, None
+        (evaluation,) = _load_splits(kind, args, [args.eval_split])
+        return mixture, _first(evaluation, args.max_eval_samples)
+    train, evaluation = _load_splits(kind, args, [args.train_split, args.eval_split])
+    return _first(train, args.max_train_samples), _first(evaluation, args.max_eval_samples)
+
+
+def _load_splits(kind: Kind, args: DataArguments, names: Sequence[str]) -> list[Dataset]:
     name = args.dataset_name or "the embedded sample"
     splits = _load(kind, args)
-    train, evaluation = (_split(splits, split, name) for split in (args.train_split, args.eval_split))
-    for rows in (train, evaluation):
+    loaded = [_split(splits, split, name) for split in names]
+    for rows in loaded:
         missing = [column for column in schema(kind) if column not in rows.column_names]
         if missing:
             raise VividMedError(
                 f"{name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} of {kind} rows; "
                 "see docs/training.md for the format"
             )
-    return _first(train, args.max_train_samples), _first(evaluation, args.max_eval_samples)
+    return loaded
 
 
 def _load(kind: Kind, args: DataArguments) -> DatasetDict:

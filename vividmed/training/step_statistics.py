@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 
 from vividmed.data.collator import BatchSize
 from vividmed.errors import VividMedError
-from vividmed.training.throughput import StepCost, peak_flops
+from vividmed.training.throughput import SegmenterCost, StepCost, peak_flops
 
 
 class NonFiniteLossError(VividMedError):
@@ -35,7 +35,7 @@ class StepStatistics:
     """
 
     accelerator: Accelerator
-    cost: StepCost
+    cost: StepCost | SegmenterCost
     _records: list[_Record] = field(default_factory=list)
     _sizes: list[BatchSize] = field(default_factory=list)
     _training_seconds: float = 0.0

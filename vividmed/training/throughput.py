@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from vividmed.data.collator import BatchSize
+from vividmed.models.configuration_segmenter import SegmenterConfig
 from vividmed.models.configuration_vividmed import VividMedConfig
 
 # Dense matrix throughput in bfloat16 without sparsity, operations a second, from the makers' data sheets.
@@ -65,3 +66,23 @@ class StepCost:
             + size.patches * self._per_patch
         )
         return 6.0 * weights + 12.0 * size.tokens * mean_length * self._attention
+
+
+class SegmenterCost:
+    """The same for the image encoder of a segmenter that is trained alone; its decoder is small beside it."""
+
+    def __init__(self, config: SegmenterConfig):
+        kernel = config.num_channels * math.prod(config.patch_size) * config.hidden_size
+        layer = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
+        self._per_patch = kernel + config.num_hidden_layers * layer
+        self._attention = config.num_hidden_layers * config.hidden_size
+
+    def flops(self, size: BatchSize) -> float:
+        """Operations of one forward and backward pass over a batch."""
+        mean_patches = size.patches / max(1, size.samples)
+        return size.patches * (6.0 * self._per_patch + 12.0 * mean_patches * self._attention)
+
+
+def step_cost(config: Any) -> StepCost | SegmenterCost:
+    """What a step of a model costs; of a language model with segmenters, what its text and vision cost."""
+    return SegmenterCost(config) if isinstance(config, SegmenterConfig) else StepCost(config)

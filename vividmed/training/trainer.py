@@ -22,6 +22,8 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from vividmed.data.lengths import measure_lengths
+from vividmed.data.mixture import Mixture
+from vividmed.data.mixture_order import MixtureOrder
 from vividmed.data.sampler import KeyedRows, LengthGroupedOrder
 from vividmed.errors import VividMedError
 from vividmed.hub.publish import publish_model
@@ -29,10 +31,10 @@ from vividmed.training import peft
 from vividmed.training.arguments import VividMedTrainingArguments
 from vividmed.training.checkpointing import atomic_checkpoint, checkpoint_folder, remove_old_checkpoints, seal
 from vividmed.training.step_statistics import StepStatistics
-from vividmed.training.throughput import StepCost
+from vividmed.training.throughput import step_cost
 
 # Parts of a batch that are for people and bookkeeping, not for the model.
-_NOT_FOR_THE_MODEL = ("sample_ids", "size", "geometry", "grounding_values")
+_NOT_FOR_THE_MODEL = ("sample_ids", "size", "geometry", "num_samples", "target_names")
 
 
 class VividMedTrainer(Trainer):
@@ -48,8 +50,8 @@ class VividMedTrainer(Trainer):
         args: the run's arguments.
         processing_class: the ``VividMedProcessor``; saved with the model.
         data_collator: a ``VividMedCollator``.
-        train_dataset: vision-language rows.
-        eval_dataset: vision-language rows.
+        train_dataset: rows, or a mixture of data sets.
+        eval_dataset: rows.
         train_lengths: tokens of each training row; measured from the images' headers and the text when not given.
         callbacks: more callbacks.
     """
@@ -77,21 +79,23 @@ class VividMedTrainer(Trainer):
                 "start with `accelerate launch --cpu --num_processes N`"
             )
         self._train_lengths = train_lengths
-        self._eval_sums = torch.zeros(2, dtype=torch.float64)
+        self._eval_sums: dict[str, torch.Tensor] = {}
         full_batch = args.eval_batch_size * args.world_size
         super().__init__(
             model=model,
             args=args,
             processing_class=processing_class,
             data_collator=data_collator,
-            train_dataset=None if train_dataset is None else KeyedRows(train_dataset),
+            train_dataset=train_dataset
+            if train_dataset is None or isinstance(train_dataset, Mixture)
+            else KeyedRows(train_dataset),
             eval_dataset=None if eval_dataset is None else KeyedRows(eval_dataset, full_batch),
             callbacks=[_RunClock(self), *callbacks],
         )
         # Labels come shifted, so every one of them is a target; the Trainer takes causal models to shift themselves.
         self._loss_shifts_labels = False
-        self.statistics = StepStatistics(self.accelerator, StepCost(base_model(self.model).config))
-        self.order: LengthGroupedOrder | None = None
+        self.statistics = StepStatistics(self.accelerator, step_cost(base_model(self.model).config))
+        self.order: LengthGroupedOrder | MixtureOrder | None = None
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer's; an evaluation beforehand does no harm."""
@@ -102,7 +106,11 @@ class VividMedTrainer(Trainer):
 
     # Data
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder:
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder | MixtureOrder:
+        batch_size = self.rows_per_step
+        if isinstance(self.train_dataset, Mixture):
+            self.order = self.train_dataset.order(batch_size=batch_size)
+            return self.order
         if self._train_lengths is None:
             with self.args.main_process_first(local=False, desc="measuring lengths"):
                 self._train_lengths = measure_lengths(
@@ -112,10 +120,15 @@ class VividMedTrainer(Trainer):
                 )
         self.order = LengthGroupedOrder(
             self._train_lengths,
-            batch_size=self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
+            batch_size=batch_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
         )
         return self.order
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of an optimizer step, over accumulation and processes."""
+        return self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -140,12 +153,20 @@ class VividMedTrainer(Trainer):
         across = num_items_in_batch is not None and self.args.average_tokens_across_devices
         scale = self.accelerator.num_processes if across else 1
         loss = outputs.loss * scale
-        parts = {name: part.detach() * scale for name, part in outputs.loss_components.items()}
+        parts = {name: outputs.loss_components[name].detach() * scale for name in self.loss_counts(inputs)}
         self.statistics.add_losses(
             self.state.global_step + 1, inputs["sample_ids"], {"loss": loss.detach(), **parts}
         )
         self.statistics.add_size(inputs["size"])
+        self.observe(inputs, outputs)
         return (loss, outputs) if return_outputs else loss
+
+    def loss_counts(self, inputs: dict[str, Any]) -> dict[str, torch.Tensor | int]:
+        """The losses that the whole loss is the sum of, and how many things of the batch each is the mean over."""
+        return {"lm_loss": inputs["labels"].ne(-100).sum()}
+
+    def observe(self, inputs: dict[str, Any], outputs: Any) -> None:
+        """See what a batch of training or evaluation gave; for what is to be logged beside the losses."""
 
     def _model_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         kept = {name: value for name, value in inputs.items() if name not in _NOT_FOR_THE_MODEL}
@@ -158,13 +179,16 @@ class VividMedTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, None, None]:
-        """The loss of an evaluation batch; sums for the loss per token are kept aside."""
+        """The loss of an evaluation batch; sums for the mean over the whole data set are kept aside."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = model(**self._model_inputs(inputs)).loss.detach().float()
-        items = inputs["labels"].ne(-100).sum()
-        self._eval_sums += torch.stack([loss * items, items]).double().to(self._eval_sums.device)
-        return loss, None, None
+            outputs = model(**self._model_inputs(inputs))
+        for name, count in self.loss_counts(inputs).items():
+            loss = outputs.loss_components[name].detach().double()
+            sums = torch.stack([loss * count, torch.as_tensor(count, device=loss.device).double()])
+            self._eval_sums[name] = self._eval_sums.get(name, 0) + sums
+        self.observe(inputs, outputs)
+        return outputs.loss.detach().float(), None, None
 
     def evaluation_loop(
         self,
@@ -174,11 +198,16 @@ class VividMedTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As the Trainer's, but the loss is that per supervised token, whatever the batches were."""
-        self._eval_sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        """As the Trainer's, but losses are means over the whole data set, whatever the batches were."""
+        self._eval_sums = {}
         output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
-        total, items = self.accelerator.reduce(self._eval_sums, reduction="sum").tolist()
-        output.metrics[f"{metric_key_prefix}_loss"] = total / max(1.0, items)
+        losses = {}
+        for name, sums in self._eval_sums.items():
+            total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+            losses[name] = total / max(1.0, count)
+        output.metrics[f"{metric_key_prefix}_loss"] = sum(losses.values())
+        if len(losses) > 1:
+            output.metrics.update({f"{metric_key_prefix}_{name}": loss for name, loss in losses.items()})
         return output
 
     # Optimisation and log
@@ -263,13 +292,17 @@ class VividMedTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(aside, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.save_model(str(aside), _internal_call=True)
+        self.write_final(aside)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             seal(aside)
             for path in sorted(aside.iterdir()):
                 path.replace(folder / path.name)
             aside.rmdir()
+
+    def write_final(self, folder: Path) -> None:
+        """Write what the run leaves behind; every process takes part."""
+        self.save_model(str(folder), _internal_call=True)
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
         """Upload what is in the output folder and may leave it; see :func:`vividmed.hub.publish.publish_model`.
@@ -300,7 +333,7 @@ class _RunClock(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         order = self.trainer.order
         if order is not None:
-            order.set_epoch(state.global_step * order.batch_size // len(order))
+            order.set_epoch(state.global_step * self.trainer.rows_per_step // len(order))
         self.trainer.statistics.start_clock()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

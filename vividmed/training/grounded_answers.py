@@ -1,0 +1,124 @@
+"""Answers with places to held-out rows, drawn into pictures while training goes on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from vividmed.data.grounded_examples import GroundedExample
+from vividmed.export.overlay import overlay
+from vividmed.processing.grounded_text import GroundedText, parse_grounded_text
+from vividmed.training.callbacks import append_line, keep_steps
+
+Read = Callable[[Mapping[str, Any]], GroundedExample]
+
+
+@dataclass(frozen=True, eq=False)
+class GroundedAnswer:
+    """One answer of the model beside what it should have been.
+
+    Attributes:
+        id: of the row.
+        image: as it was read.
+        question: the last one of the conversation.
+        reference: its answer, without markers.
+        grounded: the model's answer.
+    """
+
+    id: str
+    image: Any
+    question: str
+    reference: str
+    grounded: GroundedText
+
+
+@torch.no_grad()
+def answer_grounded(
+    model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], read: Read, *, max_new_tokens: int
+) -> list[GroundedAnswer]:
+    """Answer the last question of each row's conversation, greedily, and find the phrases of the answer.
+
+    Args:
+        model: a ``VividMedForCausalLM`` with segmenters, with or without adapters.
+        processor: its processor.
+        rows: of any kind, images encoded or decoded.
+        read: turns rows into examples.
+        max_new_tokens: longest answer.
+    """
+    was_training = model.training
+    model.eval()
+    answers = []
+    for row in rows:
+        example = read(row)
+        *asked, answer = example.messages
+        batch = processor(images=[example.images], conversations=[asked], grounding=True).to(model.device)
+        (grounded,) = model.generate_grounded(
+            **batch, processor=processor, max_new_tokens=max_new_tokens, do_sample=False
+        )
+        reference = parse_grounded_text(answer["content"]).text
+        answers.append(
+            GroundedAnswer(row["id"], example.images[0], asked[-1]["content"], reference, grounded)
+        )
+    model.train(was_training)
+    return answers
+
+
+class SampleOverlays(TrainerCallback):
+    """Draws grounded answers to a few evaluation rows at each evaluation, into ``overlays/step-N/ROW.png``.
+
+    The texts go into ``samples.jsonl``. Every process generates, because the parts of a sharded model need each
+    other; the first one writes.
+
+    Args:
+        processor: a ``VividMedProcessor``.
+        rows: to answer.
+        read: turns them into examples.
+        max_new_tokens: longest answer.
+    """
+
+    name = "samples.jsonl"
+    folder = "overlays"
+
+    def __init__(self, processor: Any, rows: Sequence[Mapping[str, Any]], read: Read, *, max_new_tokens: int):
+        self.processor = processor
+        self.rows = rows
+        self.read = read
+        self.max_new_tokens = max_new_tokens
+        self.answers: list[GroundedAnswer] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            keep_steps(Path(args.output_dir) / self.name, state.global_step)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        self.answers = answer_grounded(
+            model, self.processor, self.rows, self.read, max_new_tokens=self.max_new_tokens
+        )
+        if not state.is_world_process_zero:
+            return
+        run = Path(args.output_dir)
+        for answer in self.answers:
+            picture = run / self.folder / f"step-{state.global_step}" / f"{answer.id}.png"
+            overlay(answer.image, answer.grounded, picture)
+            record = {
+                "step": state.global_step,
+                "id": answer.id,
+                "question": answer.question,
+                "reference": answer.reference,
+                "answer": answer.grounded.text,
+                "phrases": [phrase.text for phrase in answer.grounded.phrases],
+                "overlay": str(picture.relative_to(run)),
+            }
+            append_line(run / self.name, record)

@@ -1,0 +1,90 @@
+"""Averages over whatever was observed: named numbers that some batches, or some processes, do not have."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+
+from vividmed.models.grounding import GroundingLabels
+
+
+class Means:
+    """Collects observations on the device and averages them when asked, over all processes.
+
+    Every process may have seen other names, so sums and counts travel as objects: no process waits for a tensor that
+    another one does not have.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[torch.Tensor]] = defaultdict(list)
+
+    def add(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Keep one observation of each name: scalars; NaN says that there was nothing to observe."""
+        for name, value in values.items():
+            self._values[name].append(value.detach().float())
+
+    def reduce(self) -> dict[str, float]:
+        """The averages since the last call, in alphabetical order; every process takes part."""
+        stacked = [torch.stack(values) for values in self._values.values()]
+        sums = torch.stack([each.nansum() for each in stacked]).tolist() if stacked else []
+        counts = torch.stack([(~each.isnan()).sum() for each in stacked]).tolist() if stacked else []
+        own = dict(zip(self._values, zip(sums, counts, strict=True), strict=True))
+        self._values.clear()
+        merged: dict[str, tuple[float, int]] = {}
+        for part in gather_object([own]):
+            for name, (total, count) in part.items():
+                before = merged.get(name, (0.0, 0))
+                merged[name] = (before[0] + total, before[1] + count)
+        return {name: total / count for name, (total, count) in sorted(merged.items()) if count}
+
+
+class TargetDice:
+    """Dice of the masks that a segmenter draws in training and evaluation, for each target by its name.
+
+    It listens to the segmenter, which draws the labelled phrases alone, so that nothing is computed twice.
+
+    Args:
+        segmenter: whose output holds ``masks``, or none; None for a model without one.
+    """
+
+    def __init__(self, segmenter: nn.Module | None):
+        self._drawn: list[torch.Tensor] = []
+        if segmenter is not None:
+            segmenter.register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._drawn = [masks.detach() for masks in output.masks or () if len(masks)]
+
+    def observe(
+        self, labels: Sequence[GroundingLabels], names: Sequence[Sequence[str]]
+    ) -> list[dict[str, torch.Tensor]]:
+        """Dice of each mask of the batch that was just run.
+
+        Args:
+            labels: of each sample.
+            names: for each sample, what its masks show, in the order of ``mask_phrases``.
+
+        Returns:
+            One dict a mask, with the name as key; NaN for absent targets, which have no Dice.
+        """
+        drawn, self._drawn = self._drawn, []
+        labelled = [
+            (label, sample_names)
+            for label, sample_names in zip(labels, names, strict=True)
+            if len(label.get("masks", ()))
+        ]
+        found = []
+        for masks, (label, sample_names) in zip(drawn, labelled, strict=True):
+            truth = label["masks"].to(masks.device)
+            valid = ~label["ignore"].to(masks.device) if "ignore" in label else torch.ones_like(truth)
+            inside, truth = (masks > 0) & valid, truth & valid
+            size = truth.flatten(1).sum(1)
+            dice = 2 * (inside & truth).flatten(1).sum(1) / (inside.flatten(1).sum(1) + size)
+            found += [
+                {f"dice/{name}": value}
+                for name, value in zip(sample_names, dice.where(size > 0, torch.nan), strict=True)
+            ]
+        return found

@@ -1,0 +1,100 @@
+"""Segmenters of a language model: taken from where they were aligned, and frozen or not."""
+
+from collections.abc import Collection, Mapping
+
+import torch
+from transformers import PreTrainedModel
+
+from vividmed.errors import VividMedError
+from vividmed.models.grounding import GroundingProjection
+from vividmed.models.segmenter import InstanceSegmenter, Segmenter
+
+POSITION_STD = 0.3
+KINDS: dict[str, type[Segmenter] | type[InstanceSegmenter]] = {
+    "segmenter": Segmenter,
+    "instance_segmenter": InstanceSegmenter,
+}
+
+
+def load_segmenter(kind: str, source: str) -> Segmenter | InstanceSegmenter:
+    """Load a segmenter; the boxes of an instance segmenter may start from the weights of a plain one.
+
+    Args:
+        kind: ``segmenter`` or ``instance_segmenter``.
+        source: folder or Hub id.
+
+    Raises:
+        VividMedError: it is not found, or of another architecture.
+    """
+    try:
+        model, report = KINDS[kind].from_pretrained(source, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise VividMedError(
+            f"--{kind} {source} cannot be loaded: {' '.join(str(error).split())[:200]}; name a folder that an "
+            "alignment stage has written"
+        ) from error
+    missing = [
+        name
+        for name in report["missing_keys"]
+        if kind == "segmenter" or not name.startswith(("box_head", "score_head"))
+    ]
+    if missing:
+        raise VividMedError(
+            f"--{kind} {source}: {len(missing)} weights are missing ({sorted(missing)[0]}); use a complete checkpoint"
+        )
+    return model
+
+
+def attach_segmenters(model: PreTrainedModel, sources: Mapping[str, str]) -> None:
+    """Give a model segmenters from elsewhere, and a projection to prompt them if it has none of their width.
+
+    Args:
+        model: a ``VividMedForCausalLM`` without adapters.
+        sources: folder or Hub id of ``segmenter`` and ``instance_segmenter``; the model keeps those not named.
+
+    Raises:
+        VividMedError: a source is no segmenter, the two differ in width, or the model ends up with neither.
+    """
+    for kind, source in sources.items():
+        segmenter = load_segmenter(kind, source)
+        setattr(model, kind, segmenter)
+        setattr(model.config, f"{kind}_config", segmenter.config)
+    widths = {
+        kind: getattr(model, kind).config.hidden_size for kind in KINDS if getattr(model, kind) is not None
+    }
+    if not widths:
+        raise VividMedError(
+            "the model has no segmenters: name them with --segmenter and --instance_segmenter, "
+            "or a model that was trained with grounding"
+        )
+    if len(set(widths.values())) > 1:
+        raise VividMedError(
+            f"the segmenters read the same prompts but are {' and '.join(map(str, widths.values()))} wide: "
+            "name two of one width"
+        )
+    hidden, width = model.config.text_config.hidden_size, next(iter(widths.values()))
+    if model.grounding_projection is None or model.grounding_projection[-1].out_features != width:
+        model.grounding_projection = GroundingProjection(hidden, width)
+
+
+def freeze_modules(model: PreTrainedModel, names: Collection[str]) -> None:
+    """Freeze top-level modules, and in any case the parameters that draw instance masks, which no stage trains.
+
+    Args:
+        model: a ``VividMedForCausalLM``; what adapters wrap is frozen where it is wrapped.
+        names: such as ``segmenter``; those the model lacks are passed over.
+    """
+    for name in names:
+        if (module := getattr(model, name, None)) is not None:
+            module.requires_grad_(False)
+    if model.instance_segmenter is not None:
+        for parameter in model.instance_segmenter.mask_parameters():
+            parameter.requires_grad_(False)
+
+
+def spread_positions(segmenter: PreTrainedModel) -> None:
+    """Draw the position embeddings of a tiny segmenter with random weights anew, wide enough to be noticed.
+
+    At the usual 0.02 a small segmenter takes hundreds of steps to tell left from right. Released weights bring theirs.
+    """
+    torch.nn.init.normal_(segmenter.image_encoder.patch_embedding.position_embedding.weight, std=POSITION_STD)
