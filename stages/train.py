@@ -13,53 +13,62 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
 )  # found from a clone, whatever the working folder
 
-from stages import vlm
+from stages import align_isam, align_sam, grg, vg, vlm
 from stages.launching import start_processes
+from stages.stage import Stage
 from vividmed.errors import VividMedError
-from vividmed.training.arguments import (
-    DataArguments,
-    ModelArguments,
-    StageArguments,
-    VividMedTrainingArguments,
-)
+from vividmed.training.arguments import DataArguments, StageArguments
 from vividmed.training.parser import StageParser
 
 CONFIGS = Path(__file__).parent / "configs"
-STAGES: dict[str, Callable[..., None]] = {"vlm": vlm.run}
+STAGES: dict[str, Stage] = {
+    "align-sam": align_sam.STAGE,
+    "align-isam": align_isam.STAGE,
+    "vg": vg.STAGE,
+    "vlm": vlm.STAGE,
+    "grg": grg.STAGE,
+}
 
 
-def parse(
-    arguments: list[str],
-) -> tuple[StageArguments, DataArguments, ModelArguments, VividMedTrainingArguments]:
-    """Read command line and YAML; without a model, data and file the stage's tiny settings apply."""
-    parser = StageParser(
-        (StageArguments, DataArguments, ModelArguments, VividMedTrainingArguments),
-        description=__doc__.split("\n\n", 1)[0],
-    )
-    parser.add_argument("--config", type=Path, help="YAML file with any of these arguments.")
+def parse(arguments: list[str]) -> tuple[Any, ...]:
+    """Read command line and YAML; without a model, data and file the stage's tiny settings apply.
+
+    Returns:
+        ``StageArguments`` and the dataclasses of the stage.
+    """
     early = _ahead(arguments)
     if early.stage is not None and early.stage not in STAGES:
         nearest = difflib.get_close_matches(early.stage, STAGES, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(STAGES)}"
         raise VividMedError(f"--stage {early.stage}: unknown stage; {hint}")
+    stage = STAGES[early.stage or "vlm"]
+    parser = StageParser((StageArguments, *stage.arguments), description=__doc__.split("\n\n", 1)[0])
+    parser.add_argument("--config", type=Path, help="YAML file with any of these arguments.")
     config = early.config
     if config is None and early.stage is not None:
-        tiny = early.model_name_or_path is None and early.dataset_name is None
-        config = CONFIGS / (f"{early.stage}_tiny.yaml" if tiny else f"{early.stage}.yaml")
-    return parser.parse(arguments, config, output_dir=f"outputs/{early.stage}")
+        tiny = early.model_name_or_path is None and early.dataset_name is None and early.mixture is None
+        name = early.stage.replace("-", "_")
+        config = CONFIGS / (f"{name}_tiny.yaml" if tiny else f"{name}.yaml")
+    parsed = parser.parse(arguments, config, output_dir=f"outputs/{early.stage}")
+    for group in parsed:
+        # A configuration names its mixture by the way from its own folder.
+        if isinstance(group, DataArguments) and group.mixture and config is not None:
+            beside = config.parent / group.mixture
+            group.mixture = str(beside) if beside.is_file() else group.mixture
+    return parsed
 
 
 def _ahead(arguments: list[str]) -> argparse.Namespace:
     """What decides which settings apply, read before everything else."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("stage", "config", "model_name_or_path", "dataset_name"):
+    for name in ("stage", "config", "model_name_or_path", "dataset_name", "mixture"):
         parser.add_argument(
             f"--{name}", f"--{name.replace('_', '-')}", nargs="?", type=Path if name == "config" else str
         )
@@ -69,8 +78,8 @@ def _ahead(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Run a stage; input that the user can mend ends in one line and status 2."""
     try:
-        stage_args, data_args, model_args, training_args = parse(arguments)
-        STAGES[stage_args.stage](data_args, model_args, training_args)
+        stage_args, *stage_arguments = parse(arguments)
+        STAGES[stage_args.stage].run(*stage_arguments)
     except VividMedError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)

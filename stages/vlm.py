@@ -1,19 +1,18 @@
 """Stage ``vlm``: instruction tuning on images and text (published stage 2)."""
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from stages.results import CARDS, run_facts, training_method, write_results
+from stages.stage import Stage
 from vividmed.data.collator import VividMedCollator
 from vividmed.data.sampler import KeyedRows
-from vividmed.hub.cards import RunFacts, count_sources, render_model_card
+from vividmed.errors import VividMedError
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.answers import (
     CLOSED_KINDS,
@@ -28,14 +27,11 @@ from vividmed.training.checkpointing import write_atomically
 from vividmed.training.loading import load_model, load_processor
 from vividmed.training.memory import memory_summary
 from vividmed.training.peft import GROUNDING_MODULES
-from vividmed.training.resolved_config import resolved_config
 from vividmed.training.rows import load_rows
 from vividmed.training.run_folder import BASELINE, run_folder
 from vividmed.training.trainer import VividMedTrainer
-from vividmed.version import __version__
 
 NAME = "vlm"
-CARD_TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "vlm.md.jinja"
 BASE_MODEL = "base_model"
 
 
@@ -78,6 +74,10 @@ def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrai
     with run_folder(args) as checkpoint:
         folder = args.folder
         train_rows, eval_rows = load_rows("vision_language", data_args)
+        if eval_rows is None:
+            raise VividMedError(
+                "--mixture gives rows to train on alone: name rows to evaluate on with --dataset_name"
+            )
         processor = load_processor(model_args)
         model = load_model(
             model_args, processor, base_folder=folder / BASE_MODEL, seed=args.seed, frozen=GROUNDING_MODULES
@@ -108,9 +108,18 @@ def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrai
         trainer.save_final()
         if is_main:
             before = Measurement.load(folder / BASELINE)
-            facts = run_facts(trainer, data_args, model_args, train_rows, eval_rows, before, after)
-            write_atomically(folder / "README.md", render_model_card(CARD_TEMPLATE, facts))
-            write_atomically(folder / "config.yaml", resolved_config([data_args, model_args, args]))
+            facts = run_facts(
+                NAME,
+                trainer,
+                base_model=model_args.model_name_or_path,
+                method=training_method(model_args),
+                adapter=model_args.use_peft,
+                train_rows=train_rows,
+                eval_rows=eval_rows,
+                settings={"longest sequence": data_args.max_length},
+                metrics=metrics_table(before, after),
+            )
+            write_results(folder, CARDS / "vlm.md.jinja", facts, [data_args, model_args, args])
             print(report(trainer, samples, before, after), flush=True)
         if args.push_to_hub:
             trainer.push_to_hub()
@@ -174,53 +183,12 @@ def measure(
     return Measurement(loss, score_closed(closed, answers[: len(closed)]), answers[len(closed) :])
 
 
-def run_facts(
-    trainer: VlmTrainer,
-    data_args: DataArguments,
-    model_args: ModelArguments,
-    train_rows: Any,
-    eval_rows: Any,
-    before: Measurement,
-    after: Measurement,
-) -> RunFacts:
-    """What the model card says."""
-    args = trainer.args
-    model: PreTrainedModel = trainer.model
+def metrics_table(before: Measurement, after: Measurement) -> dict[str, str]:
+    """The measured figures for the model card."""
     metrics = {"evaluation loss per token": f"{before.eval_loss:.3f} before, {after.eval_loss:.3f} after"}
     for kind, accuracy in after.accuracy.items():
         metrics[f"{kind} questions right"] = f"{before.accuracy[kind]} before, {accuracy} after"
-    method = "all weights"
-    if model_args.use_peft:
-        bits = "4-bit " if model_args.load_in_4bit else "8-bit " if model_args.load_in_8bit else ""
-        method = (
-            f"low-rank adapters of rank {model_args.lora_r} on a {bits}base model; norms and embeddings whole"
-        )
-    return RunFacts(
-        name=args.folder.name,
-        stage=NAME,
-        base_model=model_args.model_name_or_path,
-        adapter=model_args.use_peft,
-        method=method,
-        sources=count_sources(train_rows),
-        eval_sources=count_sources(eval_rows),
-        steps=trainer.state.global_step,
-        global_batch_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-        settings={
-            "learning rate": args.learning_rate,
-            "schedule": f"{args.lr_scheduler_type.value}, {args.warmup_steps} warm-up steps",
-            "weight decay": args.weight_decay,
-            "longest sequence": data_args.max_length,
-            "weights": f"{model.num_parameters():,}",
-            "seed": args.seed,
-        },
-        metrics=metrics,
-        versions={
-            "vividmed": __version__,
-            "transformers": transformers.__version__,
-            "torch": torch.__version__,
-            "Python": platform.python_version(),
-        },
-    )
+    return metrics
 
 
 def report(
@@ -246,3 +214,6 @@ def report(
             f"  after:     {last}",
         ]
     return "\n".join([*lines, "", f"checkpoint: {trainer.args.output_dir}"])
+
+
+STAGE = Stage(run, (DataArguments, ModelArguments, VividMedTrainingArguments))
