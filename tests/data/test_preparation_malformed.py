@@ -1,7 +1,9 @@
-"""300 malformed inputs: each is a failure of its own case with one line that names the file."""
+"""More than 300 malformed inputs: each is a failure of its own case with one line that names the file."""
 
 import gzip
+import stat
 import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -220,6 +222,102 @@ def test_15_spoilt_files_of_other_formats_fail_alone(tmp_path: Path):
         assert not reason.split(":")[0].endswith(("Error", "Exception")), f"{name}: {reason}"
 
 
+def _zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path.with_suffix(".zip")
+
+
+def _link(path: Path, _: bytes) -> Path:
+    info = zipfile.ZipInfo("ct.nii.gz")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path.with_suffix(".zip"), "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    return path.with_suffix(".zip")
+
+
+def _encrypted(path: Path, image: bytes) -> Path:
+    """The standard library writes no encrypted archives; the flag of the entry is what is read."""
+    content = bytearray(_zip(path, {"ct.nii.gz": image}).read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    return _written(path.with_suffix(".zip"), bytes(content))
+
+
+def _huge(path: Path, image: bytes) -> Path:
+    """An entry that claims to unpack to 200 GB."""
+    with zipfile.ZipFile(path.with_suffix(".zip"), "w") as archive:
+        archive.writestr("ct.nii.gz", image)
+        archive.filelist[0].file_size = 200 * 10**9
+    return path.with_suffix(".zip")
+
+
+def _corrupt(path: Path, image: bytes) -> Path:
+    content = bytearray(_zip(path, {"ct.nii.gz": image}).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    return _written(path.with_suffix(".zip"), bytes(content))
+
+
+ZIPS: dict[str, tuple[Callable[[Path, bytes], Path], str]] = {
+    "parent": (lambda path, image: _zip(path, {"../evil.nii.gz": image}), "leads out of its folder"),
+    "parent inside": (
+        lambda path, image: _zip(path, {"a/../../evil.nii.gz": image}),
+        "leads out of its folder",
+    ),
+    "parent of Windows": (
+        lambda path, image: _zip(path, {"..\\evil.nii.gz": image}),
+        "leads out of its folder",
+    ),
+    "absolute": (
+        lambda path, image: _zip(path, {str(path.parent / "evil.nii.gz"): image}),
+        "leads out of its folder",
+    ),
+    "drive": (lambda path, image: _zip(path, {"C:/evil.nii.gz": image}), "leads out of its folder"),
+    "parent besides": (
+        lambda path, image: _zip(path, {"ct.nii.gz": image, "../evil.txt": b""}),
+        "leads out of its folder",
+    ),
+    "link": (_link, "the link 'ct.nii.gz'"),
+    "encrypted": (_encrypted, "encrypted"),
+    "huge": (_huge, "unpack to 200.0 GB"),
+    "corrupt": (_corrupt, "not a readable archive"),
+    "cut": (lambda path, image: truncate(_zip(path, {"ct.nii.gz": image})), "not a readable archive"),
+    "no archive": (lambda path, _: _written(path.with_suffix(".zip"), b"<html>"), "not a readable archive"),
+    "nothing": (lambda path, _: _zip(path, {}), "holds 0 images"),
+    "text": (lambda path, _: _zip(path, {"readme.txt": b"text"}), "holds 0 images"),
+    "two images": (lambda path, image: _zip(path, {"a.nii.gz": image, "b.nii.gz": image}), "holds 2 images"),
+    "cut image": (
+        lambda path, image: _zip(path, {"ct.nii.gz": image[:300]}),
+        "ct.nii.gz: not a readable NIfTI",
+    ),
+}
+
+
+def test_16_spoilt_archives_fail_alone_and_write_nothing_outside(tmp_path: Path):
+    origin = tmp_path / "some/where/origin"
+    origin.mkdir(parents=True)
+    image = PHANTOM.write_image(tmp_path / "ct.nii.gz").read_bytes()
+    paths = {name: make(origin / name.replace(" ", "-"), image) for name, (make, _) in ZIPS.items()}
+    paths["sound"] = _zip(origin / "sound", {"study/ct.nii.gz": image, "__MACOSX/study/._ct.nii.gz": b"x"})
+
+    class Zips(Toy):
+        def cases(self, origin: Path) -> Iterator[Case]:
+            for name, path in paths.items():
+                yield Case(
+                    id=name, patient=name, images=(ImageFile(path=path, modality="CT"),), absent=("liver",)
+                )
+
+    result = prepare_dataset(Zips(), origin, tmp_path / "out")
+    assert sum(result.rows.values()) == 1
+    assert set(result.failed) == set(ZIPS)
+    for name, reason in result.failed.items():
+        assert paths[name].name in reason
+        assert ZIPS[name][1] in reason
+        assert not reason.split(":")[0].endswith(("Error", "Exception")), f"{name}: {reason}"
+    assert not list(tmp_path.rglob("*evil*"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -228,8 +326,9 @@ def test_15_spoilt_files_of_other_formats_fail_alone(tmp_path: Path):
         (lambda path: _written(path, b""), "is missing"),
         (lambda path: write_table(path, [{"amos_id": 1, "Patient's Sex": s} for s in "MF"]), "two values"),
         (lambda path: path.unlink(), "labeled_data_meta"),
+        (lambda path: path.rename(path.with_suffix(".zip")), "unpack labeled_data_meta.zip in place"),
     ],
-    ids=["column missing", "not UTF-8", "empty", "duplicate keys", "missing"],
+    ids=["column missing", "not UTF-8", "empty", "duplicate keys", "missing", "packed"],
 )
 def test_a_spoilt_table_ends_the_run_with_one_line(
     tmp_path: Path, spoil: Callable[[Path], None], message: str

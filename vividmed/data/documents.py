@@ -4,17 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vividmed.data.archives import unpacked_bytes
 from vividmed.errors import VividMedError
 
 
 def read_text(path: Path) -> str:
-    """Text of a file, UTF-8 with or without a byte order mark.
+    """Text of a file, UTF-8 with or without a byte order mark; ``<name>.gz`` or ``<name>.zip`` in its place will do.
 
     Raises:
         VividMedError: The file is missing or not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return unpacked_bytes(path).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise VividMedError(f"{path}: no such file; check that the data set is complete") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vividmed.data.adapters.base import Adapter
+from vividmed.data.archives import unpack_hint
 from vividmed.data.case import Skipped
 from vividmed.data.fingerprint import source_files
 from vividmed.errors import VividMedError
@@ -37,12 +38,14 @@ class IntegrityReport:
         cases: Number of cases that can be listed.
         missing: Case to the files it needs that are missing or empty, below the origin.
         problem: Why the cases cannot be listed; None if they can.
+        hint: What to do about archives that lie in the origin.
     """
 
     counts: list[PatternCount]
     cases: int = 0
     missing: dict[str, list[str]] = field(default_factory=dict)
     problem: str | None = None
+    hint: str = ""
 
     @property
     def complete(self) -> bool:
@@ -56,6 +59,8 @@ class IntegrityReport:
             expected = "any" if count.expected is None else str(count.expected)
             mark = "" if count.complete else "  incomplete"
             lines.append(f"{count.pattern:<{width}}  {expected:>8}  {count.found:>7}{mark}")
+        if self.hint and not self.complete:
+            lines.append(self.hint)
         if self.problem is not None:
             return "\n".join([*lines, f"cases cannot be listed: {self.problem}"])
         lines.append(f"{self.cases} cases, {len(self.missing)} of them lack files")
@@ -83,10 +88,13 @@ def verify_origin(adapter: Adapter, origin: Path) -> IntegrityReport:
                     for path in lacking
                 ]
     except VividMedError as error:
-        return IntegrityReport(counts, problem=str(error))
-    return IntegrityReport(counts, cases, missing)
+        return IntegrityReport(counts, problem=str(error), hint=unpack_hint(origin))
+    return IntegrityReport(counts, cases, missing, hint=unpack_hint(origin))
 
 
 def count_files(origin: Path, pattern: str) -> int:
-    """Number of files and folders that match, without hidden ones."""
-    return sum(not path.name.startswith(".") for path in origin.glob(pattern))
+    """Number of files and folders that match, without hidden ones; a single table may lie there packed."""
+    found = sum(not path.name.startswith(".") for path in origin.glob(pattern))
+    if not found and pattern.endswith((".csv", ".json", ".jsonl")):
+        found = sum(path.suffix in (".gz", ".zip") for path in origin.glob(f"{pattern}.*"))
+    return found

@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +13,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from vividmed.data.archives import read_zipped
 from vividmed.errors import VividMedError
 from vividmed.processing.dicom import is_dicom
 from vividmed.processing.medical_image import MedicalImage
@@ -28,7 +30,8 @@ def read_original(
     """Read an image or a label map as it is stored.
 
     Args:
-        path: NIfTI, NRRD, MetaImage, picture or DICOM file, or a folder with one DICOM series.
+        path: NIfTI, NRRD, MetaImage, picture or DICOM file, a folder with one DICOM series, or a zip archive of one of
+            these.
         channel: Index along the last axis of a 4D NIfTI file.
         read: Reads the path instead.
 
@@ -37,6 +40,8 @@ def read_original(
     """
     if read is not None:
         return read(path)
+    if path.suffix.lower() == ".zip" and path.is_file():
+        return read_zipped(path, partial(read_original, channel=channel))
     if channel is not None:
         return _read_channel(path, channel)
     if path.name.lower().endswith(_ITK_FORMATS):

@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from vividmed.data.archives import unpacked_bytes
 from vividmed.errors import VividMedError
 
 Row = Mapping[str, str]
@@ -14,7 +15,7 @@ def read_table(path: Path, *columns: str, delimiter: str = ",") -> list[dict[str
     """Read a CSV file with a header.
 
     Args:
-        path: Of the file, UTF-8 with or without a byte order mark.
+        path: Of the file, UTF-8 with or without a byte order mark; ``<name>.gz`` or ``<name>.zip`` in its place will do.
         columns: Names that must be there.
         delimiter: Between fields.
 
@@ -25,7 +26,7 @@ def read_table(path: Path, *columns: str, delimiter: str = ",") -> list[dict[str
         VividMedError: The file is missing, not UTF-8, or lacks a column.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = unpacked_bytes(path).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise VividMedError(f"{path}: no such file; check that the data set is complete") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from vividmed.data.annotation import Annotation, DrawnMasks, LabelMap, MaskFiles
+from vividmed.data.archives import unpack_hint
 from vividmed.data.case import (
     Case,
     ImageFile,
@@ -144,7 +145,6 @@ def files(origin: Path, pattern: str) -> list[Path]:
     """
     found = sorted(path for path in origin.glob(pattern) if not path.name.startswith("."))
     if not found:
-        raise VividMedError(
-            f"{origin}: holds nothing that matches {pattern}; give the folder of the original data set"
-        )
+        remedy = unpack_hint(origin) or "give the folder of the original data set"
+        raise VividMedError(f"{origin}: holds nothing that matches {pattern}; {remedy}")
     return found

@@ -1,7 +1,7 @@
 """MIMIC-CXR: chest radiographs with reports and their CheXpert labels.
 
 The origin holds the reports of MIMIC-CXR as ``MIMIC-CXR/files/p10/p10000032/s50414267.txt`` and, beside them, the
-images and unpacked tables of MIMIC-CXR-JPG.
+images and tables of MIMIC-CXR-JPG.
 """
 
 from collections import defaultdict

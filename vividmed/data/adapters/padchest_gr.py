@@ -1,6 +1,6 @@
 """PadChest-GR: chest radiographs with reports of which every finding sentence has its boxes.
 
-The origin holds the report file, the unpacked ``master_table.csv``, and the parts of the image archive joined and
+The origin holds the report file, ``master_table.csv`` (packed or not), and the parts of the image archive joined and
 unpacked below ``Padchest_GR_files``.
 """
 
