@@ -1,6 +1,7 @@
 """Adapters: which modules are chosen, what is trainable, what is saved, and the adapted model's outputs.
 
-Compared is the vision-language part; the published lists also name the segmenters' modules.
+Published adapters save the segmenters layer by layer and so lose their Fourier frequencies; ours save them whole. Which
+of their modules are trained is compared by name, their parameters and files are not.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,8 +11,12 @@ from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from safetensors.torch import load_file
 
 from tests.parity.cases_language import TEXT_INPUTS, image_inputs
+from tests.parity.cases_segmenter import segmenter
+from tests.parity.cases_training_step import our_name, published_grounded_model
 from tests.parity.harness import Check, Golden, case, close, equal
 from tests.parity.models import GROUNDING_PREFIXES, published_model
+from vividmed.models.configuration_segmenter import SegmenterConfig
+from vividmed.models.segmenter import Segmenter
 from vividmed.training.peft import AdapterSelection, add_adapter, select_modules
 
 PEFT_PREFIX = "base_model.model."
@@ -21,6 +26,12 @@ def vision_language(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if not name.removeprefix(PEFT_PREFIX).startswith(GROUNDING_PREFIXES))
 
 
+def our_modules(names: Iterable[str]) -> list[str]:
+    """Published module names as ours, those left out that nothing computes with."""
+    ours = {our_name(f"{name}.weight") for name in names}
+    return sorted(name.removesuffix(".weight") for name in ours if name is not None)
+
+
 def lora_config(golden: Golden) -> LoraConfig:
     return LoraConfig(**golden.config["lora"], bias="none")
 
@@ -28,11 +39,22 @@ def lora_config(golden: Golden) -> LoraConfig:
 @case("09_lora")
 def selection(golden: Golden) -> Iterator[Check]:
     published = golden.json("09_lora")
-    model = published_model(golden)
+    model, grounded = published_model(golden), published_grounded_model(golden)
+    # Published lists leave out what draws instance masks; ours freeze it in the whole module.
+    masks = set(map(id, grounded.instance_segmenter.mask_parameters()))
+    never_trained = {
+        name.rpartition(".")[0] for name, parameter in grounded.named_parameters() if id(parameter) in masks
+    }
     for setting, lists in published["selection"].items():
-        ours = select_modules(model, freeze_vision="freeze_vision=True" in setting)
+        segmenters_frozen = "freeze_sam=freeze_isam=True" in setting
+        ours = select_modules(
+            model if setting.startswith("no sam") else grounded,
+            freeze_vision="freeze_vision=True" in setting,
+            frozen=("segmenter", "instance_segmenter") if segmenters_frozen else (),
+        )
         for field in ("target_modules", "modules_to_save"):
-            yield equal(f"{setting}: {field}", sorted(getattr(ours, field)), vision_language(lists[field]))
+            chosen = set(getattr(ours, field)) - never_trained
+            yield equal(f"{setting}: {field}", sorted(chosen), our_modules(lists[field]))
 
     adapted = add_adapter(model, lora_config(golden), select_modules(model))
     parameters = dict(adapted.named_parameters())
@@ -71,3 +93,14 @@ def adapter_forward(golden: Golden) -> Iterator[Check]:
     yield close("loss", outputs.loss, published["loss"])
     yield close("logits_sample0", outputs.logits[0][real[0]], published["logits_sample0"][real[0]])
     yield close("last_hidden", outputs.hidden_states[-1][real], published["last_hidden"][real])
+
+    prefix = f"{PEFT_PREFIX}sam."
+    trained = {
+        f"sam.{name.removeprefix(prefix)}": value
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
+    adapted_segmenter = segmenter(golden, golden.weights | trained, "sam.", Segmenter, SegmenterConfig)
+    asked, patch_sizes = golden.tensors("04_sam"), golden.case("04_sam")["patch_size"]
+    (masks,) = adapted_segmenter([asked["image.0"]], [asked["text_embedding.0"]], patch_sizes[:1]).masks
+    yield close("sam_masks_image0", masks, published["sam_masks_image0"])

@@ -1,4 +1,4 @@
-"""A whole training step, and the adapted model's segmenter."""
+"""A whole training step."""
 
 from collections.abc import Iterator
 
