@@ -19,7 +19,7 @@ from vividmed.training.grounding_arguments import AlignmentArguments
 from vividmed.training.grounding_trainer import AlignmentTrainer
 from vividmed.training.rows import load_rows
 from vividmed.training.run_folder import run_folder
-from vividmed.training.segmenters import load_segmenter, spread_positions
+from vividmed.training.segmenters import load_segmenter
 
 ARGUMENTS = (DataArguments, AlignmentArguments, VividMedTrainingArguments)
 Form = Literal["mask", "box"]
@@ -113,12 +113,10 @@ def _segmenter(form: Form, source: str | Path | None) -> Segmenter | InstanceSeg
     segmenter: Segmenter | InstanceSegmenter
     if source is not None:
         segmenter = load_segmenter("segmenter" if form == "mask" else "instance_segmenter", str(source))
+    elif form == "mask":
+        segmenter = Segmenter(SegmenterConfig.tiny())
     else:
-        if form == "mask":
-            segmenter = Segmenter(SegmenterConfig.tiny())
-        else:
-            segmenter = InstanceSegmenter(InstanceSegmenterConfig.tiny())
-        spread_positions(segmenter)
+        segmenter = InstanceSegmenter(InstanceSegmenterConfig.tiny())
     if isinstance(segmenter, InstanceSegmenter):
         for parameter in segmenter.mask_parameters():
             parameter.requires_grad_(False)

@@ -28,7 +28,6 @@ from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.processing_vividmed import VividMedProcessor
-from vividmed.training.segmenters import spread_positions
 
 CONFIGS = Path(__file__).parent / "configs"
 TRAINING = range(2048)
@@ -42,11 +41,7 @@ def prepare(folder: Path) -> None:
     image_processor = VividMedImageProcessor(patch_size=(4, 16, 16), max_image_tokens=8, max_slice_tokens=2)
     processor = VividMedProcessor(image_processor, VividMedProcessor.tiny().tokenizer)
     config = VividMedConfig.tiny(vocab_size=len(processor.tokenizer), grounding=True)
-    # As the stages do with a tiny model: the usual 0.02 suits widths of thousands.
-    config.text_config.initializer_range = config.text_config.hidden_size**-0.5
     model = VividMedForCausalLM(config)
-    for segmenter in (model.segmenter, model.instance_segmenter):
-        spread_positions(segmenter)
     model.save_pretrained(folder / "untrained")
     processor.save_pretrained(folder / "untrained")
     phantoms = [make_phantom(number) for number in TRAINING]

@@ -148,6 +148,8 @@ class VividMedConfig(PreTrainedConfig):
                 intermediate_size=352,
                 num_hidden_layers=4,
                 num_attention_heads=4,
+                # The usual 0.02 suits widths of thousands; at this width images would be drowned by text for long.
+                initializer_range=128**-0.5,
             ),
             phrase_start_token_id=vocab_size - 4,
             phrase_end_token_id=vocab_size - 3,

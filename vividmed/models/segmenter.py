@@ -91,7 +91,7 @@ class SegmenterPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
         elif isinstance(module, PositionEmbedding):
-            init.normal_(module.weight, std=0.02)
+            init.normal_(module.weight, std=self.config.position_initializer_range)
         elif isinstance(module, FourierPositionEncoding):
             trained = _is_loaded(self.prompt_encoder.no_mask_embedding.weight)
             if trained and not _is_loaded(module.frequencies):

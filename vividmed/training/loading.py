@@ -20,7 +20,7 @@ from vividmed.training.peft import (
     keep_full_precision,
     select_modules,
 )
-from vividmed.training.segmenters import KINDS, attach_segmenters, freeze_modules, spread_positions
+from vividmed.training.segmenters import KINDS, attach_segmenters, freeze_modules
 
 
 def load_processor(args: ModelArguments) -> VividMedProcessor:
@@ -69,12 +69,7 @@ def load_model(
     if source is None:
         set_seed(seed)
         config = VividMedConfig.tiny(vocab_size=len(processor.tokenizer), grounding=grounding is not None)
-        # The usual 0.02 suits widths of thousands; at this width images would be drowned by text for long.
-        config.text_config.initializer_range = config.text_config.hidden_size**-0.5
         model: PreTrainedModel = VividMedForCausalLM(config)
-        if grounding is not None:
-            for kind in KINDS:
-                spread_positions(getattr(model, kind))
     else:
         _check_architecture(source, args.model_revision)
         # Parts are put together in full precision, and quantised when the whole is loaded.

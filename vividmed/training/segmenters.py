@@ -2,14 +2,12 @@
 
 from collections.abc import Collection, Mapping
 
-import torch
 from transformers import PreTrainedModel
 
 from vividmed.errors import VividMedError
 from vividmed.models.grounding import GroundingProjection
 from vividmed.models.segmenter import InstanceSegmenter, Segmenter
 
-POSITION_STD = 0.3
 KINDS: dict[str, type[Segmenter] | type[InstanceSegmenter]] = {
     "segmenter": Segmenter,
     "instance_segmenter": InstanceSegmenter,
@@ -90,11 +88,3 @@ def freeze_modules(model: PreTrainedModel, names: Collection[str]) -> None:
     if model.instance_segmenter is not None:
         for parameter in model.instance_segmenter.mask_parameters():
             parameter.requires_grad_(False)
-
-
-def spread_positions(segmenter: PreTrainedModel) -> None:
-    """Draw the position embeddings of a tiny segmenter with random weights anew, wide enough to be noticed.
-
-    At the usual 0.02 a small segmenter takes hundreds of steps to tell left from right. Released weights bring theirs.
-    """
-    torch.nn.init.normal_(segmenter.image_encoder.patch_embedding.position_embedding.weight, std=POSITION_STD)
