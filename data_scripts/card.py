@@ -61,6 +61,12 @@ def _counts(result: PreparationResult) -> list[str]:
             "",
             f"{len(result.failed)} cases failed and {len(result.left_out)} were left out on purpose.",
         ]
+    if result.warnings:
+        lines += [
+            "",
+            f"{len(result.warnings)} cases should be looked at: text may be burnt into the image, or a left structure "
+            "lies to the right of its counterpart.",
+        ]
     return lines
 
 
@@ -84,6 +90,7 @@ def _steps(adapter: Adapter, processing: Processing) -> list[str]:
         f"- **Resolution.** The shorter in-plane edge is at most {adapter.max_in_plane} voxels{depth}; slices closer than "
         "half the in-plane spacing are merged. Images and masks are averaged over the volume of the new voxels.",
         f"- **Intensity.** {intensity}",
-        "- **Masks.** Specks of anatomy, under 10 voxels and under a thousandth of the largest part, are removed.",
+        "- **Masks.** Specks of anatomy, under 10 voxels and under a thousandth of the largest part, are removed. Left "
+        "structures lie to the left of the right ones, or the case failed.",
         f"- **Splits.** By patient: {official}a hash of the patient's key, which is the same in every data set.",
     ]

@@ -139,13 +139,14 @@ def _report(result: PreparationResult) -> None:
     rows = ", ".join(f"{number} {split}" for split, number in result.rows.items()) or "none"
     done = "nothing had changed" if not result.worked_on else f"{result.worked_on} cases worked on"
     print(
-        f"{result.output}: rows: {rows}; {done}; {len(result.left_out)} left out, {len(result.failed)} failed"
+        f"{result.output}: rows: {rows}; {done}; {len(result.left_out)} left out, {len(result.failed)} failed, "
+        f"{len(result.warnings)} with warnings"
     )
     for case, warnings in sorted(result.warnings.items())[:_SHOWN]:
         print(f"  warning, {case}: {warnings[0]}")
     for case, reason in sorted(result.failed.items())[:_SHOWN]:
         print(f"  failed, {case}: {reason}")
-    if len(result.failed) > _SHOWN:
+    if max(len(result.failed), len(result.warnings)) > _SHOWN:
         print(f"  ... all are in {result.output / 'failures.csv'}")
 
 

@@ -39,6 +39,7 @@ class Phantom:
         background: Intensity around the body.
         body: Mean intensity of the body.
         seed: Of its noise.
+        sides: Pairs of a left and a right structure, each at its side of the body; others lie anywhere.
     """
 
     values: tuple[int, ...] = (1,)
@@ -48,6 +49,7 @@ class Phantom:
     background: int = -1000
     body: int = 40
     seed: int = 0
+    sides: tuple[tuple[int, int], ...] = ()
 
     @property
     def affine(self) -> np.ndarray:
@@ -68,10 +70,17 @@ class Phantom:
             raise ValueError(
                 f"{len(self.values)} structures do not fit into {self.size}; make the phantom larger"
             )
-        chosen = [cells[i * len(cells) // len(self.values)] for i in range(len(self.values))]
+        places: dict[int, Triple] = {}
+        for value, outermost in (
+            (v, side) for pair in self.sides for v, side in zip(pair, (min, max), strict=True)
+        ):
+            places[value] = outermost(cells)
+            cells.remove(places[value])
+        others = [value for value in self.values if value not in places]
+        places |= {value: cells[i * len(cells) // len(others)] for i, value in enumerate(others)}
         return {
             value: ((x, y, z), (x + 3 + value % 3, y + 3, z + 2))
-            for value, (x, y, z) in zip(self.values, chosen, strict=True)
+            for value, (x, y, z) in ((value, places[value]) for value in self.values)
         }
 
     def image(self) -> np.ndarray:

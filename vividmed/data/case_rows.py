@@ -10,6 +10,7 @@ import numpy as np
 
 from vividmed.data.adapters.base import Adapter
 from vividmed.data.annotation import Annotation
+from vividmed.data.burnt_in import shows_text
 from vividmed.data.case import Case, ImageFile, plain_target
 from vividmed.data.encoding import encode_image
 from vividmed.data.grids import same_grid
@@ -19,6 +20,7 @@ from vividmed.data.labelled_image import LabelledImage
 from vividmed.data.originals import read_original
 from vividmed.data.patches import MaskPatch
 from vividmed.data.schema import validate_row
+from vividmed.data.sides import check_sides
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
@@ -43,34 +45,36 @@ class Processing:
             raise VividMedError(f"--window {self.window!r} is unknown; use one of {', '.join(WINDOWS)}")
 
 
-def case_rows(adapter: Adapter, case: Case, processing: Processing) -> list[Row]:
+def case_rows(adapter: Adapter, case: Case, processing: Processing) -> tuple[list[Row], list[str]]:
     """Read, standardise and describe one case.
 
     Images are turned to the canonical orientation of their body, cut to the foreground, limited in resolution, and
     scaled to eight bits; masks and boxes follow.
 
     Returns:
-        Validated rows with encoded images: one for each image of a ``localization`` case, else one.
+        Validated rows with encoded images, one for each image of a ``localization`` case, else one; and warnings of
+        what a user should look at.
 
     Raises:
         VividMedError: A file cannot be read, or what it holds contradicts the adapter.
     """
     if not case.images:
         raise VividMedError(f"{case.id}: has no image")
+    warnings: list[str] = []
     if adapter.kind == "vision_language":
-        rows = [_conversation(adapter, case, processing)]
+        rows = [_conversation(adapter, case, processing, warnings)]
     elif adapter.kind == "grounded_report":
-        rows = [_grounded_report(adapter, case, processing)]
+        rows = [_grounded_report(adapter, case, processing, warnings)]
     else:
-        rows = _localization(adapter, case, processing)
+        rows = _localization(adapter, case, processing, warnings)
     for row in rows:
         validate_row(adapter.kind, row)
-    return rows
+    return rows, list(dict.fromkeys(warnings))
 
 
-def _localization(adapter: Adapter, case: Case, processing: Processing) -> list[Row]:
+def _localization(adapter: Adapter, case: Case, processing: Processing, warnings: list[str]) -> list[Row]:
     rows = []
-    for located, image in _located(case):
+    for located, image in _located(case, warnings):
         sheet = _standardise(adapter, located, image, processing)
         present = list(dict.fromkeys([m.target for m in sheet.masks] + [target for target, _ in sheet.boxes]))
         searched = [t for a in case.annotations for t in a.targets if t not in a.partial]
@@ -84,10 +88,10 @@ def _localization(adapter: Adapter, case: Case, processing: Processing) -> list[
     return rows
 
 
-def _grounded_report(adapter: Adapter, case: Case, processing: Processing) -> Row:
+def _grounded_report(adapter: Adapter, case: Case, processing: Processing, warnings: list[str]) -> Row:
     if len(case.images) != 1 or case.report is None:
         raise VividMedError(f"{case.id}: a grounded report needs its text and exactly one image")
-    ((located, image),) = _located(case)
+    ((located, image),) = _located(case, warnings)
     sheet = _standardise(adapter, located, image, processing)
     marked = list(_MARKED.finditer(case.report))
     if len(marked) != len(case.phrases):
@@ -113,10 +117,10 @@ def _grounded_report(adapter: Adapter, case: Case, processing: Processing) -> Ro
     return common | {"report": case.report, "phrases": phrases} | _places(sheet)
 
 
-def _conversation(adapter: Adapter, case: Case, processing: Processing) -> Row:
+def _conversation(adapter: Adapter, case: Case, processing: Processing, warnings: list[str]) -> Row:
     sheets = []
     for file in case.images:
-        image = read_original(file.path, channel=file.channel, read=file.read)
+        image = _read(file, warnings)
         sheets.append(_standardise(adapter, LabelledImage(image), file, processing))
     if not case.turns:
         raise VividMedError(f"{case.id}: has no text")
@@ -135,11 +139,18 @@ def _conversation(adapter: Adapter, case: Case, processing: Processing) -> Row:
     }
 
 
-def _located(case: Case) -> Iterable[tuple[LabelledImage, ImageFile]]:
+def _read(file: ImageFile, warnings: list[str]) -> MedicalImage:
+    image = read_original(file.path, channel=file.channel, read=file.read)
+    if shows_text(image.array):
+        warnings.append(f"{file.path.name}: text seems to be burnt into the image; check it for names")
+    return image
+
+
+def _located(case: Case, warnings: list[str]) -> Iterable[tuple[LabelledImage, ImageFile]]:
     """Every image with the masks and boxes on its grid; annotations are read again only for another grid."""
     previous: LabelledImage | None = None
     for file in case.images:
-        image = read_original(file.path, channel=file.channel, read=file.read)
+        image = _read(file, warnings)
         if previous is not None and same_grid(previous.image, image):
             located = LabelledImage(image, previous.masks, previous.boxes)
         else:
@@ -147,6 +158,7 @@ def _located(case: Case) -> Iterable[tuple[LabelledImage, ImageFile]]:
             masks.sort(key=_first_mention(masks))
             boxes = tuple((_canonical(target), box) for target, box in case.boxes)
             located = LabelledImage(image, tuple(masks), boxes).clipped()
+            warnings += check_sides(image, masks, _taxonomy())
         previous = located
         yield located, file
 

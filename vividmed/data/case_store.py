@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from vividmed.data.adapters.base import Adapter
+from vividmed.data.burnt_in import says_burnt_in
 from vividmed.data.case_rows import Processing, Row, case_rows
 from vividmed.data.fingerprint import is_unchanged, source_files, take_fingerprints
-from vividmed.data.originals import burnt_in_text
 from vividmed.data.plan import PlannedCase
 from vividmed.data.row_statistics import describe_row
 from vividmed.data.schema import schema
@@ -67,13 +67,13 @@ def process_case(
     record = CaseRecord(case.id, planned.digest, take_fingerprints(paths, origin))
     rows: list[Row] = []
     try:
-        rows = case_rows(adapter, case, processing)
+        rows, warnings = case_rows(adapter, case, processing)
         record.rows = [describe_row(adapter.kind, row) for row in rows]
-        record.warnings = [
-            f"{path.name}: the file says that text is burnt into the image; check it for names"
-            for path in paths
-            if burnt_in_text(path)
+        told = [path.name for path in paths if says_burnt_in(path)]
+        warnings += [
+            f"{name}: the file says that text is burnt into the image; check it for names" for name in told
         ]
+        record.warnings = [_relative(warning, origin) for warning in warnings]
     except VividMedError as error:
         record.error = _relative(str(error), origin)
     except Exception as error:  # a case that no check foresaw must not end the run

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pydicom
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from vividmed.data.archives import read_zipped
 from vividmed.errors import VividMedError
-from vividmed.processing.dicom import is_dicom
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.reading import read_image
 
@@ -114,11 +112,3 @@ def _read_channel(path: Path, channel: int) -> MedicalImage:
     if array.dtype.kind == "f":
         array = array.astype(np.float32)
     return MedicalImage(array.T[None], image.affine, source=f"{path} [{channel}]", oriented=True)
-
-
-def burnt_in_text(path: Path) -> bool:
-    """Whether a DICOM file says that text is burnt into its pixels."""
-    if not path.is_file() or not is_dicom(path):
-        return False
-    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["BurnedInAnnotation"])
-    return str(header.get("BurnedInAnnotation", "")).upper() == "YES"

@@ -14,7 +14,7 @@ from vividmed.data.splits import assign_splits
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 """Raised when the same input gives other rows than before."""
 
 

@@ -122,7 +122,8 @@ class Preparation:
         everything = [record for group in records.values() for record in group]
         failed = dict(self.listing.failed) | {r.id: r.error for r in everything if r.error is not None}
         self.store.tidy(self.shards)
-        write_failures(self.output / "failures.csv", failed, self.listing.left_out)
+        warnings = {record.id: record.warnings for record in everything if record.warnings}
+        write_failures(self.output / "failures.csv", failed, self.listing.left_out, warnings)
         write_terms(self.output, self.adapter)
         facts = {split: [row for r in group for row in r.rows] for split, group in records.items()}
         return PreparationResult(
@@ -131,7 +132,7 @@ class Preparation:
             failed=failed,
             left_out=self.listing.left_out,
             worked_on=self.sampled + worked_on,
-            warnings={record.id: record.warnings for record in everything if record.warnings},
+            warnings=warnings,
         )
 
 

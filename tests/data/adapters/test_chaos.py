@@ -16,8 +16,10 @@ from tests.data.miniatures import (
 
 MRI = {"liver": 63, "right kidney": 126, "left kidney": 189, "spleen": 252}
 LIVER = Phantom(values=(1,), spacing=(0.75, 0.75, 3.0))
-ORGANS = Phantom(values=(63, 126, 189, 252), background=0, body=300, spacing=(1.5, 1.5, 5.0))
-NO_SPLEEN = Phantom(values=(63, 126, 189), background=0, body=300, seed=1)
+ORGANS = Phantom(
+    values=(63, 126, 189, 252), background=0, body=300, spacing=(1.5, 1.5, 5.0), sides=((189, 126),)
+)
+NO_SPLEEN = Phantom(values=(63, 126, 189), background=0, body=300, seed=1, sides=((189, 126),))
 
 
 def _write(phantom: Phantom, series: Path, ground: Path, files: str, pictures: str, downwards: bool) -> None:

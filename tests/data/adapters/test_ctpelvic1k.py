@@ -15,7 +15,7 @@ from tests.data.miniatures import (
 )
 
 BONES = {"sacrum": 1, "right hip bone": 2, "left hip bone": 3}
-PELVIS = Phantom(values=(1, 2, 3, 4), spacing=(0.75, 0.75, 2.0))
+PELVIS = Phantom(values=(1, 2, 3, 4), spacing=(0.75, 0.75, 2.0), sides=((3, 2),))
 HALF = Phantom(values=(1, 2), spacing=(0.75, 0.75, 2.0), seed=1)
 SUBJECT = "1.3.6.1.4.1.9328.50.4"
 NIFTI_IMAGES = {
@@ -118,3 +118,15 @@ def test_a_mask_that_fits_two_series_is_left_out(prepared: Prepared):
 
 def test_a_truncated_image_fails_alone(prepared: Prepared):
     assert list(prepared.result.failed) == ["CLINIC_0001"]
+
+
+def test_a_mask_with_exchanged_hip_bones_fails(tmp_path: Path):
+    mask = "dataset6_mask/dataset6_CLINIC_0001_mask_4label.nii.gz"
+    PELVIS.write_image(tmp_path / "in" / NIFTI_IMAGES[mask])
+    PELVIS.write_labels(tmp_path / "in" / mask, {1: 1, 2: 3, 3: 2})
+    sound = mask.replace("0001", "0002")
+    PELVIS.write_image(tmp_path / "in" / NIFTI_IMAGES[sound])
+    PELVIS.write_labels(tmp_path / "in" / sound)
+    prepared = prepare_miniature("ctpelvic1k", tmp_path / "in", tmp_path)
+    assert list(prepared.rows) == ["CLINIC_0002"]
+    assert "left structures lie to the right of their counterpart" in prepared.result.failed["CLINIC_0001"]

@@ -16,7 +16,7 @@ from tests.data.miniatures import (
 )
 
 LUNGS = {"left lung": 3, "right lung": 4, "trachea": 5}
-CHEST = Phantom(values=(1, 2, 3, 4, 5), spacing=(0.75, 0.75, 2.5))
+CHEST = Phantom(values=(1, 2, 3, 4, 5), spacing=(0.75, 0.75, 2.5), sides=((3, 4),))
 Corners = tuple[np.ndarray, np.ndarray]
 
 

@@ -15,7 +15,7 @@ from tests.data.miniatures import (
 )
 
 BONES = ("sacrum", "left hip bone", "right hip bone")
-FRAGMENTED = Phantom(values=(1, 2, 11, 20, 21, 30))
+FRAGMENTED = Phantom(values=(1, 2, 11, 20, 21, 30), sides=((11, 21), (20, 30)))
 WHOLE = Phantom(values=(1, 21), axcodes="RAS", spacing=(0.8, 0.8, 0.8), seed=1)
 
 

@@ -23,9 +23,14 @@ ORGANS = {
     "head of left femur": 15,
     "head of right femur": 16,
 }
-WHOLE = Phantom(values=tuple(ORGANS.values()), axcodes="LPS", spacing=(0.98, 0.98, 3.0))
+SIDES = ((3, 4), (15, 16))
+WHOLE = Phantom(values=tuple(ORGANS.values()), axcodes="LPS", spacing=(0.98, 0.98, 3.0), sides=SIDES)
 NO_GALLBLADDER = Phantom(
-    values=tuple(v for v in ORGANS.values() if v != 6), axcodes="RAS", spacing=(0.8, 0.8, 2.5), seed=1
+    values=tuple(v for v in ORGANS.values() if v != 6),
+    axcodes="RAS",
+    spacing=(0.8, 0.8, 2.5),
+    seed=1,
+    sides=SIDES,
 )
 LITS = "addition_validation_from_LiTS/lablesTs/liver_12_word_label.nii.gz"
 
