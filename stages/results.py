@@ -10,12 +10,14 @@ import transformers
 
 from vividmed.data.mixture import Mixture
 from vividmed.hub.cards import RunFacts, SourceCount, count_sources, render_model_card
-from vividmed.training.arguments import ModelArguments
+from vividmed.training.arguments import DataArguments, ModelArguments
 from vividmed.training.checkpointing import write_atomically
+from vividmed.training.provenance import write_run_provenance
 from vividmed.training.resolved_config import resolved_config
 from vividmed.training.trainer import VividMedTrainer
 from vividmed.version import __version__
 
+_STARTED_FROM = ("model_name_or_path", "segmenter", "instance_segmenter")
 CARDS = Path(__file__).resolve().parents[1] / "model_cards"
 
 
@@ -93,6 +95,10 @@ def training_method(args: ModelArguments) -> str:
 
 
 def write_results(folder: Path, card: Path, facts: RunFacts, arguments: Sequence[Any]) -> None:
-    """Write the model card and the settings of the run."""
+    """Write the model card, the settings of the run, and the terms of what went into it where they are known."""
     write_atomically(folder / "README.md", render_model_card(card, facts))
     write_atomically(folder / "config.yaml", resolved_config(list(arguments)))
+    (data_args,) = (group for group in arguments if isinstance(group, DataArguments))
+    write_run_provenance(
+        folder, data_args, [getattr(group, name, None) for group in arguments for name in _STARTED_FROM]
+    )
