@@ -59,13 +59,13 @@ def _counts(result: PreparationResult) -> list[str]:
     if result.failed or result.left_out:
         lines += [
             "",
-            f"{len(result.failed)} cases failed and {len(result.left_out)} were left out on purpose.",
+            f"Cases that failed: {len(result.failed)}. Cases left out on purpose: {len(result.left_out)}.",
         ]
     if result.warnings:
         lines += [
             "",
-            f"{len(result.warnings)} cases should be looked at: text may be burnt into the image, or a left structure "
-            "lies to the right of its counterpart.",
+            f"Cases to look at, because text may be burnt into the image or a left structure lies to the right of its "
+            f"counterpart: {len(result.warnings)}.",
         ]
     return lines
 

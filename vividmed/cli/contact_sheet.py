@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from vividmed.data.examples import read_images
 from vividmed.data.masks import unpack_mask
@@ -95,7 +96,8 @@ def _draw(axis: Axes, tile: Tile) -> None:
         for letter, x, y in zip(plane.letters, (0.01, 0.99, 0.5, 0.5), (0.5, 0.5, 0.98, 0.02), strict=True):
             across = "left" if x < 0.1 else "right" if x > 0.9 else "center"
             down = "top" if y > 0.9 else "bottom"
-            axis.text(x, y, letter, transform=axis.transAxes, color="yellow", fontsize=8, ha=across, va=down)
+            drawn = axis.text(x, y, letter, transform=axis.transAxes, color="yellow", ha=across, va=down)
+            drawn.set(fontsize=8, path_effects=[withStroke(linewidth=2, foreground="black")])
     _legend(axis, list(dict.fromkeys(visible)), colours)
 
 

@@ -30,6 +30,7 @@ def draw_histograms(rows: Iterable[Mapping[str, Any]]) -> bytes | None:
         for index, (axis, name) in enumerate(zip(line, "zyx", strict=True)):
             axis.hist(values[:, index], bins=24, color="#4477aa")
             axis.set_xlabel(f"{'size' if unit == 'voxels' else 'spacing'} along {name} ({unit})")
+            axis.yaxis.get_major_locator().set_params(integer=True)
             axis.spines[["top", "right"]].set_visible(False)
         line[0].set_ylabel("images")
     stream = io.BytesIO()
