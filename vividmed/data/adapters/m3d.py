@@ -19,6 +19,7 @@ from vividmed.data.adapters.base import (
 from vividmed.data.documents import read_json, read_text
 from vividmed.data.report_text import clean_whitespace, view_name
 from vividmed.data.slices import read_slices
+from vividmed.data.splits import assign_splits
 from vividmed.errors import VividMedError
 
 _TERMS = (
@@ -104,7 +105,7 @@ def _case(origin: Path, series: PurePosixPath, split: Split, turns: tuple[Turn, 
     folder = origin / "M3D_Cap" / series
     return Case(
         id=str(series),
-        patient=f"{series.parts[0]}/{series.parts[1]}",
+        patient=_patient(series),
         split=split,
         images=(ImageFile(path=folder, modality="CT", plane=_plane(series.name), read=read_slices),),
         turns=turns,
@@ -112,7 +113,7 @@ def _case(origin: Path, series: PurePosixPath, split: Split, turns: tuple[Turn, 
 
 
 def _listed_series(path: Path) -> dict[PurePosixPath, Split]:
-    """Every series of M3D-Cap and its official split."""
+    """Every series of M3D-Cap and its official split; of a case in several splits, the most held out."""
     listed: dict[PurePosixPath, Split] = {}
     content = read_json(path)
     try:
@@ -121,7 +122,9 @@ def _listed_series(path: Path) -> dict[PurePosixPath, Split]:
                 listed |= {_series(entry["image"]): _PARTS[part] for entry in entries}
     except (AttributeError, KeyError, TypeError) as error:
         raise VividMedError(f"{path}: not in the form {{split: [{{image, text}}]}} ({error!r})") from error
-    return listed
+    # M3D-VQA asks about some series only: without the others, a case would lie in another split there.
+    splits = assign_splits((_patient(series), split) for series, split in listed.items())
+    return {series: splits[_patient(series)] for series in listed}
 
 
 def _series(path: str) -> PurePosixPath:
@@ -130,6 +133,10 @@ def _series(path: str) -> PurePosixPath:
     if len(parts) < 3:
         raise VividMedError(f"{path!r} names no series of M3D-Cap; paths end in ct_case/<case>/<series>.npy")
     return PurePosixPath(*parts[-3:-1], parts[-1].removesuffix(".npy"))
+
+
+def _patient(series: PurePosixPath) -> str:
+    return f"{series.parts[0]}/{series.parts[1]}"
 
 
 def _plane(name: str) -> str | None:
