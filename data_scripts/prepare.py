@@ -28,6 +28,7 @@ from vividmed.data.integrity import verify_origin
 from vividmed.data.intensity import WINDOWS
 from vividmed.data.preparation import PreparationResult, plan_preparation, prepare_dataset
 from vividmed.errors import VividMedError
+from vividmed.hub.publish import check_audience, publish_dataset
 
 _SHOWN = 10
 
@@ -43,8 +44,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--origin", type=Path, help="folder of the original data set")
     parser.add_argument("--output", type=Path, help="folder of the prepared data set")
     parser.add_argument("--push-to-hub", metavar="REPO", help="upload the result to this repository, private")
-    parser.add_argument(
+    audience = parser.add_mutually_exclusive_group()
+    audience.add_argument(
         "--public", action="store_true", help="make the repository public, if the terms allow it"
+    )
+    audience.add_argument(
+        "--gated", action="store_true", help="let everyone see it, and read it whom you let in, one by one"
     )
     parser.add_argument(
         "--num-proc", type=_positive, default=1, metavar="N", help="worker processes, one case each"
@@ -69,8 +74,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("name a data set and its --origin, or use --list")
     if not args.verify and args.output is None and args.push_to_hub is None:
         parser.error("give --output, --push-to-hub or both")
-    if args.public and args.push_to_hub is None:
-        parser.error("--public needs --push-to-hub")
+    if (args.public or args.gated) and args.push_to_hub is None:
+        parser.error("--public and --gated need --push-to-hub")
     if args.slurm and args.tasks is None:
         parser.error("--slurm needs --tasks")
     return args
@@ -98,6 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _prepare(adapter: Adapter, args: argparse.Namespace) -> int:
+    check_audience(adapter, public=args.public, gated=args.gated)
     processing = Processing(window=args.window)
     output = args.output or Path(HF_HOME) / "vividmed" / "prepared" / adapter.name
     choices = {
@@ -128,9 +134,9 @@ def _prepare(adapter: Adapter, args: argparse.Namespace) -> int:
     write_card(adapter, processing, result)
     _report(result)
     if args.push_to_hub:
-        from vividmed.hub.publish import publish_dataset
-
-        published = publish_dataset(output, args.push_to_hub, terms=adapter, public=args.public)
+        published = publish_dataset(
+            output, args.push_to_hub, terms=adapter, public=args.public, gated=args.gated
+        )
         print(f"pushed to {published.repo_id}, {published.visibility}, revision {published.revision}")
     return 1 if result.failed else 0
 

@@ -93,6 +93,27 @@ def test_wrong_input_is_one_line_and_status_2(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "named"),
+    [
+        ("lits", "--public", "registered participants"),
+        ("word", "--gated", "on request"),
+        ("vindr-cxr", "--gated", "PhysioNet"),
+        ("mimic-cxr", "--public", "PhysioNet"),
+    ],
+)
+def test_what_the_terms_forbid_is_refused_by_name_before_any_work(
+    name: str, option: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    arguments = [name, "--origin", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--push-to-hub", "me/it", option]) == 2
+    error = capsys.readouterr().err
+    assert f"the data set {name} may not be made {option[2:]} under the terms of its data" in error
+    assert named in error
+    assert "keep it private" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_list_shows_every_adapter_and_what_is_there(
     origin: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):

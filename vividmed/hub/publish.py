@@ -101,8 +101,7 @@ def publish_dataset(
     """
     folder = Path(folder)
     checked = DatasetTerms.of(terms)
-    visibility = _visibility(public=public, gated=gated)
-    _check_audience(f"the data set {folder}", [checked], checked.data_visibility, visibility)
+    visibility = check_audience(terms, public=public, gated=gated)
     names = _files(folder, _DATASET_FILES, recursive=True)
     if not any(name.endswith(".parquet") for name in names):
         raise VividMedError(f"{folder} holds no Parquet file; prepare the data set first")
@@ -123,6 +122,26 @@ def publish_dataset(
     return _publish(
         HubRepository(repo_id, "dataset"), folder, names, _DATASET_REPLACED, [checked], visibility
     )
+
+
+def check_audience(terms: Terms, *, public: bool = False, gated: bool = False) -> Visibility:
+    """Refuse to show a data set to more people than its terms allow; of use before it is prepared.
+
+    Args:
+        terms: of the data: an adapter or :class:`~vividmed.data.terms.DatasetTerms`.
+        public: to everyone.
+        gated: to those whom a person lets in; goes before ``public``.
+
+    Returns:
+        The audience asked for.
+
+    Raises:
+        VividMedError: the terms, which the message names, forbid it.
+    """
+    checked = DatasetTerms.of(terms)
+    visibility = _visibility(public=public, gated=gated)
+    _check_audience(f"the data set {checked.name}", [checked], checked.data_visibility, visibility)
+    return visibility
 
 
 def publish_model(
