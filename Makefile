@@ -1,9 +1,11 @@
 # Everything a newcomer needs, from a bare clone, on a machine that has Python, git and make.
 #
 #   make demo     install into .venv and train a tiny model on real images, on the CPU
+#   make stages   train every stage on real images, each from what the one before has left
 #   make test     lint, types and tests, as CI runs them
 #   make parity   the table of differences from the published implementation
 #   make bench    benchmarks, each against a stated baseline
+#   make learn    does it learn? trains on real and generated images and fails below stated figures (about an hour)
 #
 # The CPU build of torch is pinned; `make demo TORCH=torch` takes the build for your accelerator instead.
 
@@ -15,7 +17,7 @@ PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test lint types layers unit parity bench format clean
+.PHONY: help install demo stages test lint types layers unit parity bench learn format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -30,9 +32,19 @@ $(BIN)/.installed: pyproject.toml
 
 install: $(BIN)/.installed
 
+TRAIN := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	stages/train.py
+
 demo: install
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-		stages/train.py --stage vlm
+	$(TRAIN) --stage vlm
+
+stages: install
+	$(TRAIN) --stage align-sam
+	$(TRAIN) --stage align-isam
+	$(TRAIN) --stage vg \
+		--segmenter outputs/align-sam --instance_segmenter outputs/align-isam
+	$(TRAIN) --stage vlm --model_name_or_path outputs/vg
+	$(TRAIN) --stage grg --model_name_or_path outputs/vlm
 
 test: lint types layers unit
 
@@ -54,6 +66,11 @@ parity: install
 
 bench: install
 	$(BIN)/python -m benchmarks.decoder
+
+learn: install
+	$(BIN)/python -m benchmarks.learning.align_sam
+	$(BIN)/python -m benchmarks.learning.align_isam
+	$(BIN)/python -m benchmarks.learning.phantoms
 
 format: install
 	$(BIN)/ruff check --fix .

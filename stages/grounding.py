@@ -7,10 +7,11 @@ import numpy as np
 
 from stages.results import CARDS, evaluation_metrics, run_facts, training_method, write_results
 from vividmed.data.augmentation import AugmentationSettings
+from vividmed.data.collator import Rows
 from vividmed.data.conversations import Conversation, build_conversation
 from vividmed.data.grounded_collator import GroundedCollator
 from vividmed.data.grounded_examples import GroundedReader
-from vividmed.data.mixture import Mixture
+from vividmed.data.mixture import Mixture, keyed_rows
 from vividmed.data.sampler import KeyedRows
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.arguments import DataArguments, ModelArguments, VividMedTrainingArguments
@@ -73,7 +74,7 @@ def train(
             model=model,
             args=args,
             processing_class=processor,
-            data_collator=collator(processor, read, data_args, args, spare_rows=train_rows),
+            data_collator=collator(processor, read, data_args, args, spare_rows=keyed_rows(train_rows)),
             train_dataset=train_rows,
             eval_dataset=eval_rows,
             callbacks=callbacks,
@@ -127,7 +128,7 @@ def collator(
     data_args: DataArguments,
     args: VividMedTrainingArguments,
     *,
-    spare_rows: Any,
+    spare_rows: Rows,
 ) -> GroundedCollator:
     """The collator that the arguments describe."""
     return GroundedCollator(

@@ -5,8 +5,9 @@
         --dataset_name FOLDER_OR_HUB_ID
     accelerate launch --config_file stages/accelerate/fsdp2.yaml stages/train.py --stage vlm --config FILE
 
-With --stage alone it trains a tiny model on the embedded sample data, on a CPU, in minutes. Any argument may stand in
-the YAML file or on the command line, which wins; --help lists them all. See docs/training.md.
+With --stage alone it trains a tiny model on the embedded sample data, on a CPU, in minutes; with --model_name_or_path
+it starts from that model. Any argument may stand in the YAML file or on the command line, which wins; --help lists them
+all. See docs/training.md.
 """
 
 import argparse
@@ -38,7 +39,7 @@ STAGES: dict[str, Stage] = {
 
 
 def parse(arguments: list[str]) -> tuple[Any, ...]:
-    """Read command line and YAML; without a model, data and file the stage's tiny settings apply.
+    """Read command line and YAML; without data of one's own and a file the stage's tiny settings apply.
 
     Returns:
         ``StageArguments`` and the dataclasses of the stage.
@@ -53,7 +54,7 @@ def parse(arguments: list[str]) -> tuple[Any, ...]:
     parser.add_argument("--config", type=Path, help="YAML file with any of these arguments.")
     config = early.config
     if config is None and early.stage is not None:
-        tiny = early.model_name_or_path is None and early.dataset_name is None and early.mixture is None
+        tiny = early.dataset_name is None and early.mixture is None
         name = early.stage.replace("-", "_")
         config = CONFIGS / (f"{name}_tiny.yaml" if tiny else f"{name}.yaml")
     parsed = parser.parse(arguments, config, output_dir=f"outputs/{early.stage}")
@@ -68,7 +69,7 @@ def parse(arguments: list[str]) -> tuple[Any, ...]:
 def _ahead(arguments: list[str]) -> argparse.Namespace:
     """What decides which settings apply, read before everything else."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("stage", "config", "model_name_or_path", "dataset_name", "mixture"):
+    for name in ("stage", "config", "dataset_name", "mixture"):
         parser.add_argument(
             f"--{name}", f"--{name.replace('_', '-')}", nargs="?", type=Path if name == "config" else str
         )

@@ -1,17 +1,19 @@
 """Stage ``vlm``: instruction tuning on images and text (published stage 2)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from stages.results import CARDS, run_facts, training_method, write_results
 from stages.stage import Stage
 from vividmed.data.collator import VividMedCollator
-from vividmed.data.sampler import KeyedRows
+from vividmed.data.examples import read_images, to_example
+from vividmed.data.mixture import Mixture, keyed_rows
 from vividmed.errors import VividMedError
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.answers import (
@@ -87,7 +89,7 @@ def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrai
             model=model,
             args=args,
             processing_class=processor,
-            data_collator=collator(processor, data_args, args, spare_rows=KeyedRows(train_rows)),
+            data_collator=collator(processor, data_args, args, train_rows=train_rows),
             train_dataset=train_rows,
             eval_dataset=eval_rows,
             callbacks=[
@@ -130,18 +132,25 @@ def collator(
     data_args: DataArguments,
     args: VividMedTrainingArguments,
     *,
-    spare_rows: KeyedRows,
+    train_rows: Dataset | Mixture,
 ) -> VividMedCollator:
-    """The collator that the arguments describe."""
+    """The collator that the arguments describe; a mixture draws the conversations about its own rows."""
+
+    def read(row: Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(train_rows, Mixture) and "dataset" in row:
+            return {"images": read_images(row), "messages": train_rows.conversation(dict(row)).messages}
+        return to_example(row)
+
     return VividMedCollator(
         processor,
         max_length=data_args.max_length,
         truncation=data_args.truncation,
         packing=data_args.packing,
         on_bad_sample=data_args.on_bad_sample,
-        spare_rows=spare_rows,
+        spare_rows=keyed_rows(train_rows),
         augmentation_seed=args.seed,
         intensity_jitter=data_args.intensity_jitter,
+        read=read,
     )
 
 

@@ -175,3 +175,19 @@ def test_closed_rows_are_those_with_one_right_answer():
     )
     assert [row["id"] for row in closed_rows(rows, 10)] == ["row-0", "row-2"]
     assert len(closed_rows(rows, 1)) == 1
+
+
+def test_mixture_is_trained_on_with_its_own_conversations(run, material, tmp_path):
+    entry = {"name": "data", "kind": "vision_language", "conversation": {"modality": 1.0}}
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"datasets": [entry]}))
+    options = ("--mixture", str(tmp_path / "mixture.yaml"), "--max_length", "160")
+    assert run(*options, "--mixture_root", str(Path(material["dataset_name"]).parent)) == 0
+    assert steps(tmp_path / "out") == [1, 2, 3, 4]
+
+
+def test_mixture_without_a_root_is_refused(run, tmp_path, capsys):
+    (tmp_path / "mixture.yaml").write_text(
+        yaml.safe_dump({"datasets": [{"name": "data", "kind": "vision_language"}]})
+    )
+    assert run("--mixture", str(tmp_path / "mixture.yaml")) == 2
+    assert "the mixture has no root" in capsys.readouterr().err

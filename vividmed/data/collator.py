@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from transformers.utils import logging
 
 from vividmed.data.examples import to_example
-from vividmed.data.sampler import KeyedRows
 from vividmed.errors import VividMedError
 
 logger = logging.get_logger(__name__)
@@ -19,6 +18,13 @@ logger = logging.get_logger(__name__)
 _IGNORED = -100
 _SEQUENCES = {"input_ids": 0, "token_type_ids": 0, "position_ids": 0, "attention_mask": 0}
 _TARGETS = {"labels": _IGNORED, "label_weights": 0}
+
+
+class Rows(Protocol):
+    """Rows by index, such as ``KeyedRows`` or a ``Mixture``."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class VividMedCollator:
         truncation: Literal["error", "answer"] = "error",
         packing: bool = False,
         on_bad_sample: Literal["error", "skip"] = "error",
-        spare_rows: Sequence[Mapping[str, Any]] | KeyedRows = (),
+        spare_rows: Rows = (),
         augmentation_seed: int | None = None,
         intensity_jitter: float = 0.0,
         read: Callable[[Mapping[str, Any]], Any] = to_example,

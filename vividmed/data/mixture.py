@@ -16,7 +16,7 @@ from vividmed.data.case import plain_target
 from vividmed.data.conversations import Conversation, build_conversation, sample_generator
 from vividmed.data.mixture_config import MixtureConfig, MixtureEntry
 from vividmed.data.mixture_order import MixtureOrder, Stratum
-from vividmed.data.sampler import SampleKey
+from vividmed.data.sampler import KeyedRows, SampleKey
 from vividmed.data.schema import schema
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
@@ -107,6 +107,11 @@ class Mixture(Dataset):
             raise IndexError(f"the mixture has {len(self)} rows, not a row {index}")
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         return number, index - int(self._starts[number])
+
+
+def keyed_rows(rows: datasets.Dataset | Mixture) -> KeyedRows | Mixture:
+    """Rows to train on, by :class:`~vividmed.data.sampler.SampleKey`; a mixture gives its own so already."""
+    return rows if isinstance(rows, Mixture) else KeyedRows(rows)
 
 
 def converse(entry: MixtureEntry, row: dict[str, Any], *, seed: int) -> Conversation:

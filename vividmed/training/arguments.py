@@ -33,7 +33,8 @@ class DataArguments:
 
     Args:
         dataset_name: Hub id or local folder of the stage's rows; the embedded sample when not given.
-        mixture: file of a mixture of data sets to train on, for stages that ground.
+        mixture: file of a mixture of data sets to train on.
+        mixture_root: folder or Hub organisation that holds the mixture's data sets.
         dataset_config: configuration (subset) of the data set.
         dataset_revision: branch, tag or commit of the data set.
         train_split: split to train on.
@@ -56,8 +57,14 @@ class DataArguments:
     mixture: str | None = field(
         default=None,
         metadata={
-            "help": "YAML file of a mixture of data sets to train on (stages vg and grg); dataset_name then gives the "
-            "rows to evaluate on, if any."
+            "help": "YAML file of a mixture of data sets to train on; dataset_name then gives the rows to evaluate on, "
+            "which stage vlm needs."
+        },
+    )
+    mixture_root: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub organisation that holds the prepared data sets of the mixture. Default: as its file says."
         },
     )
     dataset_config: str | None = field(

@@ -55,7 +55,7 @@ def write_run_provenance(folder: Path, data_args: DataArguments, models: Sequenc
 def _data_terms(args: DataArguments) -> Iterator[tuple[str, list[DatasetTerms]]]:
     """Each data set that was trained on, and its terms; none where it states none."""
     if args.mixture is not None:
-        config = MixtureConfig.from_yaml(args.mixture)
+        config = MixtureConfig.from_yaml(args.mixture, root=args.mixture_root)
         places = [(config.location(entry), entry.revision) for entry in config.entries]
     elif args.dataset_name is not None:
         places = [(args.dataset_name, args.dataset_revision)]

@@ -25,7 +25,7 @@ def load_rows(kind: Kind, args: DataArguments) -> tuple[Dataset | Mixture, Datas
         VividMedError: when the data set or a split is not found, is empty, or lacks columns.
     """
     if args.mixture is not None:
-        mixture = load_mixture(args.mixture)
+        mixture = load_mixture(args.mixture, root=args.mixture_root)
         if args.dataset_name is None:
             return mixture, None
         (evaluation,) = _load_splits(kind, args, [args.eval_split])

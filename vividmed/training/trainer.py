@@ -22,7 +22,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from vividmed.data.lengths import measure_lengths
-from vividmed.data.mixture import Mixture
+from vividmed.data.mixture import Mixture, keyed_rows
 from vividmed.data.mixture_order import MixtureOrder
 from vividmed.data.sampler import KeyedRows, LengthGroupedOrder
 from vividmed.errors import VividMedError
@@ -86,9 +86,7 @@ class VividMedTrainer(Trainer):
             args=args,
             processing_class=processing_class,
             data_collator=data_collator,
-            train_dataset=train_dataset
-            if train_dataset is None or isinstance(train_dataset, Mixture)
-            else KeyedRows(train_dataset),
+            train_dataset=None if train_dataset is None else keyed_rows(train_dataset),
             eval_dataset=None if eval_dataset is None else KeyedRows(eval_dataset, full_batch),
             callbacks=[_RunClock(self), *callbacks],
         )
