@@ -1,25 +1,17 @@
 """Read the files of original data sets: what the processor reads, and the formats only data sets come in."""
 
-import gzip
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from vividmed.data.archives import read_zipped
 from vividmed.errors import VividMedError
-from vividmed.processing.medical_image import MedicalImage
-from vividmed.processing.reading import read_image
+from vividmed.processing.medical_image import MedicalImage, unreadable
+from vividmed.processing.reading import BROKEN_NIFTI, load_nifti, read_image
 
 _ITK_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd")
-_NIFTI2_HEADER = (540).to_bytes(4, "little")
-_BROKEN = (OSError, EOFError, ValueError, zlib.error, ImageFileError)
 
 
 def read_original(
@@ -44,8 +36,6 @@ def read_original(
         return _read_channel(path, channel)
     if path.name.lower().endswith(_ITK_FORMATS):
         return read_itk(path)
-    if path.name.lower().endswith(".nii.gz") and path.is_file() and path.stat().st_size:
-        return _read_compressed(path)
     return read_image(path)
 
 
@@ -79,26 +69,11 @@ def read_itk(path: Path) -> MedicalImage:
     return MedicalImage(array, affine, source=str(path), oriented=True)
 
 
-def _read_compressed(path: Path) -> MedicalImage:
-    """Read a .nii.gz file to its end: only there a checksum tells whether the copy is sound."""
-    try:
-        content = gzip.decompress(path.read_bytes())
-        kind = nib.Nifti2Image if _NIFTI2_HEADER in (content[:4], content[3::-1]) else nib.Nifti1Image
-        image = kind.from_bytes(content)
-        image.file_map["image"].filename = str(path)  # by which messages name it
-        return read_image(image)
-    except VividMedError:
-        raise
-    except (*_BROKEN, HeaderDataError, WrapStructError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VividMedError(f"{path}: not a readable NIfTI file ({reason}); copy it again") from error
-
-
 def _read_channel(path: Path, channel: int) -> MedicalImage:
     if not path.is_file():
         raise VividMedError(f"{path}: no such file; check that the data set is complete")
     try:
-        image = nib.Nifti1Image.from_filename(path)
+        image = load_nifti(path)
         if image.ndim != 4 or not 0 <= channel < image.shape[3]:
             raise VividMedError(
                 f"{path}: has the shape {image.shape} and so no channel {channel} along a 4th axis"
@@ -106,9 +81,8 @@ def _read_channel(path: Path, channel: int) -> MedicalImage:
         array = np.asarray(image.dataobj[..., channel])
     except VividMedError:
         raise
-    except _BROKEN as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VividMedError(f"{path}: not a readable NIfTI file ({reason}); copy it again") from error
+    except BROKEN_NIFTI as error:
+        raise unreadable(path, "NIfTI file", error, "copy it again") from error
     if array.dtype.kind == "f":
         array = array.astype(np.float32)
     return MedicalImage(array.T[None], image.affine, source=f"{path} [{channel}]", oriented=True)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
+from nibabel.wrapstruct import WrapStructError
 from PIL import Image, ImageOps
 from transformers.utils import logging
 
@@ -29,7 +30,10 @@ ImageSource = str | Path | Image.Image | np.ndarray | torch.Tensor | SpatialImag
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _VOLUMES = (".nii", ".nii.gz")
+_NIFTI2_HEADER = (540).to_bytes(4, "little")
 _BROKEN_FILE = (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile)
+BROKEN_NIFTI = (*_BROKEN_FILE, ImageFileError, HeaderDataError, WrapStructError)
+"""What :func:`load_nifti`, and reading voxels of what it gives, may raise."""
 
 
 def read_image(source: ImageSource, *, voi_window: bool = False) -> MedicalImage:
@@ -79,7 +83,7 @@ def _read_path(path: Path, *, voi_window: bool) -> MedicalImage:
     if name.endswith(_PICTURES):
         return _read_picture(path)
     if name.endswith(_VOLUMES):
-        return _read_nifti(lambda: nib.load(path), str(path))
+        return _read_nifti(lambda: load_nifti(path), str(path))
     if name.endswith((".dcm", ".dicom")) or is_dicom(path):
         return read_dicom_file(path, voi_window=voi_window)
     raise VividMedError(
@@ -113,12 +117,27 @@ def _from_picture(picture: Image.Image, source: str) -> MedicalImage:
     return MedicalImage(array[:, None], picture_affine(), source=source)
 
 
+def load_nifti(path: Path) -> Any:
+    """Open a NIfTI file with nibabel; a compressed one is read to its end, where a checksum tells damaged copies.
+
+    Raises:
+        OSError, EOFError, zlib.error, or an error of nibabel: the file is damaged.
+    """
+    if not path.name.lower().endswith(".gz"):
+        return nib.load(path)
+    content = gzip.decompress(path.read_bytes())
+    second = _NIFTI2_HEADER in (content[:4], content[3::-1])
+    image = (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(content)
+    image.file_map["image"].filename = str(path)  # by which messages name it
+    return image
+
+
 def _read_nifti(load: Callable[[], Any], source: str) -> MedicalImage:
     try:
         return _from_nifti(load(), source)
     except VividMedError:
         raise
-    except (*_BROKEN_FILE, ImageFileError, HeaderDataError) as error:
+    except BROKEN_NIFTI as error:
         raise unreadable(source, "NIfTI file", error) from error
 
 

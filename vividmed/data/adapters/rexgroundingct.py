@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from vividmed.data.adapters.base import (
@@ -25,7 +24,8 @@ from vividmed.data.adapters.ct_rate import LICENCE, held_out_patients, patient_o
 from vividmed.data.documents import as_line, read_json
 from vividmed.data.grounded_sentences import mark_sentences
 from vividmed.errors import VividMedError
-from vividmed.processing.medical_image import MedicalImage
+from vividmed.processing.medical_image import MedicalImage, unreadable
+from vividmed.processing.reading import BROKEN_NIFTI, load_nifti
 
 _ANY_FINDING = "abnormality"
 _CATEGORIES = {
@@ -111,7 +111,7 @@ def _draw(
 ) -> Iterable[tuple[str, np.ndarray]]:
     """The masks of one volume; shapes decide, since a 4D header does not say how the masks lie."""
     try:
-        stored = nib.Nifti1Image.from_filename(path)
+        stored = load_nifti(path)
         size = image.size[::-1]
         if stored.shape == size and len(channels) == 1:
             array = np.asanyarray(stored.dataobj)[None]
@@ -121,10 +121,10 @@ def _draw(
             raise VividMedError(
                 f"{path}: has the shape {stored.shape}; one mask a finding on the grid {size} of the volume is needed"
             )
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
-        if isinstance(error, VividMedError):
-            raise
-        raise VividMedError(f"{path}: not a readable NIfTI file ({error}); copy it again") from error
+    except VividMedError:
+        raise
+    except BROKEN_NIFTI as error:
+        raise unreadable(path, "NIfTI file", error, "copy it again") from error
     for name, channel in channels:
         if channel >= len(array):
             raise VividMedError(f"{path}: holds {len(array)} masks and so none for finding {channel}")
