@@ -105,6 +105,7 @@ def localization_row(phantom: Phantom) -> dict[str, Any]:
         "absent": [name for name in _ORGANS if name not in phantom.organs] + ([] if boxes else [NODULE]),
         "masks": [dict(pack_mask(name, mask)) for name, mask in phantom.organs.items()],
         "boxes": boxes,
+        "incomplete": [],
     }
 
 
@@ -119,7 +120,7 @@ def report_row(phantom: Phantom) -> dict[str, Any]:
             end = position + len(part)
             phrases.append({"text": part, "start": position, "end": end, "targets": [target]})
         position += len(part)
-    located = {name: localization_row(phantom)[name] for name in ("masks", "boxes")}
+    located = {name: localization_row(phantom)[name] for name in ("masks", "boxes", "incomplete")}
     return {**_common(phantom, "report"), "report": marked, "phrases": phrases, **located}
 
 

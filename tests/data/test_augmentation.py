@@ -60,12 +60,14 @@ def test_only_mirroring_left_and_right_swaps_names():
         "targets": ["left kidney", "liver"],
         "absent": ["right lung"],
         "masks": [{"target": "left kidney", "box": [0] * 6, "bits": b""}],
+        "incomplete": ["left kidney"],
         "boxes": [],
     }
     mirrored = Augmentation(flips=(False, False, True), swaps_sides=True).row(row)
     assert mirrored["targets"] == ["right kidney", "liver"]
     assert mirrored["absent"] == ["left lung"]
     assert mirrored["masks"][0]["target"] == "right kidney"
+    assert mirrored["incomplete"] == ["right kidney"]
     assert row["targets"] == ["left kidney", "liver"]
     assert Augmentation(flips=(True, True, False)).row(row) == row
 
@@ -117,6 +119,7 @@ def labelled_row(size=(12, 40, 30)) -> tuple[dict, dict[str, np.ndarray]]:
     masks["spleen"][3:8, 20:34, 18:28] = True
     row = {
         "masks": [pack_mask(name, mask) for name, mask in masks.items()],
+        "incomplete": [],
         "boxes": [
             {"target": "lung nodule", "box": [1, 4, 6, 5, 10, 12]},
             {"target": "cyst", "box": [0, 0, 0, 12, 40, 30]},

@@ -53,6 +53,7 @@ def localization_row(**changes):
         "targets": [name for name, _ in located],
         "absent": ["heart"],
         "masks": [dict(pack_mask(name, mask)) for name, mask in located],
+        "incomplete": [],
         "boxes": [{"target": name, "box": list(bounding_box(mask))} for name, mask in located],
         "index": 3,
         "epoch": 1,
@@ -71,6 +72,7 @@ def report_row(**changes):
             {"text": "left lung", "start": 21, "end": 30, "targets": ["left lung"]},
         ],
         "masks": [dict(pack_mask("left lung", LEFT))],
+        "incomplete": [],
         "boxes": [{"target": "lung nodule", "box": list(bounding_box(NODULE))}],
         "index": 3,
         "epoch": 1,
@@ -125,6 +127,15 @@ def test_phrase_with_masks_and_boxes_is_labelled_with_both():
     assert counts == {"left lung": 1, "lung nodule": 1, "heart": 0}
     heart = labels["masks"][place(example, "heart")]
     assert not heart.any()
+
+
+def test_what_was_not_drawn_of_an_incomplete_target_is_ignored():
+    example = reader()(localization_row(incomplete=["lung nodule"]))
+    labels = labels_of(example)
+    nodule, lung = place(example, "lung nodule"), place(example, "left lung")
+    assert torch.equal(labels["ignore"][nodule], ~labels["masks"][nodule])
+    assert not labels["ignore"][lung].any()
+    assert labels["exhaustive"].tolist() == [phrase != nodule for phrase in labels["box_phrases"].tolist()]
 
 
 def test_each_phrase_of_a_report_gets_the_labels_of_its_own_target():

@@ -31,6 +31,7 @@ def localization_rows(name, count, target):
             "absent": [] if number % 3 == 0 else [target],
             "masks": [],
             "boxes": [box] if number % 3 == 0 else [],
+            "incomplete": [],
         }
         for number in range(count)
     ]

@@ -39,6 +39,7 @@ def row(kind: str) -> dict:
     located = {
         "masks": [pack_mask("liver", MASK)],
         "boxes": [{"target": "liver", "box": [0, 2, 3, 1, 4, 7]}],
+        "incomplete": [],
     }
     own = {
         "vision_language": {
@@ -86,6 +87,7 @@ def test_an_unknown_kind_is_refused():
             "'messages', turn 1 is empty",
         ),
         ("localization", {"absent": ["liver"]}, "'absent' repeats 'liver'"),
+        ("localization", {"incomplete": ["spleen"]}, "'incomplete' names 'spleen' without a mask or a box"),
         ("localization", {"targets": ["liver", "heart"]}, "'targets' names 'heart' without"),
         ("localization", {"targets": []}, "holds 'liver', not in 'targets'"),
         (

@@ -48,6 +48,7 @@ def make_row(size=SIZE, **changes):
         "targets": ["left lung", "lung nodule"],
         "absent": [],
         "masks": [dict(pack_mask("left lung", mask))],
+        "incomplete": [],
         "boxes": [{"target": "lung nodule", "box": [0, 4, 4, 1, 9, 9]}],
         "source": "made up",
         "licence": "none",

@@ -37,6 +37,7 @@ def make_row(number, *, volume):
         "absent": ["spleen"],
         "masks": [pack_mask("liver", mask)],
         "boxes": [],
+        "incomplete": [],
         "source": "chest-set",
         "licence": "CC BY 4.0",
     }

@@ -153,7 +153,9 @@ def _cropped(
     masks = [pack_mask(entry["target"], unpack_mask(entry, image.size)[place]) for entry in row["masks"]]
     masks = [mask for mask in masks if any(mask["box"])]
     inside = {mask["target"] for mask in masks}
-    outside = [name for name in row["targets"] if name not in inside]
+    # Of an incomplete target there may be more in the crop than was drawn.
+    known = set(row["targets"]) - set(row["incomplete"])
+    outside = [name for name in row["targets"] if name in known - inside]
     targets = {"targets": [name for name in row["targets"] if name in inside]}
     cut = replace(image, array=image.array[(slice(None), *place)], affine=affine)
     return cut, {**row, **targets, "absent": [*row["absent"], *outside], "masks": masks, "boxes": []}

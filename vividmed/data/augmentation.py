@@ -140,7 +140,8 @@ class Augmentation:
             column: [{**entry, "target": self.name(entry["target"])} for entry in row[column]]
             for column in ("masks", "boxes")
         }
-        names = {column: [self.name(name) for name in row[column]] for column in ("targets", "absent")}
+        columns = ("targets", "absent", "incomplete")
+        names = {column: [self.name(name) for name in row[column]] for column in columns}
         return {**row, **renamed, **names}
 
     def intensity(self, values: torch.Tensor) -> torch.Tensor:

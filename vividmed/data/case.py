@@ -65,6 +65,8 @@ class Case:
         boxes: Target and voxel corners (z0, y0, x0, z1, y1, x1), half-open, on the grid of the image as it is read;
             see :func:`box_2d`.
         absent: Targets that were searched for and are not there, beyond those that ``annotations`` finds empty.
+        incomplete: Targets of which there may be more than was annotated: what lies outside of their masks and boxes
+            is not background.
         turns: Of a ``vision_language`` case.
         report: Of a ``grounded_report`` case, with ``<p>phrase</p>`` markers.
         phrases: For each marked phrase, in order, the targets (names in ``annotations`` and ``boxes``) it shows.
@@ -77,6 +79,7 @@ class Case:
     annotations: tuple[Annotation, ...] = ()
     boxes: tuple[tuple[str, Box], ...] = ()
     absent: tuple[str, ...] = ()
+    incomplete: tuple[str, ...] = ()
     turns: tuple[Turn, ...] = ()
     report: str | None = None
     phrases: tuple[tuple[str, ...], ...] = ()

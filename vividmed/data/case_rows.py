@@ -83,7 +83,7 @@ def _localization(adapter: Adapter, case: Case, processing: Processing, warnings
         rows.append(
             _common(adapter, case, name, [sheet], [image])
             | {"targets": present, "absent": absent}
-            | _places(sheet)
+            | _places(case, sheet)
         )
     return rows
 
@@ -114,7 +114,7 @@ def _grounded_report(adapter: Adapter, case: Case, processing: Processing, warni
             }
         )
     common = _common(adapter, case, case.id, [sheet], [image])
-    return common | {"report": case.report, "phrases": phrases} | _places(sheet)
+    return common | {"report": case.report, "phrases": phrases} | _places(case, sheet)
 
 
 def _conversation(adapter: Adapter, case: Case, processing: Processing, warnings: list[str]) -> Row:
@@ -218,8 +218,12 @@ def _common(
     }
 
 
-def _places(sheet: LabelledImage) -> Row:
+def _places(case: Case, sheet: LabelledImage) -> Row:
+    """Masks, boxes, and of which targets there may be more."""
+    located = [mask.target for mask in sheet.masks] + [target for target, _ in sheet.boxes]
+    incomplete = set(map(_canonical, case.incomplete))
     return {
+        "incomplete": [target for target in dict.fromkeys(located) if target in incomplete],
         "masks": [mask.packed() for mask in sheet.masks],
         "boxes": [{"target": target, "box": list(box)} for target, box in sheet.boxes],
     }

@@ -28,7 +28,7 @@ def grounding_labels(
     """Labels of the phrases that have one.
 
     Each phrase gets the masks or boxes of its own targets; several targets, or instances, of a phrase make one mask
-    or all their boxes.
+    or all their boxes. Where a target is ``incomplete``, what lies outside of its masks and boxes is ignored.
 
     Args:
         row: with ``masks`` and ``boxes`` on the grid of its image as it was read.
@@ -49,12 +49,23 @@ def grounding_labels(
         labels["masks"] = torch.stack(
             [_mask(row, phrases[number].targets, size, plan, augmentation) for number in masked]
         )
+        incomplete = torch.tensor([_is_incomplete(row, phrases[number]) for number in masked])
+        if incomplete.any():
+            labels["ignore"] = ~labels["masks"] & incomplete[:, None, None, None]
     if boxed:
         boxes = [_boxes(row, phrases[number].targets, size, plan, augmentation) for number in boxed]
         labels["box_phrases"] = torch.tensor(boxed)
         labels["box_counts"] = torch.tensor([len(of_phrase) for of_phrase in boxes])
         labels["boxes"] = torch.cat(boxes)
+        incomplete = torch.tensor([_is_incomplete(row, phrases[number]) for number in boxed])
+        if incomplete.any():
+            labels["exhaustive"] = ~incomplete
     return labels
+
+
+def _is_incomplete(row: Mapping[str, Any], phrase: PhraseTarget) -> bool:
+    """Whether there may be more of the phrase's targets than was annotated."""
+    return phrase.present and not set(row["incomplete"]).isdisjoint(phrase.targets)
 
 
 def _mask(

@@ -51,11 +51,13 @@ LOCALIZATION = _row(
         "absent": List(_STRING),
         "masks": List({"target": _STRING, "box": _BOX, "bits": Value("binary")}),
         "boxes": List({"target": _STRING, "box": _BOX}),
+        "incomplete": List(_STRING),
     }
 )
 """Targets that are present, with masks or boxes, and targets that were searched for and are not there.
 
-A name in neither list was not annotated: nothing is known about it.
+A name in neither list was not annotated: nothing is known about it. Of a target in ``incomplete`` there may be more than
+its masks and boxes show, as where only some lymph nodes were drawn: what lies outside of them is not background.
 """
 
 GROUNDED_REPORT = _row(
@@ -66,6 +68,7 @@ GROUNDED_REPORT = _row(
         ),
         "masks": List({"target": _STRING, "box": _BOX, "bits": Value("binary")}),
         "boxes": List({"target": _STRING, "box": _BOX}),
+        "incomplete": List(_STRING),
     }
 )
 """A report with ``<p>phrase</p>`` markers; ``start`` and ``end`` are offsets in the text without markers."""
@@ -121,6 +124,8 @@ def validate_row(kind: str, row: Mapping[str, Any]) -> None:
             f"{where}: fields 'masks' and 'boxes' refer to a single image, but there are several"
         )
     located = _check_locations(row, where)
+    if stray := set(row["incomplete"]) - located:
+        raise VividMedError(f"{where}: field 'incomplete' names {sorted(stray)[0]!r} without a mask or a box")
     if kind == "localization":
         _check_targets(row, located, where)
     else:

@@ -1,5 +1,6 @@
 """Answers with places to held-out rows, drawn into pictures while training goes on."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from vividmed.data.grounded_examples import GroundedExample
 from vividmed.export.overlay import overlay
 from vividmed.processing.grounded_text import GroundedText, parse_grounded_text
 from vividmed.training.callbacks import append_line, keep_steps
+
+_NOT_IN_FILE_NAMES = re.compile(r"[^\w-]")
 
 Read = Callable[[Mapping[str, Any]], GroundedExample]
 
@@ -110,7 +113,8 @@ class SampleOverlays(TrainerCallback):
             return
         run = Path(args.output_dir)
         for answer in self.answers:
-            picture = run / self.folder / f"step-{state.global_step}" / f"{answer.id}.png"
+            name = _NOT_IN_FILE_NAMES.sub("_", answer.id)
+            picture = run / self.folder / f"step-{state.global_step}" / f"{name}.png"
             overlay(answer.image, answer.grounded, picture)
             record = {
                 "step": state.global_step,

@@ -37,4 +37,5 @@ class LNQ2023(Adapter):
                 patient=key,
                 images=(ImageFile(path=label.with_name(f"{key}-ct.nrrd"), modality="CT"),),
                 annotations=(LabelMap(label, _LABELS, instances=nodes, partial=nodes),),
+                incomplete=tuple(_LABELS),
             )

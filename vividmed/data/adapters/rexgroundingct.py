@@ -53,7 +53,7 @@ class ReXGroundingCT(Adapter):
     kind = "grounded_report"
     modalities = ("CT",)
     targets = (*_CATEGORIES.values(), _ANY_FINDING)
-    licence = f"agreement on the Hub (masks and text), {LICENCE} (volumes)"
+    licence = f"agreement on the Hub (masks and text; not confirmed), {LICENCE} (volumes)"
     access = "registered"
     redistribute = "no"
     terms = "The Hub repository is gated, and whether prepared data may be shared behind the same gate is not known."
@@ -72,7 +72,7 @@ class ReXGroundingCT(Adapter):
 
     def cases(self, origin: Path) -> Iterator[Case | Skipped]:
         held_out = held_out_patients(origin)
-        for entries in read_json(origin / "ReXGroundingCT/dataset.json").values():
+        for part, entries in read_json(origin / "ReXGroundingCT/dataset.json").items():
             for entry in entries:
                 volume = entry["name"].removesuffix(".nii.gz")
                 masks = origin / f"ReXGroundingCT/segmentations/{volume}.nii.gz"
@@ -92,6 +92,7 @@ class ReXGroundingCT(Adapter):
                     split=split_of(patient, held_out),
                     images=(ImageFile(path=volume_path(origin, volume), modality="CT", plane="axial"),),
                     annotations=(DrawnMasks(targets, partial(_draw, masks, channels), (masks,)),),
+                    incomplete=targets if part == "train" else (),
                     report=f"Findings: {report}",
                     phrases=phrases,
                 )

@@ -169,6 +169,7 @@ def _locations(view: View, named: set[str] | None = None) -> Row:
     """Masks of the targets, and boxes: one around an organ, one around each connected part of a lesion."""
     masks = {target: mask for target, mask in view.masks.items() if named is None or target in named}
     return {
+        "incomplete": [],
         "masks": [pack_mask(target, mask) for target, mask in masks.items()],
         "boxes": [
             {"target": target, "box": list(box)}
