@@ -46,7 +46,12 @@ def test_the_card_lets_load_dataset_find_the_splits(
     loaded = load_dataset(str(output), cache_dir=str(tmp_path / "cache"))
     assert {split: rows.num_rows for split, rows in loaded.items()} == {"train": 20, "validation": 10}
     card = (output / "README.md").read_text(encoding="utf-8")
-    for expected in ("license: cc-by-4.0", "| liver | 20 | 10 |", "Ji et al.", "amos22.grand-challenge.org"):
+    for expected in (
+        "CC BY 4.0 (not confirmed)",
+        "| liver | 20 | 10 |",
+        "Ji et al.",
+        "amos22.grand-challenge.org",
+    ):
         assert expected in card
     assert (output / "figures/sizes_and_spacings.png").stat().st_size > 1000
     capsys.readouterr()

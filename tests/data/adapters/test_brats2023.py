@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
@@ -53,3 +55,27 @@ def test_time_points_of_a_patient_share_patient_and_split(prepared: Prepared):
 def test_a_case_with_one_truncated_sequence_fails_as_a_whole(prepared: Prepared):
     assert list(prepared.result.failed) == ["BraTS-GLI-00003-000"]
     assert not any(key.startswith("BraTS-GLI-00003") for key in prepared.rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "whole", "first"),
+    [
+        ("brats2023-men", "BraTS-MEN", "meningioma", "non-enhancing tumor core"),
+        ("brats2023-met", "BraTS-MET", "brain metastasis", "non-enhancing tumor core"),
+        ("brats2023-ped", "BraTS-PED", "pediatric glioma", "non-enhancing tumor core"),
+        ("brats2023-ssa", "BraTS-SSA", "glioma", "necrotic tumor core"),
+    ],
+)
+def test_every_challenge_names_its_own_tumour(tmp_path: Path, name: str, prefix: str, whole: str, first: str):
+    cases = {f"{prefix}-00001-000": TUMOUR, f"{prefix}-00002-000": HEALTHY, f"{prefix}-00003-000": TUMOUR}
+    for key, phantom in cases.items():
+        folder = tmp_path / "origin/TrainingData" / key
+        for suffix in SEQUENCES:
+            phantom.write_image(folder / f"{key}-{suffix}.nii.gz")
+        phantom.write_labels(folder / f"{key}-seg.nii.gz")
+    truncate(folder / f"{key}-t1n.nii.gz")
+    prepared = prepare_miniature(name, tmp_path / "origin", tmp_path)
+    expected = {whole: (1, 3), first: 1, "enhancing tumor": 3, "peritumoral edema": 2}
+    assert_row_shows(prepared.rows[f"{prefix}-00001-000_T2-MRI"], TUMOUR, expected)
+    assert_row_shows(prepared.rows[f"{prefix}-00002-000_T2-MRI"], HEALTHY, {}, expected)
+    assert list(prepared.result.failed) == [f"{prefix}-00003-000"]

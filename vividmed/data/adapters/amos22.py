@@ -43,9 +43,13 @@ class Amos22(Adapter):
     title = "AMOS22"
     modalities = ("CT", "MRI")
     targets = (*_LABELS, *_BY_SEX.values())
-    licence = "CC BY 4.0"
+    licence = "CC BY 4.0 (not confirmed)"
     access = "open"
-    redistribute = "yes"
+    redistribute = "no"
+    terms = (
+        "The archive is under CC BY 4.0 and the record of the publication names a non-commercial licence; which holds "
+        "must be settled before the scans are shared."
+    )
     homepage = "https://amos22.grand-challenge.org/"
     citation = (
         "Ji et al. AMOS: A Large-Scale Abdominal Multi-Organ Benchmark for Versatile Medical Image Segmentation. "

@@ -18,7 +18,7 @@ class ATLAS(Adapter):
     title = "ATLAS R2.0"
     modalities = ("T1 MRI",)
     targets = tuple(_LABELS)
-    licence = "ATLAS R2.0 data use terms"
+    licence = "ATLAS R2.0 data use terms (not confirmed)"
     access = "registered"
     redistribute = "no"
     terms = (

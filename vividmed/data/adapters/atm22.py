@@ -15,7 +15,7 @@ class ATM22(Adapter):
     title = "ATM22"
     modalities = ("CT",)
     targets = tuple(_LABELS)
-    licence = "ATM'22 challenge terms"
+    licence = "ATM'22 challenge terms; CC BY 4.0 according to a mirror (not confirmed)"
     access = "registered"
     redistribute = "no"
     terms = "The challenge gives the scans to registered participants who signed its agreement."

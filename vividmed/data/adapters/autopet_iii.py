@@ -16,7 +16,7 @@ class AutoPETIII(Adapter):
     title = "autoPET III"
     modalities = tuple(_CHANNELS.values())
     targets = tuple(_LABELS)
-    licence = "Terms of the collections FDG-PET-CT-Lesions and PSMA-PET-CT-Lesions of TCIA"
+    licence = "Terms of the collections FDG-PET-CT-Lesions and PSMA-PET-CT-Lesions of TCIA (not confirmed)"
     access = "registered"
     redistribute = "no"
     terms = "Both collections have terms of their own, which must be confirmed before anything is shared."

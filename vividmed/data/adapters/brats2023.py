@@ -19,7 +19,7 @@ class _BraTS2023(Adapter):
     prefix: ClassVar[str]
     labels: ClassVar[Mapping[str, int | tuple[int, ...]]]
     modalities = tuple(_SEQUENCES.values())
-    licence = "BraTS challenge data terms"
+    licence = "BraTS challenge data terms (not confirmed)"
     access = "registered"
     redistribute = "no"
     terms = "The challenge data are given to registered participants and must not be passed on."

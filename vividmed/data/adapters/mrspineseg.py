@@ -23,7 +23,7 @@ class MRSpineSeg(Adapter):
     title = "MRSpineSeg"
     modalities = ("T2 MRI",)
     targets = tuple(_LABELS)
-    licence = "MRSpineSeg challenge data terms"
+    licence = "MRSpineSeg challenge data terms (not confirmed)"
     access = "registered"
     redistribute = "no"
     terms = (

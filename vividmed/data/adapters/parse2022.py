@@ -12,7 +12,7 @@ class Parse2022(Adapter):
     title = "PARSE2022"
     modalities = ("CT angiography",)
     targets = ("pulmonary artery",)
-    licence = "PARSE2022 challenge data terms"
+    licence = "PARSE2022 challenge data terms (not confirmed)"
     access = "registered"
     redistribute = "no"
     terms = (

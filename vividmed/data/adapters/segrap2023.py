@@ -56,7 +56,7 @@ class SegRap2023(Adapter):
     title = "SegRap2023"
     modalities = ("CT", "contrast-enhanced CT")
     targets = (*_ORGANS.values(), _MANDIBLE, *_TUMOURS.values())
-    licence = "SegRap2023 data agreement"
+    licence = "SegRap2023 data agreement (not confirmed)"
     access = "registered"
     redistribute = "no"
     terms = "The challenge gives the scans to registered participants who signed its agreement."

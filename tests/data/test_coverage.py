@@ -1,0 +1,135 @@
+"""Every data set that was to be covered has an adapter, or a line in the documentation that says why not."""
+
+from pathlib import Path
+from pkgutil import iter_modules
+
+import pytest
+
+import vividmed.data.adapters
+from vividmed.data.adapters import adapter_names, get_adapter
+from vividmed.data.catalogue import catalogue
+
+ROOT = Path(__file__).resolve().parents[2]
+DECATHLON = [
+    "task02-heart",
+    "task03-liver",
+    "task04-hippocampus",
+    "task05-prostate",
+    "task06-lung",
+    "task07-pancreas",
+    "task08-hepaticvessel",
+    "task09-spleen",
+    "task10-colon",
+]
+LOCALIZATION = [
+    *["acdc", "amos22", "atlas", "atm22", "autopet-iii"],
+    *(f"brats2023-{name}" for name in ("gli", "men", "met", "ped", "ssa")),
+    *[
+        "btcv-abdomen",
+        "btcv-cervix",
+        "busi",
+        "chaos",
+        "ct-org",
+        "ctpelvic1k",
+        "ctspine1k",
+        "han-seg",
+        "isles22",
+        "lidc-idri",
+        "lnq2023",
+        "lits",
+    ],
+    *["mrspineseg"],
+    *(f"msd-{name}" for name in DECATHLON),
+    *[
+        "parse2022",
+        "pengwin-t1",
+        "pengwin-t2",
+        "pi-cai",
+        "prostate158",
+        "ribfrac",
+        "seg-a-2023",
+        "segrap2023",
+        "segthor",
+    ],
+    *["totalsegmentator", "verse", "vindr-cxr", "word", "chexpert"],
+]
+"""The 46 sets of the published system, CheXpert with image labels alone."""
+VISION_LANGUAGE = [
+    "mimic-cxr",
+    "ct-rate",
+    "openi",
+    "rocov2",
+    "radiopaedia",
+    "pmc-oa",
+    "slake",
+    "vqa-rad",
+    "vqa-med-2019",
+    "m3d-cap",
+    "m3d-vqa",
+]
+GROUNDED = [
+    "mimic-cxr-grounded",
+    "ct-rate-grounded",
+    "padchest-gr",
+    "rexgroundingct",
+    "radgenome-chestct",
+    "ms-cxr",
+]
+BOXES_OF_LANGUAGE_SETS = ["chest-imagenome", "slake-regions"]
+LEFT_OUT = [
+    "RadGenome-Brain MRI",
+    "MIMIC-Ext-CXR-QBA",
+    "LATTE-CXR",
+    "VinDr-CXR-VQA",
+    "GEMeX",
+    "AbdomenAtlas 3.0",
+    "DeepTumorVQA",
+    "M3D-RefSeg",
+    "MedRegInstruct",
+    "CADS",
+    "TotalSegmentator MRI",
+    "DAP Atlas",
+    "VinDr-PCXR",
+    "VinDr-SpineXR",
+    "VinDr-Mammo",
+]
+
+
+def test_the_table_of_data_sets_has_no_gap():
+    wanted = [*LOCALIZATION, *VISION_LANGUAGE, *GROUNDED, *BOXES_OF_LANGUAGE_SETS]
+    assert len(LOCALIZATION) == 46
+    assert sorted(wanted) == adapter_names()
+    table = catalogue()
+    print(table)  # seen with `pytest -s`
+    assert [line.split()[0] for line in table.splitlines()[1:]] == sorted(wanted)
+    kinds = {name: get_adapter(name).kind for name in wanted}
+    assert {kinds[name] for name in GROUNDED} == {"grounded_report"}
+    assert {kinds[name] for name in VISION_LANGUAGE} == {"vision_language"}
+    assert {name for name in LOCALIZATION if kinds[name] != "localization"} == {"chexpert"}
+
+
+def test_the_documentation_counts_the_sets_and_says_what_is_left_out():
+    text = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    assert f"`prepare.py --list` prints all {len(adapter_names())}." in text
+    table = text.partition("## Which data sets")[2].partition("## Your own data set")[0]
+    named = [
+        cell for line in table.splitlines() if line.startswith("| ") for cell in line.split("|")[1].split(",")
+    ]
+    assert sorted(map(str.strip, named)) == sorted([*LEFT_OUT, "data set"])
+
+
+@pytest.mark.parametrize(
+    "module", [m.name for m in iter_modules(vividmed.data.adapters.__path__) if m.name != "base"]
+)
+def test_every_adapter_is_tested_on_a_miniature(module: str):
+    text = (ROOT / f"tests/data/adapters/test_{module}.py").read_text(encoding="utf-8")
+    assert "prepare_miniature(" in text
+
+
+@pytest.mark.parametrize("name", adapter_names())
+def test_what_is_not_confirmed_is_not_shared(name: str):
+    adapter = get_adapter(name)
+    if "not confirmed" in adapter.licence:
+        assert adapter.redistribute == "no"
+    if adapter.redistribute != "yes":
+        assert adapter.terms
