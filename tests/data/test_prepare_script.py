@@ -80,6 +80,7 @@ def test_failed_cases_are_printed_and_the_status_says_so(
     [
         (["amos23", "--origin", "."], "did you mean amos22"),
         (["amos22", "--origin", "nowhere"], "nowhere: no such folder"),
+        (["amos22", "--origin", "amos22.zip"], "amos22.zip: is no folder; unpack it"),
         (["amos22", "--origin", "."], "labeled_data_meta"),
         (["vindr-cxr", "--origin", ".", "--window", "lung"], "--window is for CT"),
     ],
@@ -92,6 +93,7 @@ def test_wrong_input_is_one_line_and_status_2(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "amos22.zip").touch()
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -156,6 +156,8 @@ def plan_preparation(
         VividMedError: The origin is not what the adapter expects, or the disk is too small.
     """
     processing = processing or Processing()
+    if origin.is_file():
+        raise VividMedError(f"{origin}: is no folder; unpack it and give the folder by --origin")
     if not origin.is_dir():
         raise VividMedError(f"{origin}: no such folder; give the folder of the original data set by --origin")
     if processing.window is not None and not any("CT" in name.split() for name in adapter.modalities):
