@@ -57,6 +57,9 @@ def _centres(image: MedicalImage, masks: Iterable[MaskPatch], taxonomy: Taxonomy
     for mask in masks:
         target = taxonomy[plain_target(mask.target)]
         if target.laterality == "place" and target.category == "anatomy":
-            index = np.argwhere(mask.inside) + mask.corner
-            sums[target.name] += (*index.sum(axis=0)[::-1], len(index))
+            # Voxels of each plane across an axis; a list of all indices would be larger than the image.
+            planes = [np.count_nonzero(mask.inside, axis=axes) for axes in ((0, 1), (0, 2), (1, 2))]
+            places = [np.arange(len(n)) + start for n, start in zip(planes, mask.corner[::-1], strict=True)]
+            voxels = [count @ place for count, place in zip(planes, places, strict=True)]
+            sums[target.name] += (*voxels, planes[0].sum())
     return {name: float(image.affine[0] @ total / total[3]) for name, total in sums.items()}
