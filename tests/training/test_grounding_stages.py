@@ -159,17 +159,23 @@ def test_aligned_segmenters_of_another_width_are_refused_in_one_line(start, mate
     assert "96 and 32 wide" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_adapter_holds_whole_segmenters_and_reloads_to_the_same_masks(start, material):
+@pytest.mark.parametrize("quantised", [False, True], ids=["16 bits", "4 bits"])
+def test_adapter_holds_whole_segmenters_and_reloads_to_the_same_masks(start, material, quantised):
+    if quantised:
+        pytest.importorskip("bitsandbytes")
     output = start(
         "vg",
         model_name_or_path=material["model"],
         use_peft=True,
         lora_r=2,
+        load_in_4bit=quantised,
+        dtype="bfloat16",
         eval_strategy="no",
         eval_on_start=False,
     )
     saved = load_file(output / "adapter_model.safetensors")
     assert any("segmenter.prompt_encoder" in name and "frequencies" in name for name in saved)
+    assert {value.dtype for name, value in saved.items() if "segmenter." in name} == {torch.float32}
     base = VividMedForCausalLM.from_pretrained(material["model"])
     model = load_adapter(base, output).eval()
     trained = {name: value for name, value in saved.items() if ".segmenter." in name}

@@ -64,7 +64,7 @@ class LossCurve(TrainerCallback):
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.add_subplot(xlabel="step", ylabel="loss per token")
+        axes = figure.add_subplot(xlabel="step", ylabel="loss")
         for key, label, style in (("loss", "training", "-"), ("eval_loss", "evaluation", "o-")):
             points = [(line["step"], line[key]) for line in state.log_history if key in line]
             if points:
