@@ -265,3 +265,27 @@ def test_accumulated_small_batches_train_like_one_large_batch(start, material):
 def test_arguments_of_another_stage_are_refused():
     with pytest.raises(VividMedError, match="unknown argument --freeze_segmenter"):
         parse(["--stage", "vlm", "--freeze_segmenter"])
+
+
+@pytest.mark.parametrize("stage", ["align-sam", "vg"])
+def test_resumed_run_goes_on_as_the_unbroken_one(start, material, tmp_path, stage):
+    entry = {"name": "phantoms", "kind": "localization", "path": material["localization"]}
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"datasets": [entry]}))
+    settings = {
+        "mixture": str(tmp_path / "mixture.yaml"),
+        "dataset_name": None,
+        "max_steps": 4,
+        "eval_strategy": "no",
+        "eval_on_start": False,
+    }
+    if stage == "vg":
+        settings |= {"model_name_or_path": material["model"]}
+    else:
+        settings |= {"max_image_tokens": 8, "max_slice_tokens": 2, "low_image_tokens": 0}
+    unbroken = start(stage, **settings)
+    resumed = start(stage, "--resume_from_checkpoint", str(unbroken / "checkpoint-2"), **settings)
+    expected = [line for line in log(unbroken) if "loss" in line][2:]
+    found = [line for line in log(resumed) if "loss" in line]
+    assert [line["step"] for line in found] == [3, 4]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
