@@ -52,7 +52,8 @@ def _preview(args: argparse.Namespace) -> None:
         share = max(1, round(args.n / len(splits)))
         for index in range(0, len(rows), max(1, len(rows) // share)):
             row = rows[index]
-            tiles.append(Tile(row, f"{split}: {row['id'].partition(':')[2] or row['id']}, {row['modality']}"))
+            name = row["id"].partition(":")[2] or row["id"]
+            tiles.append(Tile(row, f"{split}, {row['modality'] or 'modality not recorded'}: {name}"))
     draw_contact_sheet(tiles[: args.n], args.output)
     print(f"{args.output}: {len(tiles[: args.n])} rows")
 
