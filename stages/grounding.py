@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.results import CARDS, evaluation_metrics, run_facts, training_method, write_results
+from stages.results import CARDS, evaluation_metrics, how_trained, run_facts, write_results
 from vividmed.data.augmentation import AugmentationSettings
 from vividmed.data.collator import Rows
 from vividmed.data.conversations import Conversation, build_conversation
@@ -89,9 +89,7 @@ def train(
             facts = run_facts(
                 name,
                 trainer,
-                base_model=model_args.model_name_or_path,
-                method=training_method(model_args),
-                adapter=model_args.use_peft,
+                **how_trained(model_args),
                 train_rows=train_rows,
                 eval_rows=eval_rows,
                 settings={"longest sequence": data_args.max_length},

@@ -86,12 +86,13 @@ def evaluation_metrics(trainer: VividMedTrainer) -> dict[str, str]:
     return figures
 
 
-def training_method(args: ModelArguments) -> str:
-    """How the weights were trained."""
-    if not args.use_peft:
-        return "all weights"
-    bits = "4-bit " if args.load_in_4bit else "8-bit " if args.load_in_8bit else ""
-    return f"low-rank adapters of rank {args.lora_r} on a {bits}base model; norms and embeddings whole"
+def how_trained(args: ModelArguments) -> dict[str, Any]:
+    """What the model card says of the model's start and of its adapters; arguments of :func:`run_facts`."""
+    method = "all weights"
+    if args.use_peft:
+        bits = "4-bit " if args.load_in_4bit else "8-bit " if args.load_in_8bit else ""
+        method = f"low-rank adapters of rank {args.lora_r} on a {bits}base model; norms and embeddings whole"
+    return {"base_model": args.model_name_or_path, "method": method, "adapter": args.use_peft}
 
 
 def write_results(folder: Path, card: Path, facts: RunFacts, arguments: Sequence[Any]) -> None:

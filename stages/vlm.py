@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from stages.results import CARDS, run_facts, training_method, write_results
+from stages.results import CARDS, how_trained, run_facts, write_results
 from stages.stage import Stage
 from vividmed.data.collator import VividMedCollator
 from vividmed.data.examples import read_images, to_example
@@ -113,9 +113,7 @@ def run(data_args: DataArguments, model_args: ModelArguments, args: VividMedTrai
             facts = run_facts(
                 NAME,
                 trainer,
-                base_model=model_args.model_name_or_path,
-                method=training_method(model_args),
-                adapter=model_args.use_peft,
+                **how_trained(model_args),
                 train_rows=train_rows,
                 eval_rows=eval_rows,
                 settings={"longest sequence": data_args.max_length},

@@ -1,7 +1,7 @@
 """Answering held-out questions, and scoring those that have one right answer."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ CLOSED_KINDS = ("modality", "presence")
 _LISTED = re.compile(r"([^:,.]+):\s*(yes|no)\b", re.IGNORECASE)
 
 
-def question_and_reference(row: dict[str, Any]) -> tuple[str, str]:
+def question_and_reference(row: Mapping[str, Any]) -> tuple[str, str]:
     """The first question of a row and its answer."""
     contents = [message["content"] for message in row["messages"]]
     return contents[0], contents[1]
@@ -21,7 +21,7 @@ def question_and_reference(row: dict[str, Any]) -> tuple[str, str]:
 
 @torch.no_grad()
 def generate_answers(
-    model: Any, processor: Any, rows: Iterable[dict[str, Any]], *, max_new_tokens: int, batch_size: int = 8
+    model: Any, processor: Any, rows: Iterable[Mapping[str, Any]], *, max_new_tokens: int, batch_size: int = 8
 ) -> list[str]:
     """Answer the first question of each row, greedily.
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ class SampleAnswers(TrainerCallback):
 
     name = "samples.jsonl"
 
-    def __init__(self, processor: Any, rows: Sequence[dict[str, Any]], max_new_tokens: int):
+    def __init__(self, processor: Any, rows: Sequence[Mapping[str, Any]], max_new_tokens: int):
         self.processor = processor
         self.rows = rows
         self.max_new_tokens = max_new_tokens
@@ -109,21 +109,21 @@ class SampleAnswers(TrainerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        answers = generate_answers(model, self.processor, self.rows, max_new_tokens=self.max_new_tokens)
-        if not state.is_world_process_zero:
-            return
+        answers = self.answer(model)
+        if state.is_world_process_zero:
+            run = Path(args.output_dir)
+            for record in self.records(answers, run, state.global_step):
+                append_line(run / self.name, {"step": state.global_step, **record})
+
+    def answer(self, model: Any) -> Sequence[Any]:
+        """Answers to the rows, in order."""
+        return generate_answers(model, self.processor, self.rows, max_new_tokens=self.max_new_tokens)
+
+    def records(self, answers: Sequence[Any], run: Path, step: int) -> Iterator[dict[str, Any]]:
+        """What is written of each answer."""
         for row, answer in zip(self.rows, answers, strict=True):
             question, reference = question_and_reference(row)
-            append_line(
-                Path(args.output_dir) / self.name,
-                {
-                    "step": state.global_step,
-                    "id": row["id"],
-                    "question": question,
-                    "reference": reference,
-                    "answer": answer,
-                },
-            )
+            yield {"id": row["id"], "question": question, "reference": reference, "answer": answer}
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:

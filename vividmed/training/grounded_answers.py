@@ -1,18 +1,17 @@
 """Answers with places to held-out rows, drawn into pictures while training goes on."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vividmed.data.grounded_examples import GroundedExample
 from vividmed.export.overlay import overlay
 from vividmed.processing.grounded_text import GroundedText, parse_grounded_text
-from vividmed.training.callbacks import append_line, keep_steps
+from vividmed.training.callbacks import SampleAnswers
 
 _NOT_IN_FILE_NAMES = re.compile(r"[^\w-]")
 
@@ -69,11 +68,8 @@ def answer_grounded(
     return answers
 
 
-class SampleOverlays(TrainerCallback):
-    """Draws grounded answers to a few evaluation rows at each evaluation, into ``overlays/step-N/ROW.png``.
-
-    The texts go into ``samples.jsonl``. Every process generates, because the parts of a sharded model need each
-    other; the first one writes.
+class SampleOverlays(SampleAnswers):
+    """Also draws the answers on their images, into ``overlays/step-N/ROW.png``.
 
     Args:
         processor: a ``VividMedProcessor``.
@@ -82,42 +78,25 @@ class SampleOverlays(TrainerCallback):
         max_new_tokens: longest answer.
     """
 
-    name = "samples.jsonl"
     folder = "overlays"
 
     def __init__(self, processor: Any, rows: Sequence[Mapping[str, Any]], read: Read, *, max_new_tokens: int):
-        self.processor = processor
-        self.rows = rows
+        super().__init__(processor, rows, max_new_tokens)
         self.read = read
-        self.max_new_tokens = max_new_tokens
         self.answers: list[GroundedAnswer] = []
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if state.is_world_process_zero:
-            keep_steps(Path(args.output_dir) / self.name, state.global_step)
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def answer(self, model: Any) -> Sequence[GroundedAnswer]:
         self.answers = answer_grounded(
             model, self.processor, self.rows, self.read, max_new_tokens=self.max_new_tokens
         )
-        if not state.is_world_process_zero:
-            return
-        run = Path(args.output_dir)
-        for answer in self.answers:
+        return self.answers
+
+    def records(self, answers: Sequence[GroundedAnswer], run: Path, step: int) -> Iterator[dict[str, Any]]:
+        for answer in answers:
             name = _NOT_IN_FILE_NAMES.sub("_", answer.id)
-            picture = run / self.folder / f"step-{state.global_step}" / f"{name}.png"
+            picture = run / self.folder / f"step-{step}" / f"{name}.png"
             overlay(answer.image, answer.grounded, picture)
-            record = {
-                "step": state.global_step,
+            yield {
                 "id": answer.id,
                 "question": answer.question,
                 "reference": answer.reference,
@@ -125,4 +104,3 @@ class SampleOverlays(TrainerCallback):
                 "phrases": [phrase.text for phrase in answer.grounded.phrases],
                 "overlay": str(picture.relative_to(run)),
             }
-            append_line(run / self.name, record)
