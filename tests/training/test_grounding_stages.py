@@ -97,6 +97,13 @@ def test_stage_leaves_model_card_overlays_and_answers(vg):
     assert (vg / "config.yaml").is_file()
 
 
+def test_overwritten_run_leaves_no_overlays_of_the_earlier_one(vg, material, start, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "overlays" / "step-7").mkdir(parents=True)
+    start("vg", model_name_or_path=material["model"], output_dir=str(folder), max_steps=1)
+    assert sorted(path.name for path in (folder / "overlays").iterdir()) == ["step-0", "step-1"]
+
+
 def test_instance_masks_stay_as_they_were(vg, material):
     before = VividMedForCausalLM.from_pretrained(material["model"])
     after = VividMedForCausalLM.from_pretrained(vg)

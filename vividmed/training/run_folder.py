@@ -11,6 +11,7 @@ from vividmed.errors import VividMedError
 from vividmed.training.arguments import VividMedTrainingArguments
 from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
 from vividmed.training.checkpointing import list_checkpoints, remove_partial_checkpoints, resolve_checkpoint
+from vividmed.training.grounded_answers import SampleOverlays
 
 BASELINE = "baseline.json"
 _LOGS = (MetricsFile.name, SampleAnswers.name, LossCurve.name, BASELINE)
@@ -73,3 +74,4 @@ def _clear(folder: Path, *, overwrite: bool) -> None:
         shutil.rmtree(path)
     for name in _LOGS:
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / SampleOverlays.folder, ignore_errors=True)
