@@ -16,7 +16,7 @@ from datasets import Dataset
 from vividmed.data.masks import bounding_box, pack_mask
 from vividmed.data.schema import schema
 
-SIZE = (8, 40, 40)
+SIZE = (8, 32, 32)
 SPACING = (4.0, 1.0, 1.0)
 NODULE = "lung nodule"
 COUNTS = ("no", "one", "two")
@@ -25,11 +25,11 @@ _BACKGROUND, _LUNG, _HEART, _NODULE = 0.35, 0.15, 0.6, 0.9
 _NOISE = 0.06
 # Centre as a fraction of the image and semi-axes in voxels, (z, y, x); x runs to the patient's left here.
 _ORGANS = {
-    "right lung": ((0.5, 0.5, 0.25), (3.6, 14.4, 8.2)),
-    "left lung": ((0.5, 0.5, 0.75), (3.6, 14.4, 8.2)),
-    "heart": ((0.5, 0.3, 0.52), (2.4, 5.7, 4.7)),
+    "right lung": ((0.5, 0.5, 0.25), (3.6, 11.5, 6.5)),
+    "left lung": ((0.5, 0.5, 0.75), (3.6, 11.5, 6.5)),
+    "heart": ((0.5, 0.3, 0.52), (2.4, 4.6, 3.8)),
 }
-_SEMI_AXES = {"small": (2.2, 3.9, 3.9), "large": (3.1, 5.9, 5.9)}
+_SEMI_AXES = {"small": (1.9, 2.8, 2.8), "large": (2.7, 4.5, 4.5)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def make_phantom(number: int, *, seed: int = 0) -> Phantom:
     for name, (centre, semi_axes) in _ORGANS.items():
         if name == "heart" and generator.random() < 0.15:
             continue
-        moved = np.array(centre) * SIZE + generator.uniform(-1, 1, 3) * (0.4, 1.6, 1.2)
+        moved = np.array(centre) * SIZE + generator.uniform(-1, 1, 3) * (0.4, 1.3, 1.0)
         organs[name] = (moved, np.array(semi_axes) * generator.uniform(0.9, 1.05, 3))
     count = int(generator.choice(3, p=(0.15, 0.45, 0.4)))
     side = str(generator.choice(["left", "right"])) if count else None

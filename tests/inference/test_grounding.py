@@ -37,9 +37,10 @@ def test_the_phrases_of_a_report_are_found_on_its_image(model, processor):
         assert len(phrase.boxes) > 0
 
 
-def test_spans_and_markers_say_the_same(model, processor):
+@pytest.mark.parametrize("report", ["The<p> liver</p> is large.", "The <p>liver</p> is large."])
+def test_spans_and_markers_say_the_same(model, processor, report):
     image, options = scan((6, 60, 60)), {"score_threshold": 0.0}
-    marked = ground_report(model, processor, image, "The<p> liver</p> is large.", **options)
+    marked = ground_report(model, processor, image, report, **options)
     spans = ground_report(model, processor, image, "The liver is large.", [(4, 9)], **options)
     np.testing.assert_array_equal(marked.phrases[0].boxes, spans.phrases[0].boxes)
     assert marked.text == spans.text

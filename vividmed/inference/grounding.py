@@ -58,7 +58,11 @@ def ground_report(
     Raises:
         VividMedError: when the text has no phrase, or the model no segmenter.
     """
-    marked = report if spans is None else format_grounded_text(report, spans)
+    if spans is None:
+        given = parse_grounded_text(report)
+        report, spans = given.text, [(phrase.start, phrase.end) for phrase in given.phrases]
+    # Markers stand as in training, the space before a phrase inside them, wherever they were given.
+    marked = format_grounded_text(report, spans)
     parsed = parse_grounded_text(marked)
     if not parsed.phrases:
         raise VividMedError(
