@@ -1,5 +1,7 @@
 """Augmentation moves image, masks, boxes and names together; labels land on the model's grid."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -179,3 +181,12 @@ def test_a_box_outside_the_image_is_refused():
     plan = VividMedProcessor.tiny().image_processor.plan((12, 40, 30), volume().affine)
     with pytest.raises(VividMedError, match="box of cyst is inverted or leaves the image"):
         grounding_labels(row, [phrase("cyst", kind="box")], size=(12, 40, 30), plan=plan)
+
+
+@pytest.mark.parametrize("size", [(1, 4, 5), (3, 1, 5), (3, 4, 1)])
+def test_images_of_one_slice_or_column_can_be_mirrored(size):
+    array = np.arange(np.prod(size), dtype=np.uint8).reshape(size)
+    for flips in itertools.product((False, True), repeat=3):
+        moved = torch.from_numpy(Augmentation(flips=flips).array(array))
+        axes = tuple(axis for axis in range(3) if flips[axis])
+        assert torch.equal(moved, torch.from_numpy(array).flip(axes))

@@ -98,7 +98,8 @@ class Augmentation:
     def array(self, array: np.ndarray) -> np.ndarray:
         """Move the voxels of an array (..., D, H, W)."""
         array = np.flip(array, tuple(axis - 3 for axis in range(3) if self.flips[axis]))
-        return np.ascontiguousarray(np.rot90(array, self.quarter_turns, axes=(-2, -1)))
+        # A copy in any case: an axis of one voxel keeps its negative stride otherwise, which torch refuses.
+        return np.rot90(array, self.quarter_turns, axes=(-2, -1)).copy()
 
     def image(self, image: MedicalImage) -> MedicalImage:
         """Move the voxels of an image; the affine still tells the spacing and which axis is which."""

@@ -50,7 +50,7 @@ def masks_to_model(
     if augmentation is not None:
         block = augmentation.array(block)
         box = augmentation.boxes(box[None].astype(float), size)[0].round().astype(int)
-    values = torch.from_numpy(np.ascontiguousarray(block)).float()
+    values = torch.from_numpy(block).float()
     values = values.permute(*plan.axes)
     place = []
     for axis, (source, flip) in enumerate(zip(plan.axes, plan.flips, strict=True)):
