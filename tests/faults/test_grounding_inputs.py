@@ -167,7 +167,7 @@ def test_no_generated_text_stops_grounding(processor, model):
         output=output,
         first_prompts=[0] * 60,
         geometry=batch["geometry"],
-        prefer_boxes=False,
+        one_form=False,
         mask_threshold=0.5,
         score_threshold=0.5,
     )

@@ -277,10 +277,15 @@ def test_grounding_can_be_switched_off_and_asks_for_its_inputs(talkative, proces
         talkative.generate_grounded(**batch, processor=processor, grounding="maks")
 
 
-def test_auto_gives_boxes_where_one_is_sure_and_masks_elsewhere(talkative, processor, volume):
-    batch = processor(images=volume, text="Report?", grounding=True)
-    unsure = write(talkative, processor, batch, mask_threshold=0.0, score_threshold=1.0)[0]
-    sure = write(talkative, processor, batch, mask_threshold=0.0, score_threshold=0.0)[0]
-    assert unsure.phrases
-    assert all(phrase.mask is not None and len(phrase.boxes) == 0 for phrase in unsure.phrases)
-    assert all(phrase.mask is None and len(phrase.boxes) > 0 for phrase in sure.phrases)
+def test_auto_gives_volumes_masks_and_pictures_boxes_where_there_are_any(talkative, processor, volume):
+    picture = np.random.default_rng(1).integers(0, 255, (40, 90), dtype=np.uint8)
+    batch = processor(images=[volume, picture], text=["Report?"] * 2, grounding=True)
+
+    def forms(**thresholds):
+        texts = write(talkative, processor, batch, **thresholds)
+        return [{(p.mask is not None, len(p.boxes) > 0) for p in text.phrases} for text in texts]
+
+    mask, boxes = {(True, False)}, {(False, True)}
+    assert forms(mask_threshold=0.0, score_threshold=0.0) == [mask, boxes]
+    assert forms(mask_threshold=0.0, score_threshold=1.0) == [mask, mask]
+    assert forms(mask_threshold=1.0, score_threshold=0.0) == [boxes, boxes]

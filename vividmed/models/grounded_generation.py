@@ -108,8 +108,9 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
 
         Args:
             processor: the ``VividMedProcessor`` that made the inputs.
-            grounding: ``"mask"``, ``"box"`` or ``"both"`` for every phrase; ``"auto"`` gives a phrase its boxes if
-                one reaches ``score_threshold``, else its mask; ``"off"`` writes text alone.
+            grounding: ``"mask"``, ``"box"`` or ``"both"`` for every phrase; ``"auto"`` gives a phrase of a volume its
+                mask, or its boxes where the mask is empty, and a phrase of a picture its boxes, or its mask where no
+                box reaches ``score_threshold``, as published weights were trained; ``"off"`` writes text alone.
             mask_threshold: a voxel belongs to a mask from this probability on.
             score_threshold: boxes with lower scores are left out.
             **inputs: a batch of the processor, made with ``grounding=True``, and arguments of ``generate``.
@@ -144,7 +145,7 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
             output=output,
             first_prompts=prompts_before,
             geometry=self._first_geometry(geometry, inputs),
-            prefer_boxes=grounding == "auto",
+            one_form=grounding == "auto",
             mask_threshold=mask_threshold,
             score_threshold=score_threshold,
         )

@@ -17,7 +17,7 @@ def place_phrases(
     output: Any,
     first_prompts: Sequence[int],
     geometry: Sequence[ResizePlan | None],
-    prefer_boxes: bool = False,
+    one_form: bool = False,
     mask_threshold: float = 0.5,
     score_threshold: float = 0.5,
 ) -> list[GroundedText]:
@@ -28,7 +28,9 @@ def place_phrases(
         output: a ``GroundingOutput`` for whole sequences, prompt included, or None for text alone.
         first_prompts: for each sample the number of ``</p>`` before its text, in its prompt.
         geometry: for each sample the plan of the image its phrases were sought in; None without an image.
-        prefer_boxes: leave the mask out where a box is found.
+        one_form: give a phrase its mask or its boxes, not both: in a volume the mask unless it is empty, in a picture
+            the boxes unless there are none. So published weights were trained, and each segmenter draws something for
+            phrases that it was never trained on.
         mask_threshold: probability from which on a voxel belongs to the mask.
         score_threshold: boxes with lower scores are left out.
     """
@@ -47,7 +49,7 @@ def place_phrases(
                     mask_logits=_at(output.masks, sample, prompt),
                     boxes=_at(output.boxes, sample, prompt),
                     box_logits=_at(output.box_logits, sample, prompt),
-                    prefer_boxes=prefer_boxes,
+                    one_form=one_form,
                     mask_threshold=mask_threshold,
                     score_threshold=score_threshold,
                 )
@@ -71,7 +73,7 @@ def _place(
     mask_logits: torch.Tensor | None,
     boxes: torch.Tensor | None,
     box_logits: torch.Tensor | None,
-    prefer_boxes: bool,
+    one_form: bool,
     mask_threshold: float,
     score_threshold: float,
 ) -> Phrase:
@@ -80,9 +82,12 @@ def _place(
     if boxes is not None and box_logits is not None:
         corners, scores = _original_boxes(boxes, box_logits.sigmoid(), plan, score_threshold)
     mask = None
-    if mask_logits is not None and not (prefer_boxes and len(corners)):
+    is_volume = plan.original_size[0] > 1
+    if mask_logits is not None and not (one_form and not is_volume and len(corners)):
         found = plan.restore(mask_logits.float().sigmoid().cpu()) >= mask_threshold
         mask = found.numpy() if bool(found.any()) else None
+    if one_form and mask is not None:
+        corners, scores = np.zeros((0, 6)), np.zeros(0)
     affine = np.asarray(plan.affine)
     boxes_mm = boxes_to_mm(torch.from_numpy(corners), affine).numpy() if len(corners) else np.zeros((0, 6))
     return Phrase(span.text, span.start, span.end, mask, corners, scores, boxes_mm)
