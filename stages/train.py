@@ -59,8 +59,13 @@ def parse(arguments: list[str]) -> tuple[Any, ...]:
         config = CONFIGS / (f"{name}_tiny.yaml" if tiny else f"{name}.yaml")
     parsed = parser.parse(arguments, config, output_dir=f"outputs/{early.stage}")
     for group in parsed:
-        # A configuration names its mixture by the way from its own folder.
-        if isinstance(group, DataArguments) and group.mixture and config is not None:
+        if not isinstance(group, DataArguments) or group.mixture is None or config is None:
+            continue
+        if early.config is None and early.mixture is None:
+            # Settings that nobody named must not put the published mixture in the place of one's own data.
+            group.mixture = None
+        elif early.mixture is None:
+            # A configuration names its mixture by the way from its own folder.
             beside = config.parent / group.mixture
             group.mixture = str(beside) if beside.is_file() else group.mixture
     return parsed

@@ -109,6 +109,18 @@ def test_shipped_configuration_parses_and_names_its_command(path):
     assert any("accelerate launch" in line for line in header)
 
 
+@pytest.mark.parametrize("stage", ["align-sam", "align-isam", "vg", "grg"])
+def test_own_data_are_trained_on_with_the_published_settings_and_not_the_published_mixture(stage):
+    own = parse(["--stage", stage, "--dataset_name", "folder", "--use_cpu"])
+    assert own[1].mixture is None
+    assert own[-1].max_steps >= 10000
+    named = parse(["--stage", stage, "--mixture", "mine.yaml", "--use_cpu"])
+    assert named[1].mixture == "mine.yaml"
+    path = CONFIGS / f"{stage.replace('-', '_')}.yaml"
+    published = parse(["--stage", stage, "--config", str(path), "--dataset_name", "folder", "--use_cpu"])
+    assert published[1].mixture == str(CONFIGS / "mixtures" / path.name)
+
+
 def test_published_adapter_settings_are_shipped():
     model = parse(["--stage", "vlm", "--config", str(CONFIGS / "vlm_lora.yaml"), "--use_cpu"])[2]
     assert (model.use_peft, model.lora_r, model.lora_alpha, model.lora_dropout) == (True, 64, 8, 0.05)
