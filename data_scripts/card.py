@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from vividmed.data.adapters import Adapter
-from vividmed.data.case_rows import Processing
-from vividmed.data.case_store import write_atomically
-from vividmed.data.histograms import draw_histograms
-from vividmed.data.intensity import WINDOWS
-from vividmed.data.preparation import PreparationResult
+from vividmed.data.preparation.case_rows import Processing
+from vividmed.data.preparation.intensity import WINDOWS
+from vividmed.data.preparation.prepare import PreparationResult
+from vividmed.data.preparation.statistics import draw_histograms
+from vividmed.files import write_atomically
 from vividmed.hub.dataset_cards import DatasetFacts, render_dataset_card
 from vividmed.version import __version__
 
@@ -28,7 +28,7 @@ def write_card(adapter: Adapter, processing: Processing, result: PreparationResu
     text = render_dataset_card(
         DatasetFacts(
             title=f"{adapter.title}, prepared for VividMed",
-            kind=adapter.kind,
+            kind=adapter.row_kind,
             terms=adapter,
             data_files={"default": {split: f"data/{split}-*.parquet" for split in result.facts}},
             rows=result.rows,

@@ -21,12 +21,12 @@ from huggingface_hub.constants import HF_HOME
 
 from data_scripts.card import write_card
 from vividmed.data.adapters import Adapter, get_adapter
-from vividmed.data.case import SPLITS
-from vividmed.data.case_rows import Processing
-from vividmed.data.catalogue import catalogue
-from vividmed.data.integrity import verify_origin
-from vividmed.data.intensity import WINDOWS
-from vividmed.data.preparation import PreparationResult, plan_preparation, prepare_dataset
+from vividmed.data.preparation.case_rows import Processing
+from vividmed.data.preparation.catalogue import catalogue
+from vividmed.data.preparation.integrity import verify_origin
+from vividmed.data.preparation.intensity import WINDOWS
+from vividmed.data.preparation.prepare import PreparationResult, plan_preparation, prepare_dataset
+from vividmed.data.raw.case import SPLITS
 from vividmed.errors import VividMedError
 from vividmed.hub.publish import check_audience, publish_dataset
 
@@ -117,7 +117,7 @@ def _prepare(adapter: Adapter, args: argparse.Namespace) -> int:
             adapter, args.origin, output, **choices, num_proc=args.num_proc, progress=True
         )
     else:
-        from vividmed.data.distributed import local_executor, slurm_executor
+        from vividmed.data.preparation.distributed import local_executor, slurm_executor
 
         plan = plan_preparation(adapter, args.origin, output, **choices)
         tasks = min(args.tasks, max(1, len(plan.shards)))

@@ -6,13 +6,12 @@ from typing import Any, Literal
 from transformers import set_seed
 
 from stages.results import CARDS, evaluation_metrics, run_facts, write_results
-from vividmed.data.alignment_collator import AlignmentCollator
-from vividmed.data.alignment_examples import AlignmentReader, CropSettings
-from vividmed.data.augmentation import AugmentationSettings
-from vividmed.models.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
-from vividmed.models.segmenter import InstanceSegmenter, Segmenter
+from vividmed.data.batches.alignment import AlignmentCollator, CropSettings, SegmentationTransform
+from vividmed.data.batches.augmentation import AugmentationSettings
+from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
+from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
-from vividmed.training.alignment import PromptedByTarget
+from vividmed.training.alignment import PromptTableSegmenter
 from vividmed.training.arguments import DataArguments, VividMedTrainingArguments
 from vividmed.training.callbacks import LossCurve, MetricsFile
 from vividmed.training.grounding_arguments import AlignmentArguments
@@ -47,7 +46,7 @@ def train(
         train_rows, eval_rows = load_rows("localization", data_args)
         set_seed(args.seed)
         segmenter = _segmenter(form, alignment_args.model_name_or_path)
-        model = PromptedByTarget(
+        model = PromptTableSegmenter(
             segmenter, mask_loss=alignment_args.mask_loss(), instance_loss=alignment_args.instance_loss()
         )
         read = reader(form, segmenter, alignment_args, args.seed)
@@ -85,10 +84,10 @@ def train(
 
 def reader(
     form: Form, segmenter: Segmenter | InstanceSegmenter, args: AlignmentArguments, seed: int
-) -> AlignmentReader:
+) -> SegmentationTransform:
     """What turns rows into examples, at the budget of the arguments."""
     low = args.low_image_tokens
-    return AlignmentReader(
+    return SegmentationTransform(
         image_processor=_processor(segmenter, args.max_image_tokens, args.max_slice_tokens),
         low_resolution=_processor(segmenter, low, args.low_slice_tokens) if low else None,
         form=form,

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 
 from stages.results import CARDS, evaluation_metrics, how_trained, run_facts, write_results
-from vividmed.data.augmentation import AugmentationSettings
-from vividmed.data.collator import Rows
+from vividmed.data.batches.augmentation import AugmentationSettings
+from vividmed.data.batches.collator import Rows
+from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.data.conversations import Conversation, build_conversation
-from vividmed.data.grounded_collator import GroundedCollator
-from vividmed.data.grounded_examples import GroundedReader
-from vividmed.data.mixture import Mixture, keyed_rows
-from vividmed.data.sampler import KeyedRows
+from vividmed.data.sampling.keyed_rows import KeyedRows
+from vividmed.data.sampling.mixture import Mixture, keyed_rows
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.arguments import DataArguments, ModelArguments, VividMedTrainingArguments
 from vividmed.training.callbacks import LossCurve, MetricsFile
@@ -21,7 +20,7 @@ from vividmed.training.grounding_arguments import GroundingArguments
 from vividmed.training.grounding_trainer import GroundingTrainer
 from vividmed.training.loading import load_model, load_processor
 from vividmed.training.memory import memory_summary
-from vividmed.training.rows import Kind, load_rows
+from vividmed.training.rows import RowKind, load_rows
 from vividmed.training.run_folder import run_folder
 from vividmed.training.trainer import base_model
 
@@ -31,7 +30,7 @@ BASE_MODEL = "base_model"
 
 def train(
     name: str,
-    kind: Kind,
+    kind: RowKind,
     trainer_class: type[GroundingTrainer],
     data_args: DataArguments,
     model_args: ModelArguments,
@@ -104,7 +103,7 @@ def train(
             trainer.push_to_hub()
 
 
-def reader(rows: Any, grounding_args: GroundingArguments, seed: int) -> GroundedReader:
+def reader(rows: Any, grounding_args: GroundingArguments, seed: int) -> GroundingTransform:
     """What turns rows into examples; a mixture draws the conversations about its own rows."""
 
     def converse(kind: str, row: Mapping[str, Any], generator: np.random.Generator) -> Conversation:
@@ -112,7 +111,7 @@ def reader(rows: Any, grounding_args: GroundingArguments, seed: int) -> Grounded
             return rows.conversation(dict(row))
         return build_conversation(kind, row, generator=generator)
 
-    return GroundedReader(
+    return GroundingTransform(
         seed=seed,
         converse=converse,
         augmentation=AugmentationSettings() if grounding_args.augment else None,
@@ -122,7 +121,7 @@ def reader(rows: Any, grounding_args: GroundingArguments, seed: int) -> Grounded
 
 def collator(
     processor: VividMedProcessor,
-    read: GroundedReader,
+    read: GroundingTransform,
     data_args: DataArguments,
     args: VividMedTrainingArguments,
     *,

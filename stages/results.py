@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import transformers
 
-from vividmed.data.mixture import Mixture
+from vividmed.data.sampling.mixture import Mixture
+from vividmed.files import write_atomically
 from vividmed.hub.cards import RunFacts, SourceCount, count_sources, render_model_card
 from vividmed.training.arguments import DataArguments, ModelArguments
-from vividmed.training.checkpointing import write_atomically
 from vividmed.training.provenance import write_run_provenance
 from vividmed.training.resolved_config import resolved_config
 from vividmed.training.trainer import VividMedTrainer

@@ -11,10 +11,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from stages.results import CARDS, how_trained, run_facts, write_results
 from stages.stage import Stage
-from vividmed.data.collator import VividMedCollator
-from vividmed.data.examples import read_images, to_example
-from vividmed.data.mixture import Mixture, keyed_rows
+from vividmed.data.batches.collator import VividMedCollator
+from vividmed.data.batches.examples import read_images, to_example
+from vividmed.data.sampling.mixture import Mixture, keyed_rows
 from vividmed.errors import VividMedError
+from vividmed.files import write_atomically
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.answers import (
     CLOSED_KINDS,
@@ -25,7 +26,6 @@ from vividmed.training.answers import (
 )
 from vividmed.training.arguments import DataArguments, ModelArguments, VividMedTrainingArguments
 from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
-from vividmed.training.checkpointing import write_atomically
 from vividmed.training.loading import load_model, load_processor
 from vividmed.training.memory import memory_summary
 from vividmed.training.peft import GROUNDING_MODULES

@@ -10,10 +10,10 @@ from typing import Any
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from vividmed.errors import VividMedError
-from vividmed.models.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedTextConfig, VividMedVisionConfig
 from vividmed.models.modeling_vividmed import VividMedForCausalLM, VividMedModel
-from vividmed.models.segmenter import InstanceSegmenter, Segmenter
+from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
+from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.version import __version__
 
 _LAZY_NAMES = {

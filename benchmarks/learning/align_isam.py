@@ -24,13 +24,12 @@ from benchmarks.learning.measures import best_ious
 from benchmarks.learning.sample_rows import is_anomaly, save_rows
 from benchmarks.learning.table import Figure, conclude
 from stages.train import main as train
-from vividmed.data.alignment_collator import AlignmentCollator
-from vividmed.data.alignment_examples import AlignmentReader
-from vividmed.models.losses import InstanceLoss, MaskLoss
-from vividmed.models.segmenter import InstanceSegmenter
+from vividmed.data.batches.alignment import AlignmentCollator, SegmentationTransform
+from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
+from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter
 from vividmed.processing.boxes import fractions_to_corners
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
-from vividmed.training.alignment import PromptedByTarget
+from vividmed.training.alignment import PromptTableSegmenter
 
 CONFIG = Path(__file__).parent / "configs" / "align_isam.yaml"
 CONFIDENT = 0.5
@@ -52,11 +51,11 @@ def wanted(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def measure(rows: Path, run: Path) -> list[Figure]:
     """Figures of the last checkpoint, which still has its prompts."""
     segmenter = InstanceSegmenter.from_pretrained(run)
-    model = PromptedByTarget(segmenter, mask_loss=MaskLoss(), instance_loss=InstanceLoss()).eval()
+    model = PromptTableSegmenter(segmenter, mask_loss=MaskLoss(), instance_loss=InstanceLoss()).eval()
     checkpoint = max(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
     model.load_state_dict(load_file(checkpoint / "model.safetensors"))
     processor = VividMedImageProcessor.from_pretrained(run)
-    collate = AlignmentCollator(AlignmentReader(image_processor=processor, form="box"))
+    collate = AlignmentCollator(SegmentationTransform(image_processor=processor, form="box"))
     found: dict[str, list[float]] = defaultdict(list)
     confident: list[float] = []
     stored = load_dataset("parquet", data_files=str(rows / "train.parquet"), split="train").with_format(

@@ -20,9 +20,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from vividmed.data.adapters import get_adapter
-from vividmed.data.case_rows import Processing
 from vividmed.data.masks import unpack_mask
-from vividmed.data.preparation import PreparationResult, prepare_dataset
+from vividmed.data.preparation.case_rows import Processing
+from vividmed.data.preparation.prepare import PreparationResult, prepare_dataset
 
 Triple = tuple[int, int, int]
 

@@ -7,7 +7,7 @@ import pytest
 
 import vividmed.data.adapters
 from vividmed.data.adapters import adapter_names, get_adapter
-from vividmed.data.catalogue import catalogue
+from vividmed.data.preparation.catalogue import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 DECATHLON = [
@@ -102,7 +102,7 @@ def test_the_table_of_data_sets_has_no_gap():
     table = catalogue()
     print(table)  # seen with `pytest -s`
     assert [line.split()[0] for line in table.splitlines()[1:]] == sorted(wanted)
-    kinds = {name: get_adapter(name).kind for name in wanted}
+    kinds = {name: get_adapter(name).row_kind for name in wanted}
     assert {kinds[name] for name in GROUNDED} == {"grounded_report"}
     assert {kinds[name] for name in VISION_LANGUAGE} == {"vision_language"}
     assert {name for name in LOCALIZATION if kinds[name] != "localization"} == {"chexpert"}

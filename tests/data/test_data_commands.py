@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.test_preparation import Toy, _add
+from tests.data.preparation.test_preparation import Toy, _add
 from vividmed.cli.main import main
-from vividmed.data.preparation import prepare_dataset
+from vividmed.data.preparation.prepare import prepare_dataset
 
 
 @pytest.fixture(scope="module")

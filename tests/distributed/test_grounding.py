@@ -18,13 +18,12 @@ from torch.distributed.tensor import DTensor
 from benchmarks.learning.phantom_studies import NODULE, localization_row, make_phantom
 from tests.training.grounding_support import grounding_model
 from tests.training.support import small_processor
-from vividmed.data.conversation_settings import ConversationSettings, LocalizationSettings
+from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.data.conversations import build_conversation
-from vividmed.data.grounded_collator import GroundedCollator
-from vividmed.data.grounded_examples import GroundedReader
+from vividmed.data.conversations.settings import ConversationSettings, LocalizationSettings
 from vividmed.data.schema import schema
-from vividmed.models.image_encoder import SegmenterEncoderLayer
 from vividmed.models.language import VividMedDecoderLayer
+from vividmed.models.segmenter.image_encoder import SegmenterEncoderLayer
 from vividmed.models.vision import VividMedVisionLayer
 
 PROCESSES = 2
@@ -48,7 +47,7 @@ def collate(rows):
         return build_conversation(kind, row, generator=generator, settings=settings)
 
     collator = GroundedCollator(
-        small_processor(), read=GroundedReader(seed=0, converse=converse), max_length=400
+        small_processor(), read=GroundingTransform(seed=0, converse=converse), max_length=400
     )
     return collator([{**row, "index": index, "epoch": None} for index, row in enumerate(rows)])
 

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from tests.training.support import MAX_LENGTH, make_row, small_model, small_processor
-from vividmed.data.collator import VividMedCollator
+from vividmed.data.batches.collator import VividMedCollator
 from vividmed.models.language import VividMedDecoderLayer
 from vividmed.models.vision import VividMedVisionLayer
 

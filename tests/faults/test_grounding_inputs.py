@@ -7,12 +7,10 @@ import torch
 
 from tests.training.grounding_support import grounding_model
 from tests.training.support import small_processor
-from vividmed.data.alignment_collator import AlignmentCollator
-from vividmed.data.alignment_examples import AlignmentReader
-from vividmed.data.conversation_settings import ConversationSettings, LocalizationSettings
+from vividmed.data.batches.alignment import AlignmentCollator, SegmentationTransform
+from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.data.conversations import build_conversation
-from vividmed.data.grounded_collator import GroundedCollator
-from vividmed.data.grounded_examples import GroundedReader
+from vividmed.data.conversations.settings import ConversationSettings, LocalizationSettings
 from vividmed.data.masks import pack_mask
 from vividmed.errors import VividMedError
 from vividmed.inference.grounding import ground_phrase, ground_report
@@ -62,12 +60,12 @@ def collate(processor, *rows):
     def converse(kind, row, generator):
         return build_conversation(kind, row, generator=generator, settings=SURE)
 
-    read = GroundedReader(seed=0, converse=converse)
+    read = GroundingTransform(seed=0, converse=converse)
     return GroundedCollator(processor, read=read, max_length=400)(rows)
 
 
 def align(*rows):
-    return AlignmentCollator(AlignmentReader(image_processor=small_processor().image_processor))(rows)
+    return AlignmentCollator(SegmentationTransform(image_processor=small_processor().image_processor))(rows)
 
 
 OTHER_GRID = dict(pack_mask("left lung", np.ones((8, 32, 40), dtype=bool)))
@@ -167,7 +165,7 @@ def test_no_generated_text_stops_grounding(processor, model):
         output=output,
         first_prompts=[0] * 60,
         geometry=batch["geometry"],
-        one_form=False,
+        exclusive=False,
         mask_threshold=0.5,
         score_threshold=0.5,
     )

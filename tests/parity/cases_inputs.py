@@ -7,7 +7,7 @@ import torch
 
 from tests.parity.harness import Check, Golden, case, close, equal
 from vividmed.processing.boxes import corners_to_fractions, fractions_to_corners
-from vividmed.processing.chat import IGNORE, Turn, encode_chat
+from vividmed.processing.chat import IGNORE, ChatTurn, encode_chat
 from vividmed.processing.geometry import depth_tokens, largest_resize
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.special_tokens import special_token_ids
@@ -27,9 +27,9 @@ def conversations(golden: Golden) -> Iterator[Check]:
     published = golden.tensors("07_vlm_inputs")
     for index, item in enumerate(golden.case("07_vlm_inputs")["conversations"]):
         inference = item["inference"]
-        turns = [Turn(query, answer) for query, answer in item["conv"]]
+        turns = [ChatTurn(query, answer) for query, answer in item["conv"]]
         if inference:
-            turns[-1] = Turn(turns[-1].query, None)
+            turns[-1] = ChatTurn(turns[-1].query, None)
         ours = encode_chat(
             turns,
             [item["n"]],

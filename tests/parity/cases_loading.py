@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.parity.harness import Check, Golden, case, close, equal
 from tests.parity.models import GROUNDING_PREFIXES, published_config
-from vividmed.models.conversion import (
+from vividmed.models.conversion.cogvlm import (
     inflate_patch_kernel,
     inflate_positions,
     load_cogvlm,

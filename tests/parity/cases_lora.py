@@ -15,8 +15,8 @@ from tests.parity.cases_segmenter import segmenter
 from tests.parity.cases_training_step import our_name, published_grounded_model
 from tests.parity.harness import Check, Golden, case, close, equal
 from tests.parity.models import GROUNDING_PREFIXES, published_model
-from vividmed.models.configuration_segmenter import SegmenterConfig
-from vividmed.models.segmenter import Segmenter
+from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
+from vividmed.models.segmenter.modeling_segmenter import Segmenter
 from vividmed.training.peft import AdapterSelection, add_adapter, select_modules
 
 PEFT_PREFIX = "base_model.model."

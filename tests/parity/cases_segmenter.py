@@ -7,17 +7,17 @@ from typing import TypeVar
 import torch
 
 from tests.parity.harness import Check, Golden, case, close, equal
-from vividmed.models.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
-from vividmed.models.image_encoder import group_images
-from vividmed.models.losses import InstanceLoss, LossOutput, MaskLoss
-from vividmed.models.mask_decoder import DecodedGroup, DecoderGroup, low_res_shape
-from vividmed.models.matching import NO_MATCH
-from vividmed.models.segmenter import InstanceSegmenter, Segmenter
-from vividmed.models.segvol_conversion import (
+from vividmed.models.conversion.segvol import (
     fit_segmenter_tensor,
     load_segmenter_weights,
     segmenter_tensor_name,
 )
+from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
+from vividmed.models.segmenter.image_encoder import group_images
+from vividmed.models.segmenter.losses import InstanceLoss, LossOutput, MaskLoss
+from vividmed.models.segmenter.mask_decoder import DecodedGroup, DecoderGroup, low_res_shape
+from vividmed.models.segmenter.matching import NO_MATCH
+from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 # Published names of loss components, less the "-focal-GAMMA" or "-ce" that the name of a focal loss ends in.
 COMPONENTS = {

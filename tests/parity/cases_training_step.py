@@ -8,12 +8,12 @@ from tests.parity.cases_language import TEXT_INPUTS, image_inputs
 from tests.parity.cases_segmenter import segmenter
 from tests.parity.harness import Check, Golden, case, close
 from tests.parity.models import published_model
-from vividmed.models.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
+from vividmed.models.conversion.segvol import segmenter_tensor_name
 from vividmed.models.grounding import GroundingLabels, GroundingProjection, SampleIndex, phrase_states
-from vividmed.models.losses import InstanceLoss, MaskLoss
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
-from vividmed.models.segmenter import InstanceSegmenter, Segmenter
-from vividmed.models.segvol_conversion import segmenter_tensor_name
+from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
+from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
+from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 # Published names of the logged components; focal losses end in their gamma.
 COMPONENTS = {

@@ -6,7 +6,7 @@ from transformers import LlamaTokenizer
 
 import vividmed.processing.tokenizer as tiny
 from vividmed.errors import VividMedError
-from vividmed.processing.chat import IGNORE, Turn, encode_chat, text_position_ids
+from vividmed.processing.chat import IGNORE, ChatTurn, encode_chat, text_position_ids
 from vividmed.processing.messages import turns_from_messages
 from vividmed.processing.special_tokens import SPECIAL_TOKENS, add_special_tokens, special_token_ids
 
@@ -23,7 +23,7 @@ def pieces(ids):
 
 
 def test_one_turn_is_laid_out_as_published():
-    chat = encode([Turn("What is this?", "This is a CT.")], grounding=True)
+    chat = encode([ChatTurn("What is this?", "This is a CT.")], grounding=True)
     assert pieces(chat.input_ids) == [
         "<s>", *["<unk>"] * 6, "<grd>", "<usr>", "▁What", "▁is", "▁this", "?", "<sys>", "▁This", "▁is", "▁a", "▁CT", ".",
     ]  # fmt: skip
@@ -35,7 +35,7 @@ def test_one_turn_is_laid_out_as_published():
 
 
 def test_every_answer_of_a_conversation_is_supervised_and_ends_with_the_end_token():
-    chat = encode([Turn("A mass?", "No."), Turn("A cyst?", "Yes.")])
+    chat = encode([ChatTurn("A mass?", "No."), ChatTurn("A cyst?", "Yes.")])
     labelled = [label for label in chat.labels if label != IGNORE]
     assert pieces(labelled) == ["▁No", ".", "</s>", "▁Yes", ".", "</s>"]
     assert SPECIAL.end not in chat.input_ids
@@ -43,7 +43,7 @@ def test_every_answer_of_a_conversation_is_supervised_and_ends_with_the_end_toke
 
 def test_answers_are_tokenised_as_sentencepiece_does_with_a_space_before():
     for answer in ("Yes.", " Yes.", "  Yes.", "\nYes."):
-        chat = encode([Turn("A mass?", answer)])
+        chat = encode([ChatTurn("A mass?", answer)])
         model = sentencepiece.SentencePieceProcessor(
             model_file=str(Path(tiny.__file__).parent / "tiny_tokenizer/tokenizer.model")
         )
@@ -51,20 +51,20 @@ def test_answers_are_tokenised_as_sentencepiece_does_with_a_space_before():
 
 
 def test_a_question_without_answer_has_no_labels():
-    chat = encode([Turn("A mass?", "No."), Turn("A cyst?", None)])
+    chat = encode([ChatTurn("A mass?", "No."), ChatTurn("A cyst?", None)])
     assert chat.labels is None
     assert chat.label_weights is None
     assert chat.input_ids[-1] == SPECIAL.system
 
 
 def test_several_images_follow_each_other_with_their_own_number_and_positions():
-    chat = encode([Turn("Compare.", None)], image_tokens=(2, 3))
+    chat = encode([ChatTurn("Compare.", None)], image_tokens=(2, 3))
     assert chat.token_type_ids[:10] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 2]
     assert chat.position_ids[:11] == [0, 1, 2, 2, 3, 4, 5, 5, 5, 6, 7]
 
 
 def test_a_conversation_without_image_starts_with_text():
-    chat = encode([Turn("What is CT?", None)], image_tokens=())
+    chat = encode([ChatTurn("What is CT?", None)], image_tokens=())
     assert pieces(chat.input_ids[:3]) == ["<s>", "<ngrd>", "<usr>"]
     assert chat.position_ids == list(range(len(chat.input_ids)))
 
@@ -78,7 +78,9 @@ def test_phrase_markers_use_up_no_positions():
 
 
 def test_negative_phrases_enter_as_phrases_but_are_not_taught_to_open():
-    chat = encode([Turn("A mass?", "Results:<np> mass</np>: no.")], grounding=True, phrase_start_weight=5.0)
+    chat = encode(
+        [ChatTurn("A mass?", "Results:<np> mass</np>: no.")], grounding=True, phrase_start_weight=5.0
+    )
     names = pieces(chat.input_ids)
     assert "<np>" not in names
     assert "</np>" not in names
@@ -91,18 +93,18 @@ def test_negative_phrases_enter_as_phrases_but_are_not_taught_to_open():
 
 
 def test_markers_inside_the_question_are_never_labels():
-    chat = encode([Turn("Is the<np> mass</np> seen?", "No.")], grounding=True)
+    chat = encode([ChatTurn("Is the<np> mass</np> seen?", "No.")], grounding=True)
     assert pieces([label for label in chat.labels if label != IGNORE]) == ["▁No", ".", "</s>"]
 
 
 def test_no_marker_of_a_negative_phrase_is_ever_a_label():
     for answer in ("<np> cyst</np><np> mass</np>", "<np></np>", "<np><np> mass</np></np>.", "No<np>"):
-        labels = encode([Turn("What?", answer)]).labels
+        labels = encode([ChatTurn("What?", answer)]).labels
         assert not {SPECIAL.negative_phrase_start, SPECIAL.negative_phrase_end} & set(labels)
 
 
 def test_answers_are_cut_from_the_end_and_the_loss_is_counted():
-    turns = [Turn("What?", "This is a CT of the chest.")]
+    turns = [ChatTurn("What?", "This is a CT of the chest.")]
     whole = encode(turns)
     length = len(whole.input_ids)
     cut = encode(turns, max_length=length - 3, truncation="answer")
@@ -114,7 +116,7 @@ def test_answers_are_cut_from_the_end_and_the_loss_is_counted():
 
 
 def test_later_turns_may_be_cut_whole():
-    turns = [Turn("What?", "A CT."), Turn("A mass in the left lung?", "No, there is no mass.")]
+    turns = [ChatTurn("What?", "A CT."), ChatTurn("A mass in the left lung?", "No, there is no mass.")]
     first = len(encode(turns[:1]).input_ids)
     cut = encode(turns, max_length=first + 1, truncation="answer")
     assert cut.dropped_answer_tokens == len(TOKENIZER.tokenize("No, there is no mass."))
@@ -130,17 +132,17 @@ def test_later_turns_may_be_cut_whole():
 )
 def test_too_long_conversations_are_refused(limit, problem):
     with pytest.raises(VividMedError, match=problem):
-        encode([Turn("What is this?", "This is a CT.")], max_length=limit)
+        encode([ChatTurn("What is this?", "This is a CT.")], max_length=limit)
 
 
 def test_truncation_never_reaches_image_or_question():
-    turn = Turn("What is this?", "This is a CT.")
+    turn = ChatTurn("What is this?", "This is a CT.")
     for limit in range(1, 14):
         with pytest.raises(VividMedError, match="max_length"):
             encode([turn], max_length=limit, truncation="answer")
     assert encode([turn], max_length=14, truncation="answer").labels[-1] != IGNORE
     with pytest.raises(VividMedError, match="leaves no room"):
-        encode([Turn("What is this?", None)], max_length=13, truncation="answer")
+        encode([ChatTurn("What is this?", None)], max_length=13, truncation="answer")
 
 
 def test_messages_become_turns():
@@ -156,7 +158,7 @@ def test_messages_become_turns():
         {"role": "assistant", "content": "Yes."},
         {"role": "user", "content": "Three?"},
     ]
-    assert turns_from_messages(messages) == [Turn("One.\nTwo?", "Yes."), Turn("Three?", None)]
+    assert turns_from_messages(messages) == [ChatTurn("One.\nTwo?", "Yes."), ChatTurn("Three?", None)]
 
 
 @pytest.mark.parametrize(

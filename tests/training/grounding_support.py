@@ -6,8 +6,8 @@ from transformers import set_seed
 
 from benchmarks.learning.phantom_studies import make_phantom, make_rows
 from tests.training.support import small_config, small_processor
-from vividmed.models.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
+from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.processing.processing_vividmed import VividMedProcessor
 
 SEGMENTER = {

@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
-from vividmed.data.collator import VividMedCollator
+from vividmed.data.batches.collator import VividMedCollator
 from vividmed.data.schema import schema
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedTextConfig, VividMedVisionConfig
 from vividmed.models.modeling_vividmed import VividMedForCausalLM

@@ -5,6 +5,7 @@ import pytest
 
 from tests.training.support import small_trainer
 from vividmed.errors import VividMedError
+from vividmed.files import write_atomically
 from vividmed.training.checkpointing import (
     MANIFEST,
     atomic_checkpoint,
@@ -14,7 +15,6 @@ from vividmed.training.checkpointing import (
     remove_old_checkpoints,
     remove_partial_checkpoints,
     resolve_checkpoint,
-    write_atomically,
 )
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from tests.training.support import small_config, small_model, small_processor
-from vividmed.data.collator import BatchSize
+from vividmed.data.batches.collator import BatchSize
 from vividmed.training.memory import memory_summary
 from vividmed.training.throughput import StepCost, peak_flops
 

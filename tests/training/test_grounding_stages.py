@@ -12,11 +12,10 @@ from safetensors.torch import load_file
 from stages.train import main, parse
 from tests.training.grounding_support import grounding_model, save_material
 from tests.training.support import small_processor
-from vividmed.data.grounded_collator import GroundedCollator
-from vividmed.data.grounded_examples import GroundedReader
+from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.errors import VividMedError
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
-from vividmed.models.segmenter import InstanceSegmenter, Segmenter
+from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.peft import load_adapter
 
@@ -221,7 +220,7 @@ def batch(material, *, numbers=(0, 1, 2), **options):
     rows = load_dataset("parquet", data_files=f"{material['grounded_report']}/train.parquet", split="train")
     stored = rows.with_format("arrow")
     collator = GroundedCollator(
-        small_processor(), read=GroundedReader(seed=0), **{"max_length": 400, **options}
+        small_processor(), read=GroundingTransform(seed=0), **{"max_length": 400, **options}
     )
     return collator([{**stored[i].to_pylist()[0], "index": i, "epoch": 0} for i in numbers])
 

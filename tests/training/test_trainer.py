@@ -12,7 +12,7 @@ from tests.training.support import (
     small_processor,
     small_trainer,
 )
-from vividmed.data.collator import VividMedCollator
+from vividmed.data.batches.collator import VividMedCollator
 from vividmed.errors import VividMedError
 from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
 from vividmed.training.step_statistics import NonFiniteLossError

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from vividmed.data.examples import read_images
+from vividmed.data.batches.examples import read_images
 from vividmed.data.masks import unpack_mask
 from vividmed.errors import VividMedError
 from vividmed.export.palette import finding_colour

@@ -8,9 +8,9 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
 from vividmed.cli.contact_sheet import Tile, draw_contact_sheet
-from vividmed.data.case import plain_target
-from vividmed.data.mixture import sample_conversations
-from vividmed.data.row_statistics import count_targets
+from vividmed.data.preparation.statistics import count_targets
+from vividmed.data.sampling.mixture import sample_conversations
+from vividmed.data.schema import plain_target
 from vividmed.errors import VividMedError
 
 _MOST_TARGETS = 30

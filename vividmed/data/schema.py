@@ -9,12 +9,14 @@ Masks and boxes lie on the grid of the row's only image as :mod:`vividmed.proces
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Features, Image, List, Nifti, Value
 
 from vividmed.data.masks import check_box, unpack_mask
 from vividmed.errors import VividMedError
+
+RowKind = Literal["vision_language", "localization", "grounded_report"]
 
 _STRING = Value("string")
 _BOX = List(Value("int32"), length=6)
@@ -211,3 +213,18 @@ def _grid(row: Mapping[str, Any]) -> list[int] | None:
     if hasattr(image, "dataobj"):
         return list(image.shape[:3][::-1])
     return None
+
+
+def numbered(target: str, number: int) -> str:
+    """Name of one of several places of a target in a grounded report: ``lung nodule #2``.
+
+    Phrases find their masks and boxes by name. Where two phrases of a report show different places of one target,
+    the places need names of their own. :func:`plain_target` takes the number off.
+    """
+    return f"{target} #{number}"
+
+
+def plain_target(name: str) -> str:
+    """The target of a :func:`numbered` name; other names are returned as they are."""
+    target, mark, number = name.rpartition(" #")
+    return target if mark and number.isdigit() else name

@@ -5,13 +5,13 @@ A prepared data set carries them in ``terms.json``, a trained model those of all
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from vividmed.errors import VividMedError
+from vividmed.files import write_atomically
 
 Access = Literal["open", "registered", "credentialed"]
 Redistribution = Literal["yes", "no", "derived_gated"]
@@ -114,7 +114,7 @@ class DatasetTerms:
 
 def write_terms(folder: Path, terms: Terms) -> None:
     """Write ``terms.json`` of a prepared data set."""
-    _write(folder / TERMS_FILE, asdict(DatasetTerms.of(terms)))
+    write_atomically(folder / TERMS_FILE, _json(asdict(DatasetTerms.of(terms))))
 
 
 def read_terms(folder: Path) -> DatasetTerms:
@@ -130,7 +130,9 @@ def read_terms(folder: Path) -> DatasetTerms:
 def write_provenance(folder: Path, training_data: Iterable[Terms]) -> None:
     """Write ``provenance.json`` of a model: the terms of every data set it was trained on, base model included."""
     records = {terms.name: asdict(DatasetTerms.of(terms)) for terms in training_data}
-    _write(folder / PROVENANCE_FILE, {"datasets": [records[name] for name in sorted(records)]})
+    write_atomically(
+        folder / PROVENANCE_FILE, _json({"datasets": [records[name] for name in sorted(records)]})
+    )
 
 
 def read_provenance(folder: Path) -> list[DatasetTerms]:
@@ -168,11 +170,5 @@ def _read(path: Path) -> Any:
         raise VividMedError(f"{path} cannot be read as JSON ({error}); write it again") from error
 
 
-def _write(path: Path, content: Any) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=2, ensure_ascii=False)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

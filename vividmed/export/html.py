@@ -13,11 +13,11 @@ from transformers.utils import logging
 
 from vividmed.data.masks import pack_mask
 from vividmed.errors import VividMedError
-from vividmed.export.files import write_atomically
 from vividmed.export.findings import Finding, collect_findings, crop, split_text
 from vividmed.export.intensity import display_range, sample_intensities
 from vividmed.export.palette import text_colour
 from vividmed.export.planes import Plane, display_planes
+from vividmed.files import write_atomically
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.processing.medical_image import MedicalImage
 

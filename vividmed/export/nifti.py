@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from vividmed.export.files import write_atomically
 from vividmed.export.findings import Finding, collect_findings
+from vividmed.files import write_atomically
 from vividmed.processing.boxes import boxes_to_mm
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.processing.medical_image import MedicalImage

@@ -8,13 +8,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vividmed.errors import VividMedError
-from vividmed.export.files import write_atomically
 from vividmed.export.findings import Finding, collect_findings
 from vividmed.export.fonts import Font, FontOfSize, load_font
 from vividmed.export.intensity import display_range, to_bytes
 from vividmed.export.palette import text_colour
 from vividmed.export.planes import Plane, display_planes
 from vividmed.export.text_panel import BACKGROUND, FOREGROUND, MUTED, draw_text_panel, shorten
+from vividmed.files import write_atomically
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.processing.medical_image import MedicalImage
 

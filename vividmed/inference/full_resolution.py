@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from vividmed.models.segmenter import Segmenter
+from vividmed.models.segmenter.modeling_segmenter import Segmenter
 from vividmed.processing.geometry import ResizePlan
 
 OVERLAP = 0.5

@@ -13,7 +13,7 @@ from vividmed.processing.grounded_text import (
     format_grounded_text,
     parse_grounded_text,
 )
-from vividmed.processing.grounding import place_phrases
+from vividmed.processing.postprocessing import place_phrases
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.processing.reading import ImageSource, read_image
 

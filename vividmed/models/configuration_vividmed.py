@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from vividmed.errors import VividMedError
-from vividmed.models.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
+from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 
 
 @strict

@@ -9,7 +9,7 @@ from vividmed.errors import VividMedError
 from vividmed.models.generation import VividMedGenerationMixin, extend_position_ids, pad_left
 from vividmed.models.grounding import (
     GroundingLabels,
-    GroundingLoss,
+    GroundingLossOutput,
     GroundingOutput,
     SampleIndex,
     grounding_loss,
@@ -145,7 +145,7 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
             output=output,
             first_prompts=prompts_before,
             geometry=self._first_geometry(geometry, inputs),
-            one_form=grounding == "auto",
+            exclusive=grounding == "auto",
             mask_threshold=mask_threshold,
             score_threshold=score_threshold,
         )
@@ -160,7 +160,7 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
         patch_sizes: torch.Tensor | None,
         labels: Sequence[GroundingLabels],
         num_samples: torch.Tensor | int | None,
-    ) -> GroundingLoss:
+    ) -> GroundingLossOutput:
         """Loss of the phrases of a batch from the decoder's states; see ``forward``."""
         if self.grounding_projection is None:
             raise VividMedError(

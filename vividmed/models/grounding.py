@@ -13,8 +13,8 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from vividmed.errors import VividMedError
-from vividmed.models.losses import InstanceLoss, LossOutput, MaskLoss
-from vividmed.models.segmenter import InstanceSegmenter, Segmenter
+from vividmed.models.segmenter.losses import InstanceLoss, LossOutput, MaskLoss
+from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 
 class GroundingLabels(TypedDict, total=False):
@@ -58,7 +58,7 @@ class GroundingOutput(ModelOutput):
 
 
 @dataclass
-class GroundingLoss:
+class GroundingLossOutput:
     """Loss of a batch: ``total`` is the mean over its samples, ``components`` the means over those that have them."""
 
     total: torch.Tensor
@@ -141,7 +141,7 @@ def grounding_loss(
     mask_loss: MaskLoss,
     instance_loss: InstanceLoss,
     num_samples: int | torch.Tensor,
-) -> GroundingLoss:
+) -> GroundingLossOutput:
     """Loss of the labelled phrases of a batch.
 
     Args:
@@ -193,7 +193,7 @@ def grounding_loss(
         )
 
     total = torch.stack([*anchors, *(loss.total for loss in losses)]).sum() / num_samples
-    return GroundingLoss(total, _means([loss.components for loss in losses]))
+    return GroundingLossOutput(total, _means([loss.components for loss in losses]))
 
 
 def _chosen(prompts: torch.Tensor, phrases: torch.Tensor | None) -> torch.Tensor:

@@ -27,8 +27,8 @@ from vividmed.models.language import (
     VividMedRotaryEmbedding,
 )
 from vividmed.models.language_loss import weighted_token_loss
-from vividmed.models.losses import InstanceLoss, MaskLoss
-from vividmed.models.segmenter import InstanceSegmenter, Segmenter
+from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
+from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.models.vision import ParameterModule, VividMedVisionTower, sequence_lengths
 
 

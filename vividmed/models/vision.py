@@ -13,9 +13,9 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from vividmed.models.attention import eager_attention_forward
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedVisionConfig
 from vividmed.models.depth import DepthAdaptiveConv3d, resample
-from vividmed.models.language import eager_attention_forward
 
 
 class ParameterModule(nn.Module):

@@ -1,4 +1,4 @@
-"""Conversation -> token ids, token types, positions, labels and weights, in the published layout.
+"""Messages -> token ids, token types, positions, labels and weights, in the published layout.
 
     <s>  boi patches eoi  [boi patches eoi ...]  <grd>|<ngrd>  <usr> QUERY <sys> ANSWER  <usr> QUERY <sys> ANSWER ...
 
@@ -25,7 +25,7 @@ Truncation = Literal["error", "answer"]
 
 
 @dataclass(frozen=True)
-class Turn:
+class ChatTurn:
     """One question and its answer; the answer to be generated is None."""
 
     query: str
@@ -75,7 +75,7 @@ def text_position_ids(ids: Sequence[int], *, first: int, phrase_start: int, phra
 
 
 def encode_chat(
-    turns: Sequence[Turn],
+    turns: Sequence[ChatTurn],
     image_tokens: Sequence[int],
     tokenizer: PreTrainedTokenizerBase,
     special: SpecialTokenIds,

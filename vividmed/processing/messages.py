@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vividmed.errors import VividMedError
-from vividmed.processing.chat import Turn
+from vividmed.processing.chat import ChatTurn
 from vividmed.processing.special_tokens import GROUNDING, NO_GROUNDING, SYSTEM, USER
 
 Message = Mapping[str, Any]
@@ -14,7 +14,7 @@ _STRUCTURE = (SYSTEM, USER, GROUNDING, NO_GROUNDING, "<s>", "</s>")
 _IMAGE_KEYS = ("image", "path", "url")
 
 
-def turns_from_messages(messages: Sequence[Message]) -> list[Turn]:
+def turns_from_messages(messages: Sequence[Message]) -> list[ChatTurn]:
     """Pair user and assistant messages.
 
     Args:
@@ -49,7 +49,7 @@ def turns_from_messages(messages: Sequence[Message]) -> list[Turn]:
     answers: list[str | None] = [*texts[1::2]]
     if len(texts) % 2:
         answers.append(None)
-    return [Turn(query, answer) for query, answer in zip(texts[::2], answers, strict=True)]
+    return [ChatTurn(query, answer) for query, answer in zip(texts[::2], answers, strict=True)]
 
 
 def image_items(messages: Sequence[Message]) -> list[Mapping[str, Any]]:

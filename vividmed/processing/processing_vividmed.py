@@ -14,16 +14,16 @@ from vividmed.errors import VividMedError
 from vividmed.processing.chat import IGNORE, EncodedChat, Truncation, encode_chat
 from vividmed.processing.geometry import RandomGenerator
 from vividmed.processing.grounded_text import GroundedText, ParsedText, parse_grounded_ids
-from vividmed.processing.grounding import place_phrases
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.messages import Message, attached_image, image_items, turns_from_messages
+from vividmed.processing.postprocessing import place_phrases
 from vividmed.processing.reading import ImageSource, as_list
 from vividmed.processing.special_tokens import SpecialTokenIds, special_token_ids
 from vividmed.processing.tokenizer import load_tiny_tokenizer
 
 logger = logging.get_logger(__name__)
 
-Conversation = Sequence[Message]
+Messages = Sequence[Message]
 SampleImages = ImageSource | Sequence[ImageSource] | None
 
 _Result = TypeVar("_Result")
@@ -90,7 +90,7 @@ class VividMedProcessor(ProcessorMixin):
         self,
         images: SampleImages | Sequence[SampleImages] = None,
         text: str | Sequence[str] | None = None,
-        conversations: Conversation | Sequence[Conversation] | None = None,
+        conversations: Messages | Sequence[Messages] | None = None,
         *,
         grounding: bool = False,
         padding_side: Literal["left", "right"] | None = None,
@@ -158,7 +158,7 @@ class VividMedProcessor(ProcessorMixin):
 
     def apply_chat_template(
         self,
-        conversation: Conversation | Sequence[Conversation],
+        conversation: Messages | Sequence[Messages],
         *,
         tokenize: bool = False,
         return_dict: bool = False,
@@ -214,12 +214,12 @@ class VividMedProcessor(ProcessorMixin):
 
         Args:
             sequences: for each sample the ids of its text, without the prompt.
-            **options: see :func:`vividmed.processing.grounding.place_phrases`.
+            **options: see :func:`vividmed.processing.postprocessing.place_phrases`.
         """
         texts = [parse_grounded_ids(ids.tolist(), self.tokenizer) for ids in sequences]
         return place_phrases(texts, **options)
 
-    def _images(self, images: Any, batch: list[Conversation], *, batched: bool) -> list[list[ImageSource]]:
+    def _images(self, images: Any, batch: list[Messages], *, batched: bool) -> list[list[ImageSource]]:
         """Images of every sample, checked against the images that its messages mention."""
         items = [image_items(conversation) for conversation in batch]
         if images is None:
@@ -251,7 +251,7 @@ class VividMedProcessor(ProcessorMixin):
         return per_sample
 
 
-def _conversations(text: Any, conversations: Any) -> tuple[list[Conversation], bool]:
+def _conversations(text: Any, conversations: Any) -> tuple[list[Messages], bool]:
     """Conversations of every sample, and whether the caller gave a batch of them."""
     if (text is None) == (conversations is None):
         raise VividMedError("processor: give either text (a question) or conversations (messages)")

@@ -8,12 +8,12 @@ from torch import nn
 
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.models.grounding import GroundingLabels, grounding_loss
-from vividmed.models.losses import InstanceLoss, MaskLoss
 from vividmed.models.modeling_vividmed import VividMedCausalLMOutput
-from vividmed.models.segmenter import InstanceSegmenter, Segmenter
+from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
+from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 
-class PromptedByTarget(nn.Module):
+class PromptTableSegmenter(nn.Module):
     """A segmenter and a table of prompt vectors, one for each target of the taxonomy.
 
     The table stands in for the text encoder whose prompts the published alignment used, and is thrown away with it:

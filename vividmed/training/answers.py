@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from vividmed.data.examples import to_example
+from vividmed.data.batches.examples import to_example
 
 CLOSED_KINDS = ("modality", "presence")
 _LISTED = re.compile(r"([^:,.]+):\s*(yes|no)\b", re.IGNORECASE)

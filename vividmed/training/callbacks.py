@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from vividmed.files import write_atomically
 from vividmed.training.answers import generate_answers, question_and_reference
-from vividmed.training.checkpointing import write_atomically
 
 
 class MetricsFile(TrainerCallback):

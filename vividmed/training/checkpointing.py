@@ -19,6 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from vividmed.errors import VividMedError
+from vividmed.files import sync_file, sync_folder, write_atomically
 
 logger = logging.get_logger(__name__)
 
@@ -71,11 +72,11 @@ def atomic_checkpoint(
         yield partial
         barrier()
         if is_writer:
-            seal(partial)
+            write_manifest(partial)
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
-            _flush(run_folder)
+            sync_folder(run_folder)
         barrier()
     except VividMedError:
         raise
@@ -87,17 +88,17 @@ def atomic_checkpoint(
         raise VividMedError(_write_failure(final, error)) from error
 
 
-def seal(folder: Path) -> None:
+def write_manifest(folder: Path) -> None:
     """Flush every file of a folder to disk and write the manifest that lists them."""
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST):
-        _flush(path)
+        sync_file(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
     write_atomically(folder / MANIFEST, json.dumps({"files": files}, indent=1))
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        _flush(path)
+        sync_folder(path)
 
 
 def find_fault(folder: Path) -> str | None:
@@ -178,22 +179,6 @@ def remove_old_checkpoints(run_folder: Path, keep: int | None, best: str | None)
         hidden = path.with_name(f".{path.name}.partial")
         path.rename(hidden)
         shutil.rmtree(hidden)
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file so that readers see the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    _flush(temporary)
-    temporary.replace(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_write_failure(error: Exception) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vividmed.data.grounded_examples import GroundedExample
+from vividmed.data.batches.grounding import GroundedExample
 from vividmed.export.overlay import overlay
 from vividmed.processing.grounded_text import GroundedText, parse_grounded_text
 from vividmed.training.callbacks import SampleAnswers

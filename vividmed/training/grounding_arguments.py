@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from vividmed.models.losses import InstanceLoss, MaskLoss
+from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
 
 
 @dataclass

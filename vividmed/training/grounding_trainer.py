@@ -8,7 +8,7 @@ import torch
 from accelerate.utils import gather
 from transformers.trainer_utils import EvalLoopOutput
 
-from vividmed.training.means import Means, TargetDice
+from vividmed.training.means import MeanMeter, TargetDice
 from vividmed.training.trainer import VividMedTrainer, base_model
 
 _OWN = "segmenter."
@@ -24,7 +24,7 @@ class GroundingTrainer(VividMedTrainer):
 
     def __init__(self, **options: Any):
         super().__init__(**options)
-        self.means = Means()
+        self.means = MeanMeter()
         self.dice = TargetDice(getattr(base_model(self.model), "segmenter", None))
         self.samples_in_step: torch.Tensor | None = None
 
@@ -60,7 +60,7 @@ class GroundingTrainer(VividMedTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """As the parent's, with the parts of the grounding loss and the Dice of each target."""
-        in_training, self.means = self.means, Means()
+        in_training, self.means = self.means, MeanMeter()
         output = super().evaluation_loop(
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
         )
@@ -76,7 +76,7 @@ class GroundingTrainer(VividMedTrainer):
 
 
 class AlignmentTrainer(GroundingTrainer):
-    """Trains a :class:`~vividmed.training.alignment.PromptedByTarget`; what it leaves is the segmenter alone."""
+    """Trains a :class:`~vividmed.training.alignment.PromptTableSegmenter`; what it leaves is the segmenter alone."""
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device

@@ -11,7 +11,7 @@ from torch import nn
 from vividmed.models.grounding import GroundingLabels
 
 
-class Means:
+class MeanMeter:
     """Collects observations on the device and averages them when asked, over all processes.
 
     Every process may have seen other names, so sums and counts travel as objects: no process waits for a tensor that

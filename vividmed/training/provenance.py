@@ -7,8 +7,8 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers.utils import logging
 
-from vividmed.data.mixture_config import MixtureConfig
 from vividmed.data.sample.sources import ARCHIVES
+from vividmed.data.sampling.mixture_config import MixtureConfig
 from vividmed.data.terms import (
     PROVENANCE_FILE,
     TERMS_FILE,

@@ -1,20 +1,18 @@
 """Rows of a stage: from the Hub, a folder, or the embedded sample."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
-from vividmed.data.mixture import Mixture, load_mixture
-from vividmed.data.schema import schema
+from vividmed.data.sampling.mixture import Mixture, load_mixture
+from vividmed.data.schema import RowKind, schema
 from vividmed.errors import VividMedError
 from vividmed.training.arguments import DataArguments
 
-Kind = Literal["vision_language", "localization", "grounded_report"]
 
-
-def load_rows(kind: Kind, args: DataArguments) -> tuple[Dataset | Mixture, Dataset | None]:
+def load_rows(kind: RowKind, args: DataArguments) -> tuple[Dataset | Mixture, Dataset | None]:
     """Training and evaluation rows; of a mixture, evaluation rows only where ``dataset_name`` gives them.
 
     Args:
@@ -34,7 +32,7 @@ def load_rows(kind: Kind, args: DataArguments) -> tuple[Dataset | Mixture, Datas
     return _first(train, args.max_train_samples), _first(evaluation, args.max_eval_samples)
 
 
-def _load_splits(kind: Kind, args: DataArguments, names: Sequence[str]) -> list[Dataset]:
+def _load_splits(kind: RowKind, args: DataArguments, names: Sequence[str]) -> list[Dataset]:
     name = args.dataset_name or "the embedded sample"
     splits = _load(kind, args)
     loaded = [_split(splits, split, name) for split in names]
@@ -48,7 +46,7 @@ def _load_splits(kind: Kind, args: DataArguments, names: Sequence[str]) -> list[
     return loaded
 
 
-def _load(kind: Kind, args: DataArguments) -> DatasetDict:
+def _load(kind: RowKind, args: DataArguments) -> DatasetDict:
     if args.dataset_name is None:
         from vividmed.data.sample import load_sample
 

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from vividmed.errors import VividMedError
 from vividmed.models.grounding import GroundingProjection
-from vividmed.models.segmenter import InstanceSegmenter, Segmenter
+from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 KINDS: dict[str, type[Segmenter] | type[InstanceSegmenter]] = {
     "segmenter": Segmenter,

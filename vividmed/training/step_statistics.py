@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from vividmed.data.collator import BatchSize
+from vividmed.data.batches.collator import BatchSize
 from vividmed.errors import VividMedError
 from vividmed.training.throughput import SegmenterCost, StepCost, peak_flops
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from vividmed.data.collator import BatchSize
-from vividmed.models.configuration_segmenter import SegmenterConfig
+from vividmed.data.batches.collator import BatchSize
 from vividmed.models.configuration_vividmed import VividMedConfig
+from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
 
 # Dense matrix throughput in bfloat16 without sparsity, operations a second, from the makers' data sheets.
 # More specific names stand before their prefixes.

@@ -21,15 +21,21 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from vividmed.data.lengths import measure_lengths
-from vividmed.data.mixture import Mixture, keyed_rows
-from vividmed.data.mixture_order import MixtureOrder
-from vividmed.data.sampler import KeyedRows, LengthGroupedOrder
+from vividmed.data.sampling.keyed_rows import KeyedRows
+from vividmed.data.sampling.length_grouped import LengthGroupedSampler
+from vividmed.data.sampling.lengths import measure_lengths
+from vividmed.data.sampling.mixture import Mixture, keyed_rows
+from vividmed.data.sampling.mixture_sampler import MixtureSampler
 from vividmed.errors import VividMedError
 from vividmed.hub.publish import publish_model
 from vividmed.training import peft
 from vividmed.training.arguments import VividMedTrainingArguments
-from vividmed.training.checkpointing import atomic_checkpoint, checkpoint_folder, remove_old_checkpoints, seal
+from vividmed.training.checkpointing import (
+    atomic_checkpoint,
+    checkpoint_folder,
+    remove_old_checkpoints,
+    write_manifest,
+)
 from vividmed.training.step_statistics import StepStatistics
 from vividmed.training.throughput import step_cost
 
@@ -93,7 +99,7 @@ class VividMedTrainer(Trainer):
         # Labels come shifted, so every one of them is a target; the Trainer takes causal models to shift themselves.
         self._loss_shifts_labels = False
         self.statistics = StepStatistics(self.accelerator, step_cost(base_model(self.model).config))
-        self.order: LengthGroupedOrder | MixtureOrder | None = None
+        self.order: LengthGroupedSampler | MixtureSampler | None = None
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer's; an evaluation beforehand does no harm."""
@@ -104,7 +110,7 @@ class VividMedTrainer(Trainer):
 
     # Data
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedOrder | MixtureOrder:
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler | MixtureSampler:
         batch_size = self.rows_per_step
         if isinstance(self.train_dataset, Mixture):
             self.order = self.train_dataset.order(batch_size=batch_size)
@@ -116,7 +122,7 @@ class VividMedTrainer(Trainer):
                     self.processing_class,
                     num_workers=self.args.dataloader_num_workers,
                 )
-        self.order = LengthGroupedOrder(
+        self.order = LengthGroupedSampler(
             self._train_lengths,
             batch_size=batch_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
@@ -293,7 +299,7 @@ class VividMedTrainer(Trainer):
         self.write_final(aside)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            seal(aside)
+            write_manifest(aside)
             for path in sorted(aside.iterdir()):
                 path.replace(folder / path.name)
             aside.rmdir()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.data.miniatures import Phantom, Prepared, image_of, prepare_miniature, truncate, write_table
-from vividmed.data.finding_labels import CT_RATE_TARGETS
+from vividmed.data.raw.finding_labels import CT_RATE_TARGETS
 
 SCAN = Phantom(values=(1, 2), axcodes="LPS", spacing=(1.5, 1.5, 3.0))
 FINDINGS = "Trachea is open.\n  A 5 mm nodule is seen in the right lung. "

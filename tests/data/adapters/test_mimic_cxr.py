@@ -4,7 +4,7 @@ import pytest
 
 from tests.data.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture, write_table
 from vividmed.data.adapters.mimic_cxr import JPG
-from vividmed.data.finding_labels import CHEXPERT_TARGETS, NO_FINDING
+from vividmed.data.raw.finding_labels import CHEXPERT_TARGETS, NO_FINDING
 
 REPORT = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)

@@ -12,7 +12,7 @@ from tests.data.miniatures import (
     write_channels,
 )
 from vividmed.data.adapters import get_adapter
-from vividmed.data.splits import split_by_hash
+from vividmed.data.raw.splits import split_by_hash
 
 CT_TASKS = {
     "msd-task03-liver": ("liver", {"liver": (1, 2), "liver tumor": 2}),

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
-from vividmed.data.splits import split_by_hash
+from vividmed.data.raw.splits import split_by_hash
 
 ORGANS = {
     "liver": 1,

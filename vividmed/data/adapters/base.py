@@ -7,23 +7,23 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, TypeVar
 
-from vividmed.data.annotation import Annotation, DrawnMasks, LabelMap, MaskFiles
-from vividmed.data.archives import unpack_hint
-from vividmed.data.case import (
+from vividmed.data.raw.annotation import Annotation, DrawnMasks, LabelMap, MaskFiles
+from vividmed.data.raw.archives import unpack_hint
+from vividmed.data.raw.case import (
     Case,
     ImageFile,
+    QuestionAnswer,
     Skipped,
     Split,
-    Turn,
     box_2d,
     caption_turn,
-    numbered,
     presence_turn,
     report_turn,
 )
-from vividmed.data.tables import column, read_table
+from vividmed.data.raw.tables import column, read_table
+from vividmed.data.schema import RowKind, numbered
 from vividmed.data.terms import Access, Redistribution
 from vividmed.errors import VividMedError
 
@@ -35,9 +35,9 @@ __all__ = [
     "ImageFile",
     "LabelMap",
     "MaskFiles",
+    "QuestionAnswer",
     "Skipped",
     "Split",
-    "Turn",
     "box_2d",
     "caption_turn",
     "column",
@@ -48,8 +48,6 @@ __all__ = [
     "register",
     "report_turn",
 ]
-
-Kind = Literal["localization", "vision_language", "grounded_report"]
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _REGISTRY: dict[str, "type[Adapter]"] = {}
@@ -84,7 +82,7 @@ class Adapter(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    kind: ClassVar[Kind] = "localization"
+    row_kind: ClassVar[RowKind] = "localization"
     modalities: ClassVar[tuple[str, ...]]
     targets: ClassVar[tuple[str, ...]] = ()
     licence: ClassVar[str]

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 
 from vividmed.data.adapters.base import Adapter, Case, DrawnMasks, ImageFile, files, register
-from vividmed.data.originals import read_original
+from vividmed.data.raw.images import read_original
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
 

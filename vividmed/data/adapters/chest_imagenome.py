@@ -9,9 +9,9 @@ from typing import Any
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, box_2d, files, register
 from vividmed.data.adapters.mimic_cxr import JPG, LICENCE, TERMS, image_path, official_splits
-from vividmed.data.documents import read_json
 from vividmed.data.masks import Box
-from vividmed.data.report_text import view_name
+from vividmed.data.raw.documents import read_json
+from vividmed.data.raw.report_text import view_name
 from vividmed.errors import VividMedError
 
 _GRAPHS = "chest-imagenome/silver_dataset/scene_graph/*_SceneGraph.json"

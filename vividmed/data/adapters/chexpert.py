@@ -16,7 +16,7 @@ from vividmed.data.adapters.base import (
     read_table,
     register,
 )
-from vividmed.data.finding_labels import CHEXPERT_TARGETS, NO_FINDING, parse_chexpert
+from vividmed.data.raw.finding_labels import CHEXPERT_TARGETS, NO_FINDING, parse_chexpert
 
 _IMAGES = "CheXpert-v1.0"
 _TABLES: tuple[tuple[str, Split], ...] = (
@@ -30,7 +30,7 @@ _TABLES: tuple[tuple[str, Split], ...] = (
 class CheXpert(Adapter):
     name = "chexpert"
     title = "CheXpert"
-    kind = "vision_language"
+    row_kind = "vision_language"
     modalities = ("X-ray",)
     targets = tuple(CHEXPERT_TARGETS.values())
     licence = "Stanford AIMI research use agreement"

@@ -19,9 +19,9 @@ from vividmed.data.adapters.base import (
     register,
     report_turn,
 )
-from vividmed.data.documents import read_json, read_text
-from vividmed.data.finding_labels import CT_RATE_TARGETS, parse_ct_rate
-from vividmed.data.report_text import clean_whitespace
+from vividmed.data.raw.documents import read_json, read_text
+from vividmed.data.raw.finding_labels import CT_RATE_TARGETS, parse_ct_rate
+from vividmed.data.raw.report_text import clean_whitespace
 from vividmed.errors import VividMedError
 
 LICENCE = "CC BY-NC-SA 4.0"
@@ -38,7 +38,7 @@ _HELD_OUT: dict[str, Split] = {"val": "validation", "validation": "validation", 
 class CTRATE(Adapter):
     name = "ct-rate"
     title = "CT-RATE"
-    kind = "vision_language"
+    row_kind = "vision_language"
     modalities = ("CT",)
     targets = tuple(CT_RATE_TARGETS.values())
     licence = LICENCE

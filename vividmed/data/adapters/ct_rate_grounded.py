@@ -19,7 +19,7 @@ import torch
 
 from vividmed.data.adapters.base import Adapter, Case, DrawnMasks, ImageFile, Skipped, Split, files, register
 from vividmed.data.adapters.ct_rate import CTRATE, LICENCE, TERMS, held_out_patients, patient_of, split_of
-from vividmed.data.documents import read_json, read_records
+from vividmed.data.raw.documents import read_json, read_records
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 from vividmed.processing.grounded_text import format_grounded_text
@@ -37,7 +37,7 @@ class CTRATEGrounded(Adapter):
 
     name = "ct-rate-grounded"
     title = "CT-RATE (grounded reports)"
-    kind = "grounded_report"
+    row_kind = "grounded_report"
     modalities = ("CT",)
     licence = LICENCE
     access = "registered"

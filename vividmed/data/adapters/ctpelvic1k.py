@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, LabelMap, Skipped, files, register
-from vividmed.data.originals import read_original
+from vividmed.data.raw.images import read_original
 from vividmed.processing.medical_image import MedicalImage
 
 _LABELS = {"sacrum": 1, "right hip bone": 2, "left hip bone": 3}

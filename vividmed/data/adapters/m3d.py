@@ -9,17 +9,17 @@ from vividmed.data.adapters.base import (
     Adapter,
     Case,
     ImageFile,
+    QuestionAnswer,
     Skipped,
     Split,
-    Turn,
     read_table,
     register,
     report_turn,
 )
-from vividmed.data.documents import read_json, read_text
-from vividmed.data.report_text import clean_whitespace, view_name
-from vividmed.data.slices import read_slices
-from vividmed.data.splits import assign_splits
+from vividmed.data.raw.documents import read_json, read_text
+from vividmed.data.raw.report_text import clean_whitespace, view_name
+from vividmed.data.raw.slices import read_slices
+from vividmed.data.raw.splits import assign_splits
 from vividmed.errors import VividMedError
 
 _TERMS = (
@@ -31,7 +31,7 @@ _PARTS: dict[str, Split] = {"train": "train", "val": "validation", "validation":
 
 
 class _M3D(Adapter):
-    kind = "vision_language"
+    row_kind = "vision_language"
     modalities = ("CT",)
     licence = "Radiopaedia, non-commercial"
     access = "registered"
@@ -86,14 +86,14 @@ class M3DVQA(_M3D):
 
     def cases(self, origin: Path) -> Iterator[Case | Skipped]:
         owner = _listed_series(origin / "M3D_Cap/M3D_Cap.json")
-        turns: dict[PurePosixPath, list[Turn]] = defaultdict(list)
+        turns: dict[PurePosixPath, list[QuestionAnswer]] = defaultdict(list)
         splits: dict[PurePosixPath, Split] = {}
         for part in ("train", "val", "test"):
             for row in read_table(origin / f"M3D-VQA/M3D_VQA_{part}.csv", "Image Path", "Question", "Answer"):
                 series = _series(row["Image Path"])
                 splits.setdefault(series, owner.get(series, _PARTS[part]))
                 if row["Question"] and row["Answer"]:
-                    turns[series].append(Turn("vqa", row["Question"], row["Answer"]))
+                    turns[series].append(QuestionAnswer("vqa", row["Question"], row["Answer"]))
         for series, split in splits.items():
             if series in turns:
                 yield _case(origin, series, split, tuple(turns[series]))
@@ -101,7 +101,7 @@ class M3DVQA(_M3D):
                 yield Skipped(str(series), "has no question with an answer")
 
 
-def _case(origin: Path, series: PurePosixPath, split: Split, turns: tuple[Turn, ...]) -> Case:
+def _case(origin: Path, series: PurePosixPath, split: Split, turns: tuple[QuestionAnswer, ...]) -> Case:
     folder = origin / "M3D_Cap" / series
     return Case(
         id=str(series),

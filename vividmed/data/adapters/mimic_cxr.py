@@ -20,9 +20,9 @@ from vividmed.data.adapters.base import (
     register,
     report_turn,
 )
-from vividmed.data.documents import read_text
-from vividmed.data.finding_labels import CHEXPERT_TARGETS, NO_FINDING, parse_chexpert
-from vividmed.data.report_text import (
+from vividmed.data.raw.documents import read_text
+from vividmed.data.raw.finding_labels import CHEXPERT_TARGETS, NO_FINDING, parse_chexpert
+from vividmed.data.raw.report_text import (
     ReportText,
     drop_placeholders,
     report_from_sections,
@@ -40,7 +40,7 @@ _SPLITS: dict[str, Split] = {"train": "train", "validate": "validation", "test":
 class MIMICCXR(Adapter):
     name = "mimic-cxr"
     title = "MIMIC-CXR"
-    kind = "vision_language"
+    row_kind = "vision_language"
     modalities = ("X-ray",)
     targets = tuple(CHEXPERT_TARGETS.values())
     licence = LICENCE

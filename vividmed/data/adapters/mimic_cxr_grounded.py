@@ -11,8 +11,8 @@ from typing import Any
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, Split, box_2d, register
 from vividmed.data.adapters.mimic_cxr import LICENCE, MIMICCXR, TERMS
 from vividmed.data.adapters.vindr_cxr import VinDrCXR
-from vividmed.data.documents import read_json, read_records
-from vividmed.data.report_text import FRONTAL_VIEWS
+from vividmed.data.raw.documents import read_json, read_records
+from vividmed.data.raw.report_text import FRONTAL_VIEWS
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 from vividmed.processing.grounded_text import format_grounded_text
@@ -27,7 +27,7 @@ class MIMICCXRGrounded(Adapter):
 
     name = "mimic-cxr-grounded"
     title = "MIMIC-CXR (grounded reports)"
-    kind = "grounded_report"
+    row_kind = "grounded_report"
     modalities = ("X-ray",)
     targets = VinDrCXR.targets
     licence = LICENCE

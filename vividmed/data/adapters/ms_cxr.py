@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, box_2d, numbered, read_table, register
 from vividmed.data.adapters.mimic_cxr import JPG, LICENCE, TERMS, official_splits
-from vividmed.data.finding_labels import CHEXPERT_TARGETS
-from vividmed.data.grounded_sentences import mark_sentences
+from vividmed.data.raw.finding_labels import CHEXPERT_TARGETS
+from vividmed.data.raw.grounded_sentences import mark_sentences
 from vividmed.errors import VividMedError
 
 _TABLE = "MS-CXR/MS_CXR_Local_Alignment_v1.1.0.csv"
@@ -36,7 +36,7 @@ class MSCXR(Adapter):
 
     name = "ms-cxr"
     title = "MS-CXR"
-    kind = "grounded_report"
+    row_kind = "grounded_report"
     modalities = ("X-ray",)
     targets = tuple(_FINDINGS.values())
     licence = LICENCE

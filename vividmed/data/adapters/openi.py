@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, read_table, register, report_turn
-from vividmed.data.report_text import clean_whitespace, drop_placeholders, view_name
+from vividmed.data.raw.report_text import clean_whitespace, drop_placeholders, view_name
 
 
 @register
 class OpenI(Adapter):
     name = "openi"
     title = "OpenI (Indiana University)"
-    kind = "vision_language"
+    row_kind = "vision_language"
     modalities = ("X-ray",)
     licence = "CC BY-NC-ND 4.0 (not confirmed)"
     access = "open"

@@ -22,9 +22,9 @@ from vividmed.data.adapters.base import (
     read_table,
     register,
 )
-from vividmed.data.documents import as_line, read_records
-from vividmed.data.grounded_sentences import mark_sentences
 from vividmed.data.masks import Box
+from vividmed.data.raw.documents import as_line, read_records
+from vividmed.data.raw.grounded_sentences import mark_sentences
 from vividmed.data.taxonomy import Taxonomy
 
 _SPLITS: dict[str, Split] = {
@@ -73,7 +73,7 @@ _LABELS = {
 class PadChestGR(Adapter):
     name = "padchest-gr"
     title = "PadChest-GR"
-    kind = "grounded_report"
+    row_kind = "grounded_report"
     modalities = ("X-ray",)
     licence = "BIMCV research use agreement"
     access = "registered"

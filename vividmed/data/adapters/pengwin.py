@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vividmed.data.adapters.base import Adapter, Case, DrawnMasks, ImageFile, LabelMap, files, register
-from vividmed.data.originals import read_original
+from vividmed.data.raw.images import read_original
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, caption_turn, register
-from vividmed.data.documents import as_line, read_records
+from vividmed.data.raw.documents import as_line, read_records
 
 _ARTICLE = re.compile(r"PMC\d+")
 _SHORTEST = 10
@@ -15,7 +15,7 @@ _SHORTEST = 10
 class PMCOA(Adapter):
     name = "pmc-oa"
     title = "PMC-OA"
-    kind = "vision_language"
+    row_kind = "vision_language"
     modalities = ()
     licence = "of each article (not looked at one by one)"
     access = "open"

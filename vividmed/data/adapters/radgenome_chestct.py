@@ -13,8 +13,8 @@ import numpy as np
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, MaskFiles, Skipped, read_table, register
 from vividmed.data.adapters.ct_rate import LICENCE, TERMS, held_out_patients, patient_of, split_of
-from vividmed.data.grounded_sentences import mark_sentences
-from vividmed.data.originals import read_original
+from vividmed.data.raw.grounded_sentences import mark_sentences
+from vividmed.data.raw.images import read_original
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.processing.medical_image import MedicalImage
 
@@ -26,7 +26,7 @@ _SPACING = (1.0, 1.0, 3.0)  # mm towards right, anterior, superior
 class RadGenomeChestCT(Adapter):
     name = "radgenome-chestct"
     title = "RadGenome-ChestCT"
-    kind = "grounded_report"
+    row_kind = "grounded_report"
     modalities = ("CT",)
     licence = LICENCE
     access = "registered"

@@ -7,10 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, Split, Turn, register, report_turn
-from vividmed.data.documents import as_line, read_records
-from vividmed.data.report_text import view_name
-from vividmed.data.slices import read_slices
+from vividmed.data.adapters.base import (
+    Adapter,
+    Case,
+    ImageFile,
+    QuestionAnswer,
+    Skipped,
+    Split,
+    register,
+    report_turn,
+)
+from vividmed.data.raw.documents import as_line, read_records
+from vividmed.data.raw.report_text import view_name
+from vividmed.data.raw.slices import read_slices
 from vividmed.errors import VividMedError
 
 _TEXTS: dict[Split, str] = {"train": "radiology_train.json", "test": "radiology_test.json"}
@@ -21,7 +30,7 @@ _FOLDER = "RadFM_data_csv/data_csv"
 class Radiopaedia(Adapter):
     name = "radiopaedia"
     title = "Radiopaedia (RP3D)"
-    kind = "vision_language"
+    row_kind = "vision_language"
     modalities = ("CT", "MRI", "X-ray", "ultrasound", "fluoroscopy", "mammography")
     licence = "Radiopaedia licence"
     access = "registered"
@@ -80,11 +89,11 @@ def _series(path: str) -> PurePosixPath:
     return PurePosixPath(*parts[-3:])
 
 
-def _questions(pairs: Any) -> Iterator[Turn]:
+def _questions(pairs: Any) -> Iterator[QuestionAnswer]:
     for pair in (pair for pair in _listed(pairs) if isinstance(pair, dict)):
         question, answer = (as_line(pair.get(name)) for name in ("question", "answer"))
         if question and answer:
-            yield Turn("vqa", question, answer)
+            yield QuestionAnswer("vqa", question, answer)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -21,8 +21,8 @@ from vividmed.data.adapters.base import (
     register,
 )
 from vividmed.data.adapters.ct_rate import LICENCE, held_out_patients, patient_of, split_of, volume_path
-from vividmed.data.documents import as_line, read_json
-from vividmed.data.grounded_sentences import mark_sentences
+from vividmed.data.raw.documents import as_line, read_json
+from vividmed.data.raw.grounded_sentences import mark_sentences
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage, unreadable
 from vividmed.processing.reading import BROKEN_NIFTI, load_nifti
@@ -50,7 +50,7 @@ class ReXGroundingCT(Adapter):
 
     name = "rexgroundingct"
     title = "ReXGroundingCT"
-    kind = "grounded_report"
+    row_kind = "grounded_report"
     modalities = ("CT",)
     targets = (*_CATEGORIES.values(), _ANY_FINDING)
     licence = f"agreement on the Hub (masks and text; not confirmed), {LICENCE} (volumes)"

@@ -14,7 +14,7 @@ from vividmed.data.adapters.base import (
     read_table,
     register,
 )
-from vividmed.data.report_text import clean_whitespace
+from vividmed.data.raw.report_text import clean_whitespace
 
 _PARTS: dict[str, Split] = {"train": "train", "valid": "validation", "test": "test"}
 # Concepts of the UMLS that the authors assigned by hand.
@@ -33,7 +33,7 @@ _SHORTEST = 10
 class ROCOv2(Adapter):
     name = "rocov2"
     title = "ROCOv2"
-    kind = "vision_language"
+    row_kind = "vision_language"
     modalities = tuple(_MODALITIES.values())
     licence = "CC BY-NC-SA 4.0 (not confirmed; each article has its own)"
     access = "open"

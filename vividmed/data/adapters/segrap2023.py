@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vividmed.data.adapters.base import Adapter, Case, DrawnMasks, ImageFile, MaskFiles, files, register
-from vividmed.data.annotation import read_labels
+from vividmed.data.raw.annotation import read_labels
 from vividmed.processing.medical_image import MedicalImage
 
 _PAIRED = {

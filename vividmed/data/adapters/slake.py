@@ -9,13 +9,13 @@ from vividmed.data.adapters.base import (
     Adapter,
     Case,
     ImageFile,
+    QuestionAnswer,
     Skipped,
     Split,
-    Turn,
     box_2d,
     register,
 )
-from vividmed.data.documents import as_line, read_json, read_records
+from vividmed.data.raw.documents import as_line, read_json, read_records
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 
@@ -42,13 +42,13 @@ class _SLAKE(Adapter):
 class SLAKE(_SLAKE):
     name = "slake"
     title = "SLAKE"
-    kind = "vision_language"
+    row_kind = "vision_language"
     layout = {f"{part}.json": 1 for part in _PARTS} | {"imgs/xmlab*/source.jpg": 642}
 
     def cases(self, origin: Path) -> Iterator[Case | Skipped]:
         for image, (split, questions) in _questions(origin).items():
             turns = tuple(
-                Turn("vqa", as_line(q["question"]), as_line(q["answer"]))
+                QuestionAnswer("vqa", as_line(q["question"]), as_line(q["answer"]))
                 for q in questions
                 if q["q_lang"] == "en" and as_line(q["question"]) and as_line(q["answer"])
             )
@@ -64,7 +64,7 @@ class SLAKE(_SLAKE):
 class SLAKERegions(_SLAKE):
     name = "slake-regions"
     title = "SLAKE (boxes)"
-    kind = "localization"
+    row_kind = "localization"
     targets = ()
     patients = "slake"
     layout = SLAKE.layout | {"imgs/xmlab*/detection.json": 642}

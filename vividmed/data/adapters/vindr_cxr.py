@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, Split, box_2d, files, read_table, register
-from vividmed.data.consensus import Rectangle, consensus_boxes
+from vividmed.data.raw.consensus import Rectangle, consensus_boxes
 
 _FINDINGS = {
     "Aortic enlargement": "aortic enlargement",

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, Split, Turn, register
-from vividmed.data.documents import read_text
-from vividmed.data.report_text import clean_whitespace
+from vividmed.data.adapters.base import Adapter, Case, ImageFile, QuestionAnswer, Skipped, Split, register
+from vividmed.data.raw.documents import read_text
+from vividmed.data.raw.report_text import clean_whitespace
 from vividmed.errors import VividMedError
 
 # Table, folder of its images, number of fields a line (the test table has the category second), split.
@@ -36,7 +36,7 @@ _PARTS: tuple[tuple[str, str, int, Split], ...] = (
 class VQAMed2019(Adapter):
     name = "vqa-med-2019"
     title = "VQA-Med 2019"
-    kind = "vision_language"
+    row_kind = "vision_language"
     modalities = ("X-ray", "CT", "MRI", "ultrasound", "angiography", "PET")
     licence = "CC BY 4.0 (not confirmed)"
     access = "open"
@@ -65,9 +65,9 @@ class VQAMed2019(Adapter):
                 yield Case(id=image, patient=image, split=split, images=(file,), turns=tuple(turns))
 
 
-def _turns(table: Path, width: int) -> dict[str, list[Turn]]:
+def _turns(table: Path, width: int) -> dict[str, list[QuestionAnswer]]:
     """Image to its questions, from lines of fields between bars: image first, question and answer last."""
-    found: dict[str, list[Turn]] = defaultdict(list)
+    found: dict[str, list[QuestionAnswer]] = defaultdict(list)
     for number, line in enumerate(read_text(table).split("\n"), 1):
         if not line.strip():
             continue
@@ -78,7 +78,7 @@ def _turns(table: Path, width: int) -> dict[str, list[Turn]]:
             )
         image, question, answer = fields[0], *fields[-2:]
         if question and answer:
-            found[image].append(Turn("vqa", question, answer))
+            found[image].append(QuestionAnswer("vqa", question, answer))
         else:
             found.setdefault(image, [])
     return found

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, Split, Turn, register
-from vividmed.data.documents import as_line, read_records
+from vividmed.data.adapters.base import Adapter, Case, ImageFile, QuestionAnswer, Skipped, Split, register
+from vividmed.data.raw.documents import as_line, read_records
 
 # All images of the chest are radiographs and all of the abdomen CT; those of the head are CT or MR.
 _MODALITIES = {"CHEST": "X-ray", "ABD": "CT"}
@@ -22,7 +22,7 @@ class VQARAD(Adapter):
 
     name = "vqa-rad"
     title = "VQA-RAD"
-    kind = "vision_language"
+    row_kind = "vision_language"
     modalities = ("CT", "MRI", "X-ray")
     licence = "CC0 1.0"
     access = "open"
@@ -45,7 +45,7 @@ class VQARAD(Adapter):
         for (image, split), records in grouped.items():
             key = Path(image).stem + ("-test" if split == "test" else "")
             turns = tuple(
-                Turn("vqa", as_line(record["question"]), as_line(record["answer"]))
+                QuestionAnswer("vqa", as_line(record["question"]), as_line(record["answer"]))
                 for record in records
                 if as_line(record["question"]) and as_line(record["answer"])
             )

@@ -3,26 +3,24 @@
 import hashlib
 import importlib.util
 from pathlib import Path
-from typing import Literal, overload
+from typing import overload
 
 import datasets
 from datasets import Dataset, DatasetDict, load_dataset
 
 from vividmed.data.sample.store import build_once
-from vividmed.data.schema import SCHEMAS
+from vividmed.data.schema import SCHEMAS, RowKind
 from vividmed.errors import VividMedError
 
 KINDS = tuple(SCHEMAS)
 SPLITS = ("train", "test")
 
-Kind = Literal["vision_language", "localization", "grounded_report"]
-
 
 @overload
-def load_sample(kind: Kind, split: None = None) -> DatasetDict: ...
+def load_sample(kind: RowKind, split: None = None) -> DatasetDict: ...
 @overload
-def load_sample(kind: Kind, split: str) -> Dataset: ...
-def load_sample(kind: Kind, split: str | None = None) -> Dataset | DatasetDict:
+def load_sample(kind: RowKind, split: str) -> Dataset: ...
+def load_sample(kind: RowKind, split: str | None = None) -> Dataset | DatasetDict:
     """Load one kind of rows of the sample; the first call on a machine builds it.
 
     The sample lies in the Hugging Face datasets cache, so ``HF_HOME`` and ``HF_DATASETS_CACHE`` are respected.

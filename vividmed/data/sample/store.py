@@ -3,12 +3,13 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
+
+from vividmed.files import sync_file, sync_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
                 logger.warning("%s is incomplete or damaged and was built again", folder)
                 shutil.rmtree(folder)
             aside.rename(folder)
-            _sync(folder.parent)
+            sync_folder(folder.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return folder
@@ -62,20 +63,13 @@ def is_complete(folder: Path) -> bool:
 def _write_manifest(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-    for path in [*files, manifest, *{path.parent for path in files}, folder]:
-        _sync(path)
+    for path in files:
+        sync_file(path)
+    write_atomically(folder / MANIFEST, json.dumps(digests, indent=1) + "\n")
+    for path in {folder, *(path.parent for path in files)}:
+        sync_folder(path)
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,156 @@
+import logging
+
+import pytest
+import torch
+from transformers.utils import logging as transformers_logging
+
+from tests.training.support import MAX_LENGTH, make_row, small_model, small_processor
+from vividmed.data.batches.collator import VividMedCollator
+from vividmed.errors import VividMedError
+
+PROCESSOR = small_processor()
+ROWS = [make_row(number) for number in range(6)]
+BROKEN = make_row(7) | {
+    "id": "cut",
+    "images": [{"bytes": b"\x89PNG no picture", "path": "cut.png"}],
+    "volumes": [],
+}
+
+
+def collate(rows, **kwargs):
+    return VividMedCollator(PROCESSOR, **{"max_length": MAX_LENGTH, **kwargs})(rows)
+
+
+def test_batch_equals_the_processor_on_all_rows():
+    from vividmed.data.batches.examples import to_example
+
+    examples = [to_example(row) for row in ROWS]
+    expected = PROCESSOR(
+        images=[example["images"] for example in examples],
+        conversations=[example["messages"] for example in examples],
+    )
+    batch = collate(ROWS)
+    for name in ("input_ids", "token_type_ids", "position_ids", "attention_mask", "labels", "label_weights"):
+        assert torch.equal(batch[name], expected[name]), name
+    for name in ("patch_sizes", "pool_sizes"):
+        assert torch.equal(batch[name], expected[name]), name
+    for ours, theirs in zip(batch["pixel_values"], expected["pixel_values"], strict=True):
+        assert torch.equal(ours, theirs)
+    assert batch["geometry"] == expected["geometry"]
+
+
+def test_size_counts_tokens_labels_and_patches():
+    batch = collate(ROWS)
+    size = batch["size"]
+    assert size.samples == len(ROWS)
+    assert size.tokens == int(batch["attention_mask"].sum()) < batch["input_ids"].numel()
+    assert size.supervised_tokens == int((batch["labels"] != -100).sum())
+    grids = [
+        [s // p for s, p in zip(image.shape[1:], patch, strict=True)]
+        for image, patch in zip(batch["pixel_values"], batch["patch_sizes"].tolist(), strict=True)
+    ]
+    assert size.patches == sum(d * h * w for d, h, w in grids)
+
+
+def test_packing_numbers_samples_and_restarts_positions():
+    batch = collate(ROWS, packing=True)
+    assert len(batch["input_ids"]) < len(ROWS)
+    for mask, positions in zip(batch["attention_mask"], batch["position_ids"], strict=True):
+        for number in range(1, int(mask.max()) + 1):
+            own = positions[mask == number]
+            assert own[0] == 0
+            assert (own.diff() >= 0).all()
+    assert sorted(batch["sample_ids"]) == sorted(row["id"] for row in ROWS)
+
+
+def test_packing_equals_padding():
+    model = small_model(PROCESSOR).eval()
+    padded, packed = collate(ROWS), collate(ROWS, packing=True)
+    names = ("input_ids", "token_type_ids", "position_ids", "attention_mask", "labels", "label_weights")
+    names += ("pixel_values", "patch_sizes", "pool_sizes")
+    with torch.no_grad():
+        separate, together = (model(**{name: batch[name] for name in names}) for batch in (padded, packed))
+    torch.testing.assert_close(together.loss, separate.loss, atol=1e-6, rtol=1e-6)
+    # Samples in the packed batch stand in the order of sample_ids, one after the other.
+    mask = packed["attention_mask"]
+    spans = [(row, number) for row in range(len(mask)) for number in range(1, int(mask[row].max()) + 1)]
+    order = [row["id"] for row in ROWS]
+    for name, (row, number) in zip(packed["sample_ids"], spans, strict=True):
+        place = order.index(name)
+        real = padded["attention_mask"][place].bool()
+        torch.testing.assert_close(
+            together.logits[row][mask[row] == number], separate.logits[place][real], atol=1e-5, rtol=1e-4
+        )
+
+
+def test_bad_row_is_named():
+    with pytest.raises(VividMedError, match=r"row cut: images\[0\]"):
+        collate([ROWS[0], BROKEN])
+
+
+def test_skipped_row_is_left_out_with_a_warning(caplog):
+    transformers_logging.enable_propagation()
+    with caplog.at_level(logging.WARNING):
+        batch = collate([ROWS[0], BROKEN, ROWS[1]], on_bad_sample="skip")
+    transformers_logging.disable_propagation()
+    assert batch["sample_ids"] == ["row-0", "row-1"]
+    assert "skipped: row cut" in caplog.text
+
+
+def test_batch_of_bad_rows_alone_becomes_a_spare_row_without_labels():
+    batch = collate([BROKEN], on_bad_sample="skip", spare_rows=[BROKEN, ROWS[2]])
+    assert batch["sample_ids"] == ["row-2"]
+    assert (batch["labels"] == -100).all()
+    model = small_model(PROCESSOR)
+    names = ("input_ids", "token_type_ids", "position_ids", "attention_mask", "labels", "label_weights")
+    loss = model(**{name: batch[name] for name in (*names, "pixel_values", "patch_sizes", "pool_sizes")}).loss
+    assert loss.item() == 0
+    with pytest.raises(VividMedError, match="no row of a whole batch"):
+        collate([BROKEN], on_bad_sample="skip")
+
+
+def test_long_answer_is_refused_or_cut_but_images_never_are():
+    long = make_row(1) | {
+        "messages": [ROWS[1]["messages"][0], {"role": "assistant", "content": "A mass. " * 60}]
+    }
+    with pytest.raises(VividMedError, match=r"row row-1: .*max_length=96"):
+        collate([long])
+    assert collate([long], truncation="answer")["input_ids"].shape[1] == 96
+    with pytest.raises(VividMedError, match="too small for the images"):
+        collate([long], truncation="answer", max_length=4)
+
+
+def test_row_without_an_answer_is_named():
+    with pytest.raises(VividMedError, match="row row-0: the conversation has no answer"):
+        collate([ROWS[0] | {"messages": ROWS[0]["messages"][:1]}])
+
+
+def test_repeated_row_carries_no_labels():
+    batch = collate([ROWS[0], ROWS[1] | {"repeated": True}])
+    assert (batch["labels"][0] != -100).any()
+    assert (batch["labels"][1] == -100).all()
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_index():
+    def patches(epoch, index, seed=1):
+        row = make_row(3) | {"epoch": epoch, "index": index}
+        return tuple(collate([row], augmentation_seed=seed)["patch_sizes"][0].tolist())
+
+    draws = {(epoch, index): patches(epoch, index) for epoch in range(6) for index in range(6)}
+    assert len(set(draws.values())) > 1
+    assert all(patches(*key) == value for key, value in draws.items())
+    assert {key: patches(*key, seed=2) for key in draws} != draws
+    plain = patches(None, 0)
+    assert all(patches(None, index) == plain for index in range(6))
+
+
+def test_intensity_jitter_changes_training_rows_alone_and_repeatably():
+    def image(epoch):
+        row = make_row(0) | {"epoch": epoch, "index": 0}
+        return collate([row], augmentation_seed=1, intensity_jitter=0.3)["pixel_values"][0]
+
+    plain = collate([make_row(0)])["pixel_values"][0]
+    assert torch.equal(image(None), plain)
+    assert torch.equal(image(1), image(1))
+    assert not torch.equal(image(1), image(2))
+    assert ((image(1) - plain).abs() <= 0.3 * plain.abs() + 0.3 + 1e-6).all()

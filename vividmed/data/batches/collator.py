@@ -1,0 +1,219 @@
+"""Rows to the tensors of a training batch."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers.utils import logging
+
+from vividmed.data.batches.examples import to_example
+from vividmed.errors import VividMedError
+
+logger = logging.get_logger(__name__)
+
+_IGNORED = -100
+_SEQUENCES = {"input_ids": 0, "token_type_ids": 0, "position_ids": 0, "attention_mask": 0}
+_TARGETS = {"labels": _IGNORED, "label_weights": 0}
+
+
+class Rows(Protocol):
+    """Rows by index, such as ``KeyedRows`` or a ``Mixture``."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """What a batch holds: samples, tokens of the decoder (padding left out), labels, patches before pooling."""
+
+    samples: int
+    tokens: int
+    supervised_tokens: int
+    patches: int
+
+
+class VividMedCollator:
+    """Turns vision-language rows into a batch, right-padded or packed.
+
+    Rows are prepared one by one, so that an error names the row it comes from.
+
+    Args:
+        processor: a ``VividMedProcessor``.
+        max_length: longest sequence in tokens, image tokens included; also the length of a packed row.
+        truncation: ``"error"`` for longer samples, or ``"answer"`` to cut the end of the answer. Neither cuts an image.
+        packing: put several samples in one row, first fit in order of length. ``attention_mask`` then numbers them
+            and positions restart, so that each sample sees only itself and the result equals padding.
+        augmentation_seed: jitter the patch depth of volumes in rows that carry an epoch, as in the published
+            training; the draw depends on (seed, epoch, index) alone. None: no augmentation at all.
+        intensity_jitter: largest change of contrast (as a share) and of brightness (in standard deviations of the
+            normalised image) in the same rows.
+        on_bad_sample: ``"error"`` for a row that cannot be read or prepared, or ``"skip"`` to warn and leave it out.
+        spare_rows: with ``"skip"``, rows that stand in, without labels, for a batch that has no good row left.
+        read: turns a row into what :meth:`encode` takes, ``{"images": ..., "messages": ...}``.
+
+    Example:
+        >>> collator = VividMedCollator(VividMedProcessor.tiny(), max_length=256)
+        >>> batch = collator([rows[0], rows[1]])
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        *,
+        max_length: int,
+        truncation: Literal["error", "answer"] = "error",
+        packing: bool = False,
+        on_bad_sample: Literal["error", "skip"] = "error",
+        spare_rows: Rows = (),
+        augmentation_seed: int | None = None,
+        intensity_jitter: float = 0.0,
+        read: Callable[[Mapping[str, Any]], Any] = to_example,
+    ):
+        self.processor = processor
+        self.max_length = max_length
+        self.truncation = truncation
+        self.packing = packing
+        self.on_bad_sample = on_bad_sample
+        self.spare_rows = spare_rows
+        self.augmentation_seed = augmentation_seed
+        self.intensity_jitter = intensity_jitter
+        self.read = read
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Prepare and join rows.
+
+        Returns:
+            The model's inputs: ``input_ids``, ``token_type_ids``, ``position_ids``, ``attention_mask``, ``labels``
+            (already shifted), ``label_weights``, each (B, L); ``pixel_values``, a flat list of (3, D, H, W);
+            ``patch_sizes``, ``pool_sizes`` (images, 3). Besides ``geometry`` (one a image), ``sample_ids``,
+            ``num_samples`` (those that have kept their labels) and ``size`` (:class:`BatchSize`).
+
+        Raises:
+            VividMedError: for a bad row under ``"error"``, or when no row is good and no spare row is either.
+        """
+        samples = []
+        for row in rows:
+            try:
+                samples.append(self._prepare(row))
+            except VividMedError as error:
+                if self.on_bad_sample == "error":
+                    raise
+                logger.warning(f"skipped: {error}")
+        if not samples:
+            samples = [self._spare()]
+        bins = self._pack(samples) if self.packing else [[sample] for sample in samples]
+        return self._join(bins)
+
+    def _prepare(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        name = str(row.get("id", row.get("index", "?")))
+        generator = self._generator(row)
+        try:
+            prepared = self.encode(self.read(row), generator)
+        except VividMedError as error:
+            raise VividMedError(f"row {name}: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise VividMedError(f"row {name} cannot be prepared: {reason}; mend or remove it") from error
+        if "labels" not in prepared:
+            raise VividMedError(
+                f"row {name}: the conversation has no answer at its end; training rows need one"
+            )
+        sample = {**prepared, "id": name}
+        if generator is not None and self.intensity_jitter:
+            low, high = -self.intensity_jitter, self.intensity_jitter
+            sample["pixel_values"] = [
+                image * (1 + generator.uniform(low, high)) + generator.uniform(low, high)
+                for image in prepared["pixel_values"]
+            ]
+        if row.get("repeated"):
+            _remove_labels(sample)
+        return sample
+
+    def encode(self, example: Any, generator: np.random.Generator | None) -> dict[str, Any]:
+        """Tensors of one example as ``read`` gives it; a batch of one sample."""
+        return self.processor(
+            images=[example["images"]],
+            conversations=[example["messages"]],
+            max_length=self.max_length,
+            truncation=self.truncation,
+            padding_side="right",
+            generator=generator,
+        )
+
+    def _generator(self, row: Mapping[str, Any]) -> np.random.Generator | None:
+        if self.augmentation_seed is None or row.get("epoch") is None:
+            return None
+        return np.random.default_rng((self.augmentation_seed, row["epoch"], row["index"]))
+
+    def _spare(self) -> dict[str, Any]:
+        for index in range(len(self.spare_rows)):
+            try:
+                sample = self._prepare(self.spare_rows[index])
+            except VividMedError:
+                continue
+            _remove_labels(sample)
+            return sample
+        raise VividMedError(
+            "no row of a whole batch can be used (see the warnings above); mend or remove these rows"
+        )
+
+    def _pack(self, samples: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """First fit, longest first; ties keep their order, so that the result is always the same."""
+        bins: list[list[dict[str, Any]]] = []
+        room: list[int] = []
+        for sample in sorted(samples, key=_length, reverse=True):
+            place = next((i for i, free in enumerate(room) if _length(sample) <= free), None)
+            if place is None:
+                place = len(bins)
+                bins.append([])
+                room.append(self.max_length)
+            bins[place].append(sample)
+            room[place] -= _length(sample)
+        return bins
+
+    def _join(self, bins: list[list[dict[str, Any]]]) -> dict[str, Any]:
+        samples = [sample for row in bins for sample in row]
+        for row in bins:
+            for number, sample in enumerate(row, start=1):
+                sample["attention_mask"] = sample["attention_mask"] * number
+        length = max(sum(map(_length, row)) for row in bins)
+        batch: dict[str, Any] = {}
+        for name, filler in (_SEQUENCES | _TARGETS).items():
+            joined = [torch.cat([sample[name][0] for sample in row]) for row in bins]
+            batch[name] = torch.stack([F.pad(row, (0, length - len(row)), value=filler) for row in joined])
+        batch["pixel_values"] = [image for sample in samples for image in sample["pixel_values"]]
+        for name in ("patch_sizes", "pool_sizes"):
+            batch[name] = torch.cat([sample[name] for sample in samples])
+        if "grounding_labels" in samples[0]:
+            batch["grounding_values"] = [image for sample in samples for image in sample["grounding_values"]]
+            for name in ("grounding_labels", "target_names"):
+                batch[name] = [sample[name] for sample in samples]
+        batch["num_samples"] = sum("repeated" not in sample for sample in samples)
+        batch["geometry"] = [plan for sample in samples for plan in sample["geometry"]]
+        batch["sample_ids"] = [sample["id"] for sample in samples]
+        batch["size"] = BatchSize(
+            samples=len(samples),
+            tokens=sum(map(_length, samples)),
+            supervised_tokens=int((batch["labels"] != _IGNORED).sum()),
+            patches=sum(
+                math.prod(image.shape[1:]) // math.prod(patch.tolist())
+                for image, patch in zip(batch["pixel_values"], batch["patch_sizes"], strict=True)
+            ),
+        )
+        return batch
+
+
+def _length(sample: Mapping[str, Any]) -> int:
+    return sample["input_ids"].shape[1]
+
+
+def _remove_labels(sample: dict[str, Any]) -> None:
+    sample["labels"] = torch.full_like(sample["labels"], _IGNORED)
+    sample["repeated"] = True
+    if "grounding_labels" in sample:
+        sample |= {"grounding_labels": {}, "target_names": []}

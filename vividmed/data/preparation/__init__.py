@@ -1,0 +1,1 @@
+"""Original files in, Parquet shards with a card out."""

@@ -1,0 +1,243 @@
+"""One case of an original data set to rows: everything that does not differ between data sets."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from vividmed.data.adapters.base import Adapter
+from vividmed.data.preparation.burnt_in import shows_text
+from vividmed.data.preparation.encoding import encode_image
+from vividmed.data.preparation.instances import remove_specks, split_instances
+from vividmed.data.preparation.intensity import WINDOWS, intensity_limits, to_uint8
+from vividmed.data.preparation.labelled_image import LabelledImage
+from vividmed.data.preparation.sides import check_sides
+from vividmed.data.raw.annotation import Annotation
+from vividmed.data.raw.case import Case, ImageFile
+from vividmed.data.raw.grids import same_grid
+from vividmed.data.raw.images import read_original
+from vividmed.data.raw.mask_patch import MaskPatch
+from vividmed.data.schema import plain_target, validate_row
+from vividmed.data.taxonomy import Taxonomy
+from vividmed.errors import VividMedError
+from vividmed.processing.medical_image import MedicalImage
+
+Row = dict[str, Any]
+
+_MARKED = re.compile(r"<p>(.*?)</p>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Processing:
+    """What a user may choose about the images.
+
+    Attributes:
+        window: Name of a window in HU for CT images; None takes quantiles.
+    """
+
+    window: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window not in WINDOWS:
+            raise VividMedError(f"--window {self.window!r} is unknown; use one of {', '.join(WINDOWS)}")
+
+
+def case_rows(adapter: Adapter, case: Case, processing: Processing) -> tuple[list[Row], list[str]]:
+    """Read, standardise and describe one case.
+
+    Images are turned to the canonical orientation of their body, cut to the foreground, limited in resolution, and
+    scaled to eight bits; masks and boxes follow.
+
+    Returns:
+        Validated rows with encoded images, one for each image of a ``localization`` case, else one; and warnings of
+        what a user should look at.
+
+    Raises:
+        VividMedError: A file cannot be read, or what it holds contradicts the adapter.
+    """
+    if not case.images:
+        raise VividMedError(f"{case.id}: has no image")
+    warnings: list[str] = []
+    if adapter.row_kind == "vision_language":
+        rows = [_conversation(adapter, case, processing, warnings)]
+    elif adapter.row_kind == "grounded_report":
+        rows = [_grounded_report(adapter, case, processing, warnings)]
+    else:
+        rows = _localization(adapter, case, processing, warnings)
+    for row in rows:
+        validate_row(adapter.row_kind, row)
+    return rows, list(dict.fromkeys(warnings))
+
+
+def _localization(adapter: Adapter, case: Case, processing: Processing, warnings: list[str]) -> list[Row]:
+    rows = []
+    for located, image in _located(case, warnings):
+        sheet = _standardise(adapter, located, image, processing)
+        present = list(dict.fromkeys([m.target for m in sheet.masks] + [target for target, _ in sheet.boxes]))
+        searched = [t for a in case.annotations for t in a.targets if t not in a.partial]
+        absent = sorted(set(map(_canonical, (*searched, *case.absent))) - set(present))
+        name = case.id if len(case.images) == 1 else f"{case.id}_{_slug(image.modality)}"
+        rows.append(
+            _common(adapter, case, name, [sheet], [image])
+            | {"targets": present, "absent": absent}
+            | _places(case, sheet)
+        )
+    return rows
+
+
+def _grounded_report(adapter: Adapter, case: Case, processing: Processing, warnings: list[str]) -> Row:
+    if len(case.images) != 1 or case.report is None:
+        raise VividMedError(f"{case.id}: a grounded report needs its text and exactly one image")
+    ((located, image),) = _located(case, warnings)
+    sheet = _standardise(adapter, located, image, processing)
+    marked = list(_MARKED.finditer(case.report))
+    if len(marked) != len(case.phrases):
+        raise VividMedError(
+            f"{case.id}: the report marks {len(marked)} phrases but targets are given for {len(case.phrases)}"
+        )
+    named = [target for annotation in case.annotations for target in annotation.targets]
+    searched = set(map(_canonical, [*named, *(target for target, _ in case.boxes)]))
+    empty = searched - {m.target for m in sheet.masks} - {target for target, _ in sheet.boxes}
+    phrases = []
+    for number, (match, targets) in enumerate(zip(marked, case.phrases, strict=True)):
+        start = match.start() - number * len("<p></p>")
+        phrases.append(
+            {
+                "text": match[1],
+                "start": start,
+                "end": start + len(match[1]),
+                # A predicted mask may be empty; its phrase stays marked, without a label.
+                "targets": [name for name in map(_canonical, targets) if name not in empty],
+            }
+        )
+    common = _common(adapter, case, case.id, [sheet], [image])
+    return common | {"report": case.report, "phrases": phrases} | _places(case, sheet)
+
+
+def _conversation(adapter: Adapter, case: Case, processing: Processing, warnings: list[str]) -> Row:
+    sheets = []
+    for file in case.images:
+        image = _read(file, warnings)
+        sheets.append(_standardise(adapter, LabelledImage(image), file, processing))
+    if not case.turns:
+        raise VividMedError(f"{case.id}: has no text")
+    # The kind of every turn, joined; one name where all turns are of one kind.
+    kinds = [turn.kind for turn in case.turns]
+    planes = {file.plane for file in case.images}
+    messages = [
+        {"role": role, "content": text}
+        for turn in case.turns
+        for role, text in (("user", turn.question), ("assistant", turn.answer))
+    ]
+    return _common(adapter, case, case.id, sheets, case.images) | {
+        "plane": planes.pop() if len(planes) == 1 else None,
+        "messages": messages,
+        "kind": kinds[0] if len(set(kinds)) == 1 else "+".join(kinds),
+    }
+
+
+def _read(file: ImageFile, warnings: list[str]) -> MedicalImage:
+    image = read_original(file.path, channel=file.channel, read=file.read)
+    if shows_text(image.array):
+        warnings.append(f"{file.path.name}: text seems to be burnt into the image; check it for names")
+    return image
+
+
+def _located(case: Case, warnings: list[str]) -> Iterable[tuple[LabelledImage, ImageFile]]:
+    """Every image with the masks and boxes on its grid; annotations are read again only for another grid."""
+    previous: LabelledImage | None = None
+    for file in case.images:
+        image = _read(file, warnings)
+        if previous is not None and same_grid(previous.image, image):
+            located = LabelledImage(image, previous.masks, previous.boxes)
+        else:
+            masks = [mask for annotation in case.annotations for mask in _masks(annotation, image)]
+            masks.sort(key=_first_mention(masks))
+            boxes = tuple((_canonical(target), box) for target, box in case.boxes)
+            located = LabelledImage(image, tuple(masks), boxes).clipped()
+            warnings += check_sides(image, masks, _taxonomy())
+        previous = located
+        yield located, file
+
+
+def _masks(annotation: Annotation, image: MedicalImage) -> Iterable[MaskPatch]:
+    for patch in annotation.masks(image):
+        named = MaskPatch(_canonical(patch.target), patch.corner, patch.inside)
+        if patch.target in annotation.instances:
+            yield from split_instances(named)
+        elif _taxonomy()[plain_target(named.target)].category == "anatomy":
+            yield remove_specks(named)
+        else:
+            yield named
+
+
+def _first_mention(masks: list[MaskPatch]) -> Any:
+    """Sort key that brings masks of one target together without changing their order."""
+    order = {target: i for i, target in enumerate(dict.fromkeys(mask.target for mask in masks))}
+    return lambda mask: order[mask.target]
+
+
+def _standardise(
+    adapter: Adapter, located: LabelledImage, file: ImageFile, processing: Processing
+) -> LabelledImage:
+    window = processing.window if "CT" in file.modality.split() else None
+    limits = intensity_limits(located.image, window=window, exclude_minimum=adapter.exclude_minimum)
+    smaller = (
+        located.turned()
+        .cropped(above=limits[0])
+        .limited(max_in_plane=adapter.max_in_plane, max_depth=adapter.max_depth)
+    )
+    image = smaller.image
+    array = np.rint(image.array) if located.image.array.dtype == np.uint8 else image.array
+    bits = array.astype(np.uint8) if located.image.array.dtype == np.uint8 else to_uint8(array, limits)
+    return LabelledImage(
+        MedicalImage(np.ascontiguousarray(bits), image.affine, image.modality, image.source, image.oriented),
+        smaller.masks,
+        smaller.boxes,
+    )
+
+
+def _common(
+    adapter: Adapter, case: Case, name: str, sheets: list[LabelledImage], files: Iterable[ImageFile]
+) -> Row:
+    pictures: dict[str, list[Any]] = {"images": [], "volumes": []}
+    for number, sheet in enumerate(sheets):
+        file_name = _slug(name) if len(sheets) == 1 else f"{_slug(name)}_{number}"
+        column = "images" if sheet.image.size[0] == 1 else "volumes"
+        pictures[column].append(encode_image(sheet.image.array, sheet.image, file_name))
+    return {
+        "id": f"{adapter.name}:{name}",
+        "patient": adapter.patient_key(case),
+        **pictures,
+        "modality": ", ".join(dict.fromkeys(file.modality for file in files)) or None,
+        "source": adapter.title,
+        "licence": adapter.licence,
+    }
+
+
+def _places(case: Case, sheet: LabelledImage) -> Row:
+    """Masks, boxes, and of which targets there may be more."""
+    located = [mask.target for mask in sheet.masks] + [target for target, _ in sheet.boxes]
+    incomplete = set(map(_canonical, case.incomplete))
+    return {
+        "incomplete": [target for target in dict.fromkeys(located) if target in incomplete],
+        "masks": [mask.packed() for mask in sheet.masks],
+        "boxes": [{"target": target, "box": list(box)} for target, box in sheet.boxes],
+    }
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "image"
+
+
+@cache
+def _taxonomy() -> Taxonomy:
+    return Taxonomy.load()
+
+
+def _canonical(target: str) -> str:
+    plain = plain_target(target)
+    return _taxonomy()[plain].name + target[len(plain) :]

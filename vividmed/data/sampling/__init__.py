@@ -1,0 +1,1 @@
+"""Which row comes next: keyed rows, length grouping, mixtures."""

@@ -1,0 +1,237 @@
+"""Mixtures of data sets for training: rows by index, and conversations about them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import load_dataset
+from datasets.exceptions import DatasetNotFoundError
+from torch.utils.data import Dataset
+
+from vividmed.data.conversations import Conversation, build_conversation, sample_generator
+from vividmed.data.sampling.keyed_rows import KeyedRows, SampleKey
+from vividmed.data.sampling.mixture_config import MixtureConfig, MixtureEntry
+from vividmed.data.sampling.mixture_sampler import MixtureSampler, Stratum
+from vividmed.data.schema import plain_target, schema
+from vividmed.data.taxonomy import Taxonomy
+from vividmed.errors import VividMedError
+
+_PRESENCE_LIST = "Results:"
+_WITHOUT_PIXELS = {
+    "localization": ["targets"],
+    "vision_language": ["messages"],
+    "grounded_report": ["phrases"],
+}
+
+
+class Mixture(Dataset):
+    """Several data sets end to end, as a map-style data set.
+
+    Rows come as stored, images encoded (see :func:`vividmed.data.batches.examples.read_images`), with ``dataset`` (name), ``row_kind`` (kind of row), ``epoch`` (the pass over its data set; None for a
+    plain index) and ``index`` (in the mixture) added.
+
+    Args:
+        config: of the mixture.
+        rows: of each entry, in the same order.
+
+    Raises:
+        VividMedError: a data set is empty, or a negative fraction cannot be kept.
+    """
+
+    def __init__(self, config: MixtureConfig, rows: Sequence[datasets.Dataset]):
+        self.config = config
+        self.rows = tuple(rows)
+        self._stored = [each.with_format("arrow") for each in self.rows]
+        sizes = [len(each) for each in self.rows]
+        for entry, size in zip(config.entries, sizes, strict=True):
+            if not size:
+                raise VividMedError(
+                    f"{entry.name}: the split {entry.split!r} is empty; drop it from the mixture"
+                )
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
+        epoch, index = key if isinstance(key, SampleKey) else (None, int(key))
+        number, place = self._find(index)
+        entry = self.config.entries[number]
+        (row,) = self._stored[number][place].to_pylist()
+        return {**row, "dataset": entry.name, "row_kind": entry.kind, "epoch": epoch, "index": index}
+
+    @cached_property
+    def strata(self) -> list[Stratum]:
+        """The data sets, those with a negative fraction in two parts, with the mass of each."""
+        strata = []
+        for entry, rows, start in zip(self.config.entries, self.rows, self._starts[:-1], strict=True):
+            indices = np.arange(start, start + len(rows))
+            mass = entry.mass(len(rows))
+            if entry.negative_fraction is None:
+                strata.append(Stratum(name=entry.name, indices=indices, mass=mass))
+                continue
+            negative = negative_rows(entry, rows)
+            fractions = (1 - entry.negative_fraction, entry.negative_fraction)
+            for chosen, fraction, name in zip(
+                (~negative, negative), fractions, ("positive", "negative"), strict=True
+            ):
+                strata.append(
+                    Stratum(name=f"{entry.name} {name}", indices=indices[chosen], mass=mass * fraction)
+                )
+        return strata
+
+    def order(self, *, batch_size: int = 1) -> MixtureSampler:
+        """The order to train in.
+
+        Args:
+            batch_size: rows of one optimizer step over all processes.
+        """
+        return MixtureSampler(self.strata, seed=self.config.seed, batch_size=batch_size)
+
+    def conversation(self, row: dict[str, Any]) -> Conversation:
+        """The conversation about a row that this mixture gave, a function of the seed and the row's epoch and index.
+
+        Raises:
+            VividMedError: naming the data set and the row.
+        """
+        entry = self.config.entries[self._find(row["index"])[0]]
+        return draw_conversation(entry, row, seed=self.config.seed)
+
+    def _find(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"the mixture has {len(self)} rows, not a row {index}")
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return number, index - int(self._starts[number])
+
+
+def keyed_rows(rows: datasets.Dataset | Mixture) -> KeyedRows | Mixture:
+    """Rows to train on, by :class:`~vividmed.data.sampling.keyed_rows.SampleKey`; a mixture gives its own so already."""
+    return rows if isinstance(rows, Mixture) else KeyedRows(rows)
+
+
+def draw_conversation(entry: MixtureEntry, row: dict[str, Any], *, seed: int) -> Conversation:
+    """The conversation about a row with ``epoch`` and ``index``.
+
+    Raises:
+        VividMedError: naming the data set and the row.
+    """
+    generator = sample_generator(seed=seed, epoch=row["epoch"] or 0, index=row["index"])
+    try:
+        return build_conversation(entry.kind, row, generator=generator, settings=entry.conversation)
+    except VividMedError as error:
+        raise VividMedError(f"{entry.name}: {error}") from error
+
+
+def load_mixture(config: MixtureConfig | Path | str, *, root: str | None = None) -> Mixture:
+    """Load the data sets of a mixture with ``datasets.load_dataset``.
+
+    Args:
+        config: the mixture or its YAML file.
+        root: folder or Hub organisation of the prepared data sets; replaces the file's.
+
+    Raises:
+        VividMedError: a data set or split is not found, lacks columns of its kind, or is empty.
+    """
+    if not isinstance(config, MixtureConfig):
+        config = MixtureConfig.from_yaml(config, root=root)
+    return Mixture(config, [load_entry(config, entry, streaming=False) for entry in config.entries])
+
+
+def load_entry(config: MixtureConfig, entry: MixtureEntry, *, streaming: bool) -> Any:
+    """The rows of one data set of a mixture, columns checked.
+
+    Raises:
+        VividMedError: it is not found, or lacks columns of its kind.
+    """
+    location = config.location(entry)
+    try:
+        rows = load_dataset(
+            location, entry.config, split=entry.split, revision=entry.revision, streaming=streaming
+        )
+    except (DatasetNotFoundError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise VividMedError(
+            f"{entry.name}: {location} cannot be loaded ({reason}); prepare the data set or correct root, path or split"
+        ) from error
+    columns = rows.column_names or ()
+    if missing := [column for column in schema(entry.kind) if column not in columns]:
+        raise VividMedError(
+            f"{entry.name}: {location} lacks the column {missing[0]!r} of {entry.kind} rows; prepare it again"
+        )
+    return rows
+
+
+def negative_rows(entry: MixtureEntry, rows: datasets.Dataset) -> np.ndarray:
+    """Which rows have no positive finding; only their text is read.
+
+    A localization row is negative when none of its targets is an anomaly, a grounded report when none of its phrases
+    shows one, and a vision-language row when its list of findings says ``yes`` to none.
+
+    Returns:
+        (n,) bool.
+
+    Raises:
+        VividMedError: all rows are negative or none is, so that no fraction can be kept.
+    """
+    columns = rows.select_columns(_WITHOUT_PIXELS[entry.kind])
+    negative = np.fromiter((_is_negative(entry.kind, row) for row in columns), dtype=bool, count=len(rows))
+    if negative.all() or not negative.any():
+        raise VividMedError(
+            f"{entry.name}: {'every' if negative.any() else 'no'} row is without a positive finding, so "
+            f"negative_fraction {entry.negative_fraction} cannot be kept; leave it out"
+        )
+    return negative
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledConversation:
+    """What the model would be trained on: a row, images encoded, and the conversation about it."""
+
+    dataset: str
+    row: dict[str, Any]
+    conversation: Conversation
+
+
+def sample_conversations(
+    config: MixtureConfig | Path | str, n: int, *, root: str | None = None
+) -> list[SampledConversation]:
+    """The first samples of training on a mixture.
+
+    Args:
+        config: the mixture, its YAML file, or a stage's configuration that names one.
+        n: number of samples.
+        root: folder or Hub organisation of the prepared data sets; replaces the file's.
+
+    Raises:
+        VividMedError: as :func:`load_mixture`.
+    """
+    mixture = load_mixture(config, root=root)
+    samples: list[SampledConversation] = []
+    order = mixture.order()
+    for epoch in range(-(-n // len(order))):
+        order.set_epoch(epoch)
+        for key in order:
+            if len(samples) == n:
+                break
+            row = mixture[key]
+            samples.append(
+                SampledConversation(dataset=row["dataset"], row=row, conversation=mixture.conversation(row))
+            )
+    return samples
+
+
+def _is_negative(kind: str, row: dict[str, Any]) -> bool:
+    if kind == "vision_language":
+        answers = [message["content"] for message in row["messages"][1::2]]
+        lists = [answer for answer in answers if answer.startswith(_PRESENCE_LIST)]
+        return bool(lists) and not any(": yes" in answer for answer in lists)
+    if kind == "localization":
+        targets = row["targets"]
+    else:
+        targets = [plain_target(target) for phrase in row["phrases"] for target in phrase["targets"]]
+    taxonomy = Taxonomy.load()
+    return not any(taxonomy[target].category == "anomaly" for target in targets)

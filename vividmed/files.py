@@ -1,0 +1,54 @@
+"""The one writer of files: they appear whole or not at all, and survive a crash of the machine."""
+
+import os
+from pathlib import Path
+
+from vividmed.errors import VividMedError
+
+
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+    """Write a file under a temporary name, flush it to disk and rename it; missing folders are made.
+
+    Readers see the old content or the new, never a part.
+
+    Args:
+        path: of the file.
+        content: text (written as UTF-8) or bytes.
+
+    Raises:
+        VividMedError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content.encode() if isinstance(content, str) else content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise VividMedError(
+            f"{path}: cannot be written ({error.strerror or error}); give a path with room and write permission"
+        ) from error
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file that another library has written."""
+    _sync(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,246 @@
+"""Weights of SegVol and of the published VividMed segmenters, under our names and shapes.
+
+Both come as plain state dicts. Every tensor is accounted for: renamed, reshaped, dropped because nothing of ours
+computes with it, or refused.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+
+from vividmed.errors import VividMedError
+from vividmed.models.depth import resample
+from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
+from vividmed.models.segmenter.prompt_encoder import missing_frequencies
+
+# Published name (regular expression) -> ours, applied in order.
+RENAMES: tuple[tuple[str, str], ...] = (
+    (r"patch_embedding\.(?:proj|patch_embeddings\.1)\.", "patch_embedding.projection."),
+    (r"patch_embedding\.position_embeddings(?:\.weight)?$", "patch_embedding.position_embedding.weight"),
+    (r"image_encoder\.blocks\.", "image_encoder.layers."),
+    (r"\.attn\.", ".attention."),
+    (r"\.mlp\.lin(?:ear)?(\d)\.", r".mlp.fc\1."),
+    (r"pe_layer\.positional_encoding_gaussian_matrix$", "position_encoding.frequencies"),
+    (r"\.no_mask_embed\.", ".no_mask_embedding."),
+    (r"\.self_attn\.", ".self_attention."),
+    (r"\.cross_attn_token_to_image\.", ".token_to_image_attention."),
+    (r"\.cross_attn_image_to_token\.", ".image_to_token_attention."),
+    (r"\.final_attn_token_to_image\.", ".final_attention."),
+    (r"\.norm_final_attn\.", ".final_norm."),
+    (r"\.output_upscaling\.0\.", ".upscaling.conv1."),
+    (r"\.output_upscaling\.1\.", ".upscaling.norm."),
+    (r"\.output_upscaling\.3\.", ".upscaling.conv2."),
+    (r"\.output_hypernetworks_mlps\.\d+\.", ".mask_head."),
+    (r"\.txt_align_upscaled_embedding\.", ".prompt_head."),
+    (r"^box_head\.0\.", "box_head.layers.0."),
+    (r"^box_head\.2\.", "box_head.layers.1."),
+    (r"^box_head\.4\.", "box_head.layers.2."),
+    (r"^disc_head\.0\.", "score_head.layers.0."),
+    (r"^disc_head\.2\.", "score_head.layers.1."),
+)
+
+# Published names of tensors that no output depends on.
+DROPPED = re.compile(
+    r"text_encoder\.|"  # the language model's states take the place of SegVol's CLIP text
+    r"prompt_encoder\.(point_embeddings|not_a_point_embed|mask_downscaling)\.|"  # prompts are vectors only
+    r"mask_decoder\.iou_prediction_head\."  # no estimate of mask quality
+)
+
+
+@dataclass
+class LoadReport:
+    """What became of each tensor; ``missing`` and ``unexpected`` are errors.
+
+    ``copied`` and ``initialized`` hold our names (the latter kept the model's own values), the rest the names of the
+    checkpoint; ``converted`` changed shape.
+    """
+
+    copied: list[str] = field(default_factory=list)
+    converted: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    initialized: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+
+    def raise_if_incomplete(self) -> None:
+        """Raise a VividMedError that names the first tensors that have no counterpart."""
+        if any(name.endswith("position_encoding.frequencies") for name in self.missing):
+            raise VividMedError(missing_frequencies("prompt_encoder."))
+        for problem, names in (("lack", self.missing), ("hold unknown", self.unexpected)):
+            if names:
+                shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+                raise VividMedError(
+                    f"the segmenter weights {problem} {len(names)} tensors ({shown}): "
+                    "check prefix, and that model and weights have equally many layers"
+                )
+
+
+def segmenter_tensor_name(name: str, *, instance: bool) -> str | None:
+    """Our name of a published or SegVol tensor.
+
+    Args:
+        name: without the prefix of the segmenter (``sam.``, ``isam_model.`` or SegVol's ``model.``).
+        instance: whether it goes into an :class:`InstanceSegmenter`, which draws masks with the second of the
+            published filter networks, or into a :class:`Segmenter`, which draws with the first.
+
+    Returns:
+        The name, unchanged where no rule applies; ``None`` for a tensor that nothing computes with.
+    """
+    network = re.match(r"mask_decoder\.output_hypernetworks_mlps\.(\d+)\.", name)
+    if DROPPED.match(name) or (network and int(network[1]) != int(instance)):
+        return None
+    for published, ours in RENAMES:
+        name = re.sub(published, ours, name)
+    return name
+
+
+def convert_segmenter_state_dict(
+    state_dict: Mapping[str, torch.Tensor],
+    model: Segmenter | InstanceSegmenter,
+    *,
+    prefix: str = "",
+    patch_size: Sequence[int] = (4, 16, 16),
+    position_grid: Sequence[int] = (8, 16, 16),
+) -> tuple[dict[str, torch.Tensor], LoadReport]:
+    """Rename and reshape published or SegVol weights to those of ``model``.
+
+    Patch kernels and position grids of other sizes are resampled; a kernel for one channel is spread over the
+    model's channels, so that a grey image gives what it gave; layer norms over (C, d, h, w) are averaged over space;
+    surplus mask tokens are cut and lacking ones keep the model's own values.
+
+    Args:
+        state_dict: may hold other tensors too, outside ``prefix``.
+        model: where the weights are to go; its present values fill what a SegVol checkpoint lacks.
+        prefix: ``"sam."`` or ``"isam_model."`` in published checkpoints, ``"model."`` in SegVol's.
+        patch_size: (z, y, x) of SegVol's flat patch kernel, which does not tell.
+        position_grid: (z, y, x) of SegVol's flat position embeddings.
+
+    Returns:
+        The state dict and the report; nothing is raised for tensors that are missing or unknown.
+
+    Raises:
+        VividMedError: when a tensor's shape cannot be made to fit.
+    """
+    report = LoadReport()
+    present = model.state_dict()
+    converted: dict[str, torch.Tensor] = {}
+    from_segvol = False
+    for source, tensor in state_dict.items():
+        if not source.startswith(prefix):
+            continue
+        name = segmenter_tensor_name(
+            source.removeprefix(prefix), instance=isinstance(model, InstanceSegmenter)
+        )
+        if name is None:
+            report.dropped.append(source)
+            continue
+        if name not in present:
+            report.unexpected.append(source)
+            continue
+        from_segvol |= name.endswith("projection.weight") and tensor.ndim == 2
+        value = fit_segmenter_tensor(
+            name, tensor, present[name], patch_size=patch_size, position_grid=position_grid
+        )
+        if value.shape != present[name].shape:
+            raise VividMedError(
+                f"{source} has shape {tuple(tensor.shape)}, the model's {name} {tuple(present[name].shape)}: "
+                "configure the model with the widths of the weights"
+            )
+        (report.copied if value is tensor else report.converted).append(name if value is tensor else source)
+        converted[name] = value
+    for name in present.keys() - converted.keys():
+        new_head = from_segvol and name.startswith(("box_head.", "score_head."))
+        (report.initialized if new_head else report.missing).append(name)
+    report.initialized.sort()
+    report.missing.sort()
+    return converted, report
+
+
+def load_segmenter_weights(
+    model: Segmenter | InstanceSegmenter,
+    state_dict: Mapping[str, torch.Tensor],
+    *,
+    prefix: str = "",
+    patch_size: Sequence[int] = (4, 16, 16),
+    position_grid: Sequence[int] = (8, 16, 16),
+) -> LoadReport:
+    """Fill a segmenter with published or SegVol weights; arguments as in :func:`convert_segmenter_state_dict`.
+
+    SegVol has no box and score heads: those of an :class:`InstanceSegmenter` stay as they are, and the report says so.
+
+    Raises:
+        VividMedError: when a tensor is missing, unknown or does not fit.
+    """
+    converted, report = convert_segmenter_state_dict(
+        state_dict, model, prefix=prefix, patch_size=patch_size, position_grid=position_grid
+    )
+    report.raise_if_incomplete()
+    model.load_state_dict(converted, strict=False)
+    return report
+
+
+def fit_segmenter_tensor(
+    name: str,
+    tensor: torch.Tensor,
+    present: torch.Tensor,
+    *,
+    patch_size: Sequence[int] = (4, 16, 16),
+    position_grid: Sequence[int] = (8, 16, 16),
+) -> torch.Tensor:
+    """Give a tensor the shape it has in our model, by the rule for its name.
+
+    Args:
+        name: ours.
+        tensor: as in the checkpoint.
+        present: the model's own tensor.
+        patch_size: see :func:`convert_segmenter_state_dict`.
+        position_grid: see :func:`convert_segmenter_state_dict`.
+
+    Returns:
+        A new tensor, or ``tensor`` itself where it fits or no rule makes it fit.
+    """
+    if tensor.shape == present.shape:
+        return tensor
+    if name.endswith("projection.weight"):
+        return _fit_patch_kernel(tensor, present.shape, patch_size)
+    if name.endswith("position_embedding.weight"):
+        return _fit_positions(tensor, present.shape[2:], position_grid)
+    if name.startswith("mask_decoder.upscaling.norm.") and tensor.ndim == 4:
+        return tensor.mean((1, 2, 3))
+    if name == "mask_decoder.mask_tokens.weight":
+        return torch.cat([tensor[: len(present)], present[len(tensor) :].to(tensor)])
+    return tensor
+
+
+def _fit_patch_kernel(kernel: torch.Tensor, shape: Sequence[int], patch_size: Sequence[int]) -> torch.Tensor:
+    """Resample a patch kernel and spread it over the channels.
+
+    Args:
+        kernel: (E, z * y * x * C) with channels last, or (E, C, z, y, x).
+        shape: (E, channels, z, y, x) to make.
+        patch_size: (z, y, x) of a flat ``kernel``.
+    """
+    if kernel.ndim == 2:
+        if kernel.shape[1] % prod(patch_size):
+            raise VividMedError(
+                f"a patch kernel of {kernel.shape[1]} numbers is not of patches {tuple(patch_size)}: give their size"
+            )
+        kernel = kernel.unflatten(1, (*patch_size, -1)).movedim(-1, 1)
+    kernel = resample(kernel, shape[2:], conserve_sum=True)
+    if kernel.shape[1] == 1:
+        kernel = kernel.repeat(1, shape[1], 1, 1, 1) / shape[1]
+    return kernel
+
+
+def _fit_positions(positions: torch.Tensor, grid: Sequence[int], source_grid: Sequence[int]) -> torch.Tensor:
+    """(1, d * h * w, E) of ``source_grid``, or (1, E, d, h, w), resampled to ``grid``."""
+    if positions.ndim == 3:
+        if positions.shape[1] != prod(source_grid):
+            raise VividMedError(
+                f"{positions.shape[1]} position embeddings are not of a grid {tuple(source_grid)}: give position_grid"
+            )
+        positions = positions.mT.unflatten(2, tuple(source_grid))
+    return resample(positions, grid)
