@@ -10,88 +10,15 @@ it starts from that model. Any argument may stand in the YAML file or on the com
 all. See docs/training.md.
 """
 
-import argparse
-import difflib
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
 )  # found from a clone, whatever the working folder
 
-from stages import align_isam, align_sam, grg, vg, vlm
-from stages.launching import start_processes
-from stages.stage import Stage
-from vividmed.errors import VividMedError
-from vividmed.training.arguments import DataArguments, StageArguments
-from vividmed.training.parser import StageParser
-
-CONFIGS = Path(__file__).parent / "configs"
-STAGES: dict[str, Stage] = {
-    "align-sam": align_sam.STAGE,
-    "align-isam": align_isam.STAGE,
-    "vg": vg.STAGE,
-    "vlm": vlm.STAGE,
-    "grg": grg.STAGE,
-}
-
-
-def parse(arguments: list[str]) -> tuple[Any, ...]:
-    """Read command line and YAML; without data of one's own and a file the stage's tiny settings apply.
-
-    Returns:
-        ``StageArguments`` and the dataclasses of the stage.
-    """
-    early = _ahead(arguments)
-    if early.stage is not None and early.stage not in STAGES:
-        nearest = difflib.get_close_matches(early.stage, STAGES, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(STAGES)}"
-        raise VividMedError(f"--stage {early.stage}: unknown stage; {hint}")
-    stage = STAGES[early.stage or "vlm"]
-    parser = StageParser((StageArguments, *stage.arguments), description=__doc__.split("\n\n", 1)[0])
-    parser.add_argument("--config", type=Path, help="YAML file with any of these arguments.")
-    config = early.config
-    if config is None and early.stage is not None:
-        tiny = early.dataset_name is None and early.mixture is None
-        name = early.stage.replace("-", "_")
-        config = CONFIGS / (f"{name}_tiny.yaml" if tiny else f"{name}.yaml")
-    parsed = parser.parse(arguments, config, output_dir=f"outputs/{early.stage}")
-    for group in parsed:
-        if not isinstance(group, DataArguments) or group.mixture is None or config is None:
-            continue
-        if early.config is None and early.mixture is None:
-            # Settings that nobody named must not put the published mixture in the place of one's own data.
-            group.mixture = None
-        elif early.mixture is None:
-            # A configuration names its mixture by the way from its own folder.
-            beside = config.parent / group.mixture
-            group.mixture = str(beside) if beside.is_file() else group.mixture
-    return parsed
-
-
-def _ahead(arguments: list[str]) -> argparse.Namespace:
-    """What decides which settings apply, read before everything else."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("stage", "config", "dataset_name", "mixture"):
-        parser.add_argument(
-            f"--{name}", f"--{name.replace('_', '-')}", nargs="?", type=Path if name == "config" else str
-        )
-    return parser.parse_known_args(arguments)[0]
-
-
-def main(arguments: list[str]) -> int:
-    """Run a stage; input that the user can mend ends in one line and status 2."""
-    try:
-        stage_args, *stage_arguments = parse(arguments)
-        STAGES[stage_args.stage].run(*stage_arguments)
-    except VividMedError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
+from vividmed.training.launching import start_processes
+from vividmed.training.stages.command import main
 
 if __name__ == "__main__":
     start_processes(__file__, sys.argv[1:])

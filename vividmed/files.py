@@ -1,4 +1,4 @@
-"""The one writer of files: they appear whole or not at all, and survive a crash of the machine."""
+"""Files of the package, and the one writer of files: they appear whole or not at all, and survive a crash."""
 
 import os
 from pathlib import Path
@@ -52,3 +52,14 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def packaged_folder(name: str) -> Path:
+    """A folder that stands at the top of a clone and travels inside the wheel.
+
+    Args:
+        name: ``stages/configs``, ``stages/accelerate`` or ``model_cards``.
+    """
+    package = Path(__file__).parent
+    installed = package / "packaged" / name
+    return installed if installed.is_dir() else package.parent / name

@@ -23,13 +23,13 @@ from safetensors.torch import load_file
 from benchmarks.learning.measures import best_ious
 from benchmarks.learning.sample_rows import is_anomaly, save_rows
 from benchmarks.learning.table import Figure, conclude
-from stages.train import main as train
 from vividmed.data.batches.alignment import AlignmentCollator, SegmentationTransform
 from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter
 from vividmed.processing.boxes import fractions_to_corners
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.training.alignment import PromptTableSegmenter
+from vividmed.training.stages.command import main as train
 
 CONFIG = Path(__file__).parent / "configs" / "align_isam.yaml"
 CONFIDENT = 0.5

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.learning.sample_rows import is_anomaly, save_rows
 from benchmarks.learning.table import Figure, conclude
-from stages.train import main as train
+from vividmed.training.stages.command import main as train
 
 CONFIG = Path(__file__).parent / "configs" / "align_sam.yaml"
 _DICE = "eval_dice/"

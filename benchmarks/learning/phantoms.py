@@ -21,13 +21,13 @@ from transformers import set_seed
 from benchmarks.learning.measures import average_precision, dice, statements, true_statements
 from benchmarks.learning.phantom_studies import Phantom, make_phantom, make_rows, marked_report
 from benchmarks.learning.table import Figure, conclude
-from stages.train import main as train
 from vividmed.inference.grounding import REPORT_QUESTION, ground_report
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.processing_vividmed import VividMedProcessor
+from vividmed.training.stages.command import main as train
 
 CONFIGS = Path(__file__).parent / "configs"
 TRAINING = range(2048)

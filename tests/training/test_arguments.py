@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.train import CONFIGS, STAGES, main, parse
 from vividmed.errors import VividMedError
 from vividmed.training.arguments import (
     DataArguments,
@@ -13,6 +12,7 @@ from vividmed.training.arguments import (
 )
 from vividmed.training.parser import StageParser
 from vividmed.training.resolved_config import resolved_config
+from vividmed.training.stages.command import CONFIGS, STAGES, main, parse
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -9,7 +9,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from stages.train import main, parse
 from tests.training.grounding_support import grounding_model, save_material
 from tests.training.support import small_processor
 from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
@@ -18,6 +17,7 @@ from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.peft import load_adapter
+from vividmed.training.stages.command import main, parse
 
 LABELS = ("labels", "label_weights", "grounding_values", "grounding_labels")
 

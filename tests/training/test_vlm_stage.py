@@ -10,11 +10,11 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from stages.train import main, parse
-from stages.vlm import closed_rows, varied_rows
 from tests.training.support import make_row, make_rows, small_model, small_processor
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
+from vividmed.training.stages.command import main, parse
+from vividmed.training.stages.vlm import closed_rows, varied_rows
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -1,11 +1,10 @@
-"""The course of the stages that train a segmenter alone."""
+"""Stages ``align-sam`` and ``align-isam``: a segmenter learns the targets of the taxonomy, from masks or boxes."""
 
 from pathlib import Path
 from typing import Any, Literal
 
 from transformers import set_seed
 
-from stages.results import CARDS, evaluation_metrics, run_facts, write_results
 from vividmed.data.batches.alignment import AlignmentCollator, CropSettings, SegmentationTransform
 from vividmed.data.batches.augmentation import AugmentationSettings
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
@@ -19,6 +18,8 @@ from vividmed.training.grounding_trainer import AlignmentTrainer
 from vividmed.training.rows import load_rows
 from vividmed.training.run_folder import run_folder
 from vividmed.training.segmenters import load_segmenter
+from vividmed.training.stages.results import CARDS, evaluation_metrics, run_facts, write_results
+from vividmed.training.stages.stage import Stage
 
 ARGUMENTS = (DataArguments, AlignmentArguments, VividMedTrainingArguments)
 Form = Literal["mask", "box"]
@@ -27,7 +28,6 @@ Form = Literal["mask", "box"]
 def train(
     name: str,
     form: Form,
-    trainer_class: type[AlignmentTrainer],
     data_args: DataArguments,
     alignment_args: AlignmentArguments,
     args: VividMedTrainingArguments,
@@ -37,7 +37,6 @@ def train(
     Args:
         name: of the stage.
         form: of the labels: masks for the segmenter, boxes for the instance segmenter.
-        trainer_class: of the stage.
         data_args: rows.
         alignment_args: the segmenter, its losses, and how images are shown.
         args: the Trainer's.
@@ -50,7 +49,7 @@ def train(
             segmenter, mask_loss=alignment_args.mask_loss(), instance_loss=alignment_args.instance_loss()
         )
         read = reader(form, segmenter, alignment_args, args.seed)
-        trainer = trainer_class(
+        trainer = AlignmentTrainer(
             model=model,
             args=args,
             processing_class=read.image_processor,
@@ -120,3 +119,17 @@ def _segmenter(form: Form, source: str | Path | None) -> Segmenter | InstanceSeg
         for parameter in segmenter.mask_parameters():
             parameter.requires_grad_(False)
     return segmenter
+
+
+def run_align_sam(*arguments: Any) -> None:
+    """Train the segmenter on crops of localization rows with masks."""
+    train("align-sam", "mask", *arguments)
+
+
+def run_align_isam(*arguments: Any) -> None:
+    """Train the instance segmenter on whole images of localization rows with boxes."""
+    train("align-isam", "box", *arguments)
+
+
+ALIGN_SAM = Stage(run_align_sam, ARGUMENTS)
+ALIGN_ISAM = Stage(run_align_isam, ARGUMENTS)

@@ -1,11 +1,10 @@
-"""The course of the stages that train a language model and its segmenters together."""
+"""Stages ``vg`` (visual grounding, published stage 1) and ``grg`` (grounded report generation, published stage 3)."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from stages.results import CARDS, evaluation_metrics, how_trained, run_facts, write_results
 from vividmed.data.batches.augmentation import AugmentationSettings
 from vividmed.data.batches.collator import Rows
 from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
@@ -22,6 +21,8 @@ from vividmed.training.loading import load_model, load_processor
 from vividmed.training.memory import memory_summary
 from vividmed.training.rows import RowKind, load_rows
 from vividmed.training.run_folder import run_folder
+from vividmed.training.stages.results import CARDS, evaluation_metrics, how_trained, run_facts, write_results
+from vividmed.training.stages.stage import Stage
 from vividmed.training.trainer import base_model
 
 ARGUMENTS = (DataArguments, ModelArguments, GroundingArguments, VividMedTrainingArguments)
@@ -31,7 +32,6 @@ BASE_MODEL = "base_model"
 def train(
     name: str,
     kind: RowKind,
-    trainer_class: type[GroundingTrainer],
     data_args: DataArguments,
     model_args: ModelArguments,
     grounding_args: GroundingArguments,
@@ -42,7 +42,6 @@ def train(
     Args:
         name: of the stage.
         kind: of the rows it is trained on.
-        trainer_class: of the stage.
         data_args: rows.
         model_args: model and adapters.
         grounding_args: segmenters, losses and augmentation.
@@ -69,7 +68,7 @@ def train(
             samples = [KeyedRows(eval_rows)[i] for i in _spread(len(eval_rows), args.generation_samples)]
             overlays = SampleOverlays(processor, samples, read, max_new_tokens=args.generation_max_new_tokens)
             callbacks.append(overlays)
-        trainer = trainer_class(
+        trainer = GroundingTrainer(
             model=model,
             args=args,
             processing_class=processor,
@@ -160,3 +159,17 @@ def report(metrics: Mapping[str, str], answers: list[GroundedAnswer], folder: st
 def _spread(count: int, number: int) -> list[int]:
     """Up to ``number`` places, evenly spread over ``count``."""
     return sorted({round(place) for place in np.linspace(0, count - 1, min(number, count))})
+
+
+def run_vg(*arguments: Any) -> None:
+    """Train on localization rows: questions for targets, answered by phrases with masks and boxes."""
+    train("vg", "localization", *arguments)
+
+
+def run_grg(*arguments: Any) -> None:
+    """Train on grounded reports: their text, and the masks and boxes of their phrases."""
+    train("grg", "grounded_report", *arguments)
+
+
+VG = Stage(run_vg, ARGUMENTS)
+GRG = Stage(run_grg, ARGUMENTS)

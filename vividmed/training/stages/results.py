@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from vividmed.data.sampling.mixture import Mixture
-from vividmed.files import write_atomically
+from vividmed.files import packaged_folder, write_atomically
 from vividmed.hub.cards import RunFacts, SourceCount, count_sources, render_model_card
 from vividmed.training.arguments import DataArguments, ModelArguments
 from vividmed.training.provenance import write_run_provenance
@@ -18,7 +18,7 @@ from vividmed.training.trainer import VividMedTrainer
 from vividmed.version import __version__
 
 _STARTED_FROM = ("model_name_or_path", "segmenter", "instance_segmenter")
-CARDS = Path(__file__).resolve().parents[1] / "model_cards"
+CARDS = packaged_folder("model_cards")
 
 
 def run_facts(

@@ -9,8 +9,6 @@ from typing import Any
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from stages.results import CARDS, how_trained, run_facts, write_results
-from stages.stage import Stage
 from vividmed.data.batches.collator import VividMedCollator
 from vividmed.data.batches.examples import read_images, to_example
 from vividmed.data.sampling.mixture import Mixture, keyed_rows
@@ -31,6 +29,8 @@ from vividmed.training.memory import memory_summary
 from vividmed.training.peft import GROUNDING_MODULES
 from vividmed.training.rows import load_rows
 from vividmed.training.run_folder import BASELINE, run_folder
+from vividmed.training.stages.results import CARDS, how_trained, run_facts, write_results
+from vividmed.training.stages.stage import Stage
 from vividmed.training.trainer import VividMedTrainer
 
 NAME = "vlm"
@@ -223,4 +223,4 @@ def report(
     return "\n".join([*lines, "", f"checkpoint: {trainer.args.output_dir}"])
 
 
-STAGE = Stage(run, (DataArguments, ModelArguments, VividMedTrainingArguments))
+VLM = Stage(run, (DataArguments, ModelArguments, VividMedTrainingArguments))

@@ -1,0 +1,1 @@
+"""Arguments of a stage in, a trained model with its card out."""
