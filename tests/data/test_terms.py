@@ -4,11 +4,19 @@ import json
 from typing import ClassVar
 
 import pytest
+from datasets import Dataset
 
+from vividmed.data.known_terms import known_terms
 from vividmed.data.terms import (
     DatasetTerms,
+    RowSource,
+    combine_terms,
+    read_all_terms,
     read_provenance,
     read_terms,
+    row_sources,
+    terms_of_rows,
+    widest_visibility,
     write_provenance,
     write_terms,
 )
@@ -36,6 +44,7 @@ def make_terms(**changes):
         ("registered", "derived_gated", "gated", "gated"),
         ("credentialed", "derived_gated", "private", "gated"),
         ("credentialed", "no", "private", "gated"),
+        ("unknown", "no", "private", "private"),
     ],
 )
 def test_terms_decide_the_widest_audience_of_data_and_of_models(access, redistribute, data, model):
@@ -48,7 +57,7 @@ def test_terms_decide_the_widest_audience_of_data_and_of_models(access, redistri
     [
         ({"licence": " "}, "field 'licence' is ' '"),
         ({"homepage": None}, "field 'homepage' is None"),
-        ({"access": "free"}, "field 'access' is 'free'; use one of open, registered, credentialed"),
+        ({"access": "free"}, "field 'access' is 'free'; use one of open, registered, credentialed, unknown"),
         ({"redistribute": "maybe"}, "field 'redistribute' is 'maybe'; use one of yes, no, derived_gated"),
         ({"access": "credentialed"}, "'yes' although access is credentialed"),
     ],
@@ -98,5 +107,104 @@ def test_wrong_provenance_names_the_file_and_the_problem(tmp_path, content, mess
 
 
 def test_missing_terms_name_the_file(tmp_path):
-    with pytest.raises(VividMedError, match=r"terms\.json is missing"):
+    with pytest.raises(VividMedError, match=r"terms\.json: is missing"):
         read_terms(tmp_path)
+
+
+CHEST = make_terms(source="The Chest Set")
+SECRET = make_terms(name="notes", licence="Agreement 1.5", access="credentialed", redistribute="no")
+
+
+def rows_of(*pairs):
+    return [RowSource(*pair) for pair in pairs]
+
+
+@pytest.mark.parametrize(
+    ("source", "licence"),
+    [
+        ("The Chest Set", "CC BY 4.0"),
+        ("the chest  set", "CC-BY-4.0"),
+        ("chest-set", "CC BY 4.0"),
+        ("The Chest Set: lateral views", "CC BY 4.0"),
+    ],
+)
+def test_rows_have_the_terms_of_their_source(source, licence):
+    assert terms_of_rows(rows_of((source, licence)), known=[CHEST, SECRET]) == [CHEST]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "reason"),
+    [
+        ([("Another set", "CC0")], {"known": [CHEST]}, "no terms are stated"),
+        ([(None, None)], {"known": [CHEST]}, "no terms are stated"),
+        ([("The Chest Set", "CC0")], {"known": [CHEST]}, "its rows give the licence 'CC0'"),
+        ([("The Chest Set", None)], {"stated": [CHEST]}, "its rows give the licence None"),
+        (
+            [("notes", "CC0")],
+            {"known": [SECRET], "stated": [make_terms(name="notes", licence="CC0")]},
+            "differently",
+        ),
+        (
+            [("notes", "Agreement 1.5")],
+            {
+                "known": [SECRET],
+                "stated": [make_terms(name="notes", licence="Agreement 1.5", redistribute="derived_gated")],
+            },
+            "differently",
+        ),
+    ],
+    ids=["unknown source", "no source", "other licence", "no licence", "edited file", "edited access"],
+)
+def test_terms_that_are_unknown_or_disagree_keep_rows_private(rows, options, reason):
+    found = terms_of_rows(rows_of(*rows), **options)
+    assert any(terms.access == "unknown" and reason in terms.terms for terms in found)
+    assert widest_visibility(found, "data") == widest_visibility(found, "model") == "private"
+
+
+def test_rows_of_several_data_sets_have_the_terms_of_all(tmp_path):
+    mixed = rows_of(("The Chest Set", "CC BY 4.0"), ("notes", "Agreement 1.5"))
+    found = terms_of_rows(mixed, known=[CHEST, SECRET])
+    assert found == [CHEST, SECRET]
+    assert (widest_visibility(found, "data"), widest_visibility(found, "model")) == ("private", "gated")
+    # A data set made from both keeps both, and states them again for what is made from it.
+    write_terms(tmp_path, found)
+    assert read_all_terms(tmp_path) == found
+    assert terms_of_rows(mixed, stated=read_all_terms(tmp_path)) == found
+    with pytest.raises(VividMedError, match=r"several data sets \(chest-set, notes\)"):
+        read_terms(tmp_path)
+
+
+def test_stated_terms_count_even_if_no_row_names_them():
+    assert terms_of_rows(rows_of(("The Chest Set", "CC BY 4.0")), stated=[CHEST, SECRET]) == [CHEST, SECRET]
+
+
+def test_contradicting_records_of_one_name_combine_to_unknown_terms():
+    (unknown,) = combine_terms([SECRET, make_terms(name="notes"), SECRET])
+    assert unknown.access == "unknown"
+    assert combine_terms(
+        [
+            SECRET,
+            make_terms(
+                name="notes",
+                licence="Agreement 1.5",
+                access="credentialed",
+                redistribute="no",
+                citation="Another edition.",
+            ),
+        ]
+    ) == [SECRET]
+
+
+def test_sources_of_rows_are_read_without_images():
+    rows = Dataset.from_dict(
+        {"source": ["a", "a", None], "licence": ["CC0", "CC0", "MIT"], "images": [[], [], []]}
+    )
+    expected = {RowSource("a", "CC0"), RowSource(None, "MIT")}
+    assert row_sources(rows) == row_sources(list(rows)) == expected
+    assert row_sources(rows.select([2])) == {RowSource(None, "MIT")}
+
+
+def test_the_terms_of_every_adapter_and_of_the_sample_are_found_by_the_rows_they_give():
+    for terms in known_terms():
+        row = RowSource(terms.source, terms.licence)
+        assert terms_of_rows([row], known=known_terms()) == [terms]

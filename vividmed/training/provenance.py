@@ -7,7 +7,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers.utils import logging
 
-from vividmed.data.sample.sources import ARCHIVES
+from vividmed.data.known_terms import sample_terms
 from vividmed.data.sampling.mixture_config import MixtureConfig
 from vividmed.data.terms import (
     PROVENANCE_FILE,
@@ -60,27 +60,11 @@ def _data_terms(args: DataArguments) -> Iterator[tuple[str, list[DatasetTerms]]]
     elif args.dataset_name is not None:
         places = [(args.dataset_name, args.dataset_revision)]
     else:
-        yield "the embedded sample", _sample_terms()
+        yield "the embedded sample", list(sample_terms())
         return
     for place, revision in places:
         path = _find(place, TERMS_FILE, repo_type="dataset", revision=revision)
         yield place, [] if path is None else [read_terms(path.parent)]
-
-
-def _sample_terms() -> list[DatasetTerms]:
-    """Terms of the packages that the embedded sample is taken from."""
-    return [
-        DatasetTerms(
-            name=f"images of the package {archive}",
-            licence=archive.licence,
-            access="open",
-            redistribute="derived_gated",
-            homepage=f"the Python package index, {archive.package}",
-            citation=f"{archive.package} {archive.version}",
-            terms="the licence is that of the package; where its pixels come from is mostly not stated",
-        )
-        for archive in ARCHIVES
-    ]
 
 
 def _model_terms(models: Sequence[str | None]) -> Iterator[tuple[str, list[DatasetTerms]]]:
