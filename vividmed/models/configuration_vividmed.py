@@ -79,7 +79,7 @@ class VividMedConfig(PreTrainedConfig):
         "segmenter_config": SubConfigSpec(config_class=SegmenterConfig, optional=True),
         "instance_segmenter_config": SubConfigSpec(config_class=InstanceSegmenterConfig, optional=True),
     }
-    keys_to_ignore_at_inference = ("past_key_values", "loss_components")
+    keys_to_ignore_at_inference = ("past_key_values", "cache", "loss_components")
     base_model_tp_plan = {  # noqa: RUF012
         # The fused projection is gathered before it is split into query, key and value.
         "layers.*.self_attn.vision_expert_query_key_value": "colwise_gather_output",

@@ -6,6 +6,8 @@ import torch
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from vividmed.models.cache import CACHE_NAMES, as_cache_argument, single_cache
+
 
 def extend_position_ids(
     position_ids: torch.Tensor, input_ids: torch.Tensor, phrase_start_token_id: int, phrase_end_token_id: int
@@ -56,6 +58,9 @@ class VividMedGenerationMixin(GenerationMixin):
         """
         if inputs is not None:
             kwargs["input_ids"] = inputs
+        cache = single_cache(*(kwargs.pop(name, None) for name in CACHE_NAMES))
+        if cache is not None:
+            kwargs |= as_cache_argument(cache)
         for name in ("geometry", "grounding_values"):
             kwargs.pop(name, None)
         mask = kwargs.get("attention_mask")

@@ -85,7 +85,7 @@ class VividMedAttention(nn.Module):
         routing: TokenRouting,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None,
+        cache: Cache | None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(N, C) to (N, C), and the attention weights where the implementation gives them."""
@@ -95,8 +95,8 @@ class VividMedAttention(nn.Module):
         rows = routing.to_attention(fused).unflatten(2, (3, -1, self.head_dim))
         query, key, value = rows.permute(2, 0, 3, 1, 4).unbind(0)
         query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
 
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
@@ -125,7 +125,7 @@ class VividMedDecoderLayer(GradientCheckpointingLayer):
         routing: TokenRouting,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """(N, C) to (N, C)."""
@@ -134,7 +134,7 @@ class VividMedDecoderLayer(GradientCheckpointingLayer):
             routing,
             position_embeddings,
             attention_mask,
-            past_key_values,
+            cache,
             **kwargs,
         )
         tokens = tokens + attended

@@ -9,13 +9,18 @@ from torch import nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithPast,
+)
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from vividmed.errors import VividMedError
+from vividmed.models.cache import CACHE_NAME, CACHE_NAMES, as_cache_argument, single_cache
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.experts import TokenRouting
 from vividmed.models.grounded_generation import GroundedGenerationMixin
@@ -33,25 +38,20 @@ from vividmed.models.vision import ParameterModule, VividMedVisionTower, sequenc
 
 
 @dataclass
-class VividMedCausalLMOutput(ModelOutput):
-    """What :class:`VividMedForCausalLM` returns.
+class VividMedCausalLMOutput(CausalLMOutputWithPast):
+    """Output of :class:`VividMedForCausalLM`: that of the library's language models, and the parts of the loss.
 
     Attributes:
         loss: 0-dim, the weighted sum of ``loss_components``; None without labels.
-        loss_components: the parts of the loss by name, each 0-dim and detached.
         logits: (B, L, vocabulary) or the last positions asked for; None when skipped.
-        past_key_values: the cache.
+        past_key_values: the cache; named ``cache`` from transformers 5.24 on.
         hidden_states: embeddings, then the output of each layer, each (B, L, C) and zero at padding; the last is
             after the final norm.
         attentions: the weights of each layer, where the attention implementation gives them.
+        loss_components: the parts of the loss by name, each 0-dim and detached.
     """
 
-    loss: torch.Tensor | None = None
     loss_components: dict[str, torch.Tensor] | None = None
-    logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class VividMedPreTrainedModel(PreTrainedModel):
@@ -63,7 +63,7 @@ class VividMedPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["VividMedDecoderLayer", "VividMedVisionLayer"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = list(CACHE_NAMES)  # noqa: RUF012
     _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]  # noqa: RUF012
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -133,6 +133,7 @@ class VividMedModel(VividMedPreTrainedModel):
         pool_sizes: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
@@ -149,7 +150,9 @@ class VividMedModel(VividMedPreTrainedModel):
             patch_sizes: (images, 3), z, y, x.
             pool_sizes: (images, 3), z, y, x.
             mm_encoder_outputs: ``{"image": ...}`` of :meth:`get_image_features`, instead of ``pixel_values``.
-            past_key_values: a cache of the tokens before these.
+            past_key_values: a cache of the tokens before these; ``cache`` is the same under the name that
+                transformers uses from 5.24 on.
+            cache: see ``past_key_values``.
             inputs_embeds: (B, L, C), instead of ``input_ids``.
             use_cache: return a cache.
 
@@ -159,6 +162,7 @@ class VividMedModel(VividMedPreTrainedModel):
         Raises:
             VividMedError: when the images do not fill exactly the places the token types keep for them.
         """
+        cache = single_cache(past_key_values, cache)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
@@ -166,7 +170,7 @@ class VividMedModel(VividMedPreTrainedModel):
         shape = tuple(inputs_embeds.shape[:2])
 
         images = self._encoded_images(pixel_values, patch_sizes, pool_sizes, mm_encoder_outputs)
-        decoding = past_key_values is not None and shape[1] == 1
+        decoding = cache is not None and shape[1] == 1
         if not decoding:
             inputs_embeds = self._place_images(inputs_embeds, token_type_ids, images)
 
@@ -176,16 +180,16 @@ class VividMedModel(VividMedPreTrainedModel):
             if attention_mask is not None and attention_mask.ndim == 2
             else None
         )
-        packed = samples is not None and past_key_values is None and bool(samples.max() > 1)
-        if use_cache and past_key_values is None and not packed:
-            past_key_values = DynamicCache(config=self.config)
+        packed = samples is not None and cache is None and bool(samples.max() > 1)
+        if use_cache and cache is None and not packed:
+            cache = DynamicCache(config=self.config)
         if position_ids is None:
             if packed:
                 raise ValueError("packed rows need position_ids")
-            position_ids = self._count_positions(attention_mask, shape, past_key_values, inputs_embeds.device)
+            position_ids = self._count_positions(attention_mask, shape, cache, inputs_embeds.device)
 
         # Flash attention takes samples laid end to end, without padding or mask.
-        flat = past_key_values is None and "flash" in self.config._attn_implementation
+        flat = cache is None and "flash" in self.config._attn_implementation
         routing = (
             TokenRouting.text(shape) if decoding else TokenRouting.build(token_type_ids, samples, shape, flat)
         )
@@ -198,7 +202,7 @@ class VividMedModel(VividMedPreTrainedModel):
                 config=self.config,
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
-                past_key_values=past_key_values,
+                **as_cache_argument(cache),
                 and_mask_function=_same_sample(samples) if packed and samples is not None else None,
             )
         position_embeddings = self.rotary_emb(position_ids, inputs_embeds.dtype)
@@ -211,11 +215,11 @@ class VividMedModel(VividMedPreTrainedModel):
         for layer in self.layers:
             if output_hidden_states:
                 hidden_states += (routing.to_batch(tokens),)
-            tokens = layer(tokens, routing, position_embeddings, causal_mask, past_key_values, **kwargs)
+            tokens = layer(tokens, routing, position_embeddings, causal_mask, cache, **kwargs)
         last_hidden_state = routing.to_batch(self.norm(tokens))
         return BaseModelOutputWithPast(
             last_hidden_state=last_hidden_state,
-            past_key_values=past_key_values,
+            **as_cache_argument(cache),
             hidden_states=(*hidden_states, last_hidden_state) if output_hidden_states else None,
         )
 
@@ -263,12 +267,12 @@ class VividMedModel(VividMedPreTrainedModel):
     def _count_positions(
         attention_mask: torch.Tensor | None,
         shape: tuple[int, int],
-        past_key_values: Cache | None,
+        cache: Cache | None,
         device: torch.device,
     ) -> torch.Tensor:
         if attention_mask is not None and attention_mask.ndim == 2:
             return (attention_mask > 0).long().cumsum(1).sub(1).clamp(min=0)[:, -shape[1] :]
-        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+        seen = cache.get_seq_length() if cache is not None else 0
         return (torch.arange(shape[1], device=device) + seen)[None]
 
     @staticmethod
@@ -342,6 +346,7 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
         pool_sizes: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         label_weights: torch.Tensor | None = None,
@@ -378,6 +383,7 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
             pool_sizes=pool_sizes,
             mm_encoder_outputs=mm_encoder_outputs,
             past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
@@ -411,7 +417,7 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
             loss=loss,
             loss_components=components,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **as_cache_argument(getattr(outputs, CACHE_NAME)),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

@@ -116,7 +116,7 @@ def test_empty_batch_gives_every_parameter_a_zero_gradient(semantic, instance, b
     batch = {name: value[:0] if images == "none" else value[4:] for name, value in batch.items()}
     for model, options in ((semantic, {}), (instance, {"output_masks": True})):
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         model.train()(**batch, **options).graph_anchor.backward()
         assert without_gradient(model) == []
         assert all(parameter.grad.abs().max() == 0 for parameter in model.parameters())
@@ -179,7 +179,7 @@ def test_gradient_checkpointing_changes_no_gradient(instance, batch):
     for checkpointing in (False, True):
         instance.zero_grad()
         if checkpointing:
-            instance.gradient_checkpointing_enable()
+            instance.activation_checkpointing_enable()
         output = instance.train()(**batch)
         sum(box.square().sum() for box in [*output.boxes, *output.logits]).backward()
         gradients.append([p.grad.clone() for p in instance.parameters() if p.grad is not None])
