@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.preparation.test_preparation import Toy, _add
+from tests.fixtures.preparation import Toy, add_case
 from vividmed.cli.main import main
 from vividmed.data.preparation.prepare import prepare_dataset
 
@@ -11,7 +11,7 @@ from vividmed.data.preparation.prepare import prepare_dataset
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy")
     for number in range(4):
-        _add(folder / "origin", f"p{number}_0", seed=number)
+        add_case(folder / "origin", f"p{number}_0", seed=number)
     prepare_dataset(Toy(), folder / "origin", folder / "prepared/toy")
     return folder / "prepared/toy"
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import pytest
 from datasets import Dataset
 
+from tests.fixtures.hub.cards import make_terms
 from vividmed.data.known_terms import known_terms
 from vividmed.data.terms import (
     DatasetTerms,
@@ -21,18 +22,6 @@ from vividmed.data.terms import (
     write_terms,
 )
 from vividmed.errors import VividMedError
-
-
-def make_terms(**changes):
-    stated = {
-        "name": "chest-set",
-        "licence": "CC BY 4.0",
-        "access": "open",
-        "redistribute": "yes",
-        "homepage": "https://example.org/chest",
-        "citation": "Doe et al. A chest set. 2020.",
-    }
-    return DatasetTerms(**(stated | changes))
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from benchmarks.learning.phantom_studies import NODULE, localization_row, make_phantom
-from tests.training.grounding_support import grounding_model
-from tests.training.support import small_processor
+from tests.fixtures.grounding import grounding_model
+from tests.fixtures.paths import REPOSITORY
+from tests.fixtures.training import small_processor
 from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.data.conversations import build_conversation
 from vividmed.data.conversations.settings import ConversationSettings, LocalizationSettings
@@ -27,7 +28,7 @@ from vividmed.models.segmenter.image_encoder import SegmenterEncoderLayer
 from vividmed.models.vision import VividMedVisionLayer
 
 PROCESSES = 2
-TRAIN = Path(__file__).parents[2] / "stages" / "train.py"
+TRAIN = REPOSITORY / "stages" / "train.py"
 INPUTS = ("input_ids", "token_type_ids", "position_ids", "attention_mask", "labels", "label_weights")
 INPUTS += ("pixel_values", "patch_sizes", "pool_sizes", "grounding_values", "grounding_labels")
 

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from tests.training.support import MAX_LENGTH, make_row, small_model, small_processor
+from tests.fixtures.training import MAX_LENGTH, make_row, small_model, small_processor
 from vividmed.data.batches.collator import VividMedCollator
 from vividmed.models.language import VividMedDecoderLayer
 from vividmed.models.vision import VividMedVisionLayer

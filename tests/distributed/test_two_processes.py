@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.support import make_rows, small_model, small_processor
+from tests.fixtures.paths import REPOSITORY
+from tests.fixtures.training import make_rows, small_model, small_processor
 
-REPOSITORY = Path(__file__).parents[2]
 TRAIN = REPOSITORY / "stages" / "train.py"
 
 

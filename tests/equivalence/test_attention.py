@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from tests.models.batches import pack, pad, ragged_samples, tiny_model
+from tests.fixtures.batches import pack, pad, ragged_samples, tiny_model
 
 
 def flash_reference(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models.batches import (
+from tests.fixtures.batches import (
     FLAT,
     PHRASE_END,
     PHRASE_START,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.models.batches import pack, pad, ragged_samples, tiny_model
+from tests.fixtures.batches import pack, pad, ragged_samples, tiny_model
 
 
 def alone(model, samples, labels: bool = False) -> list:

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.export.studies import block_mask, grounded, oriented_volume, picture
+from tests.fixtures.studies import block_mask, grounded, oriented_volume, picture
 from vividmed.errors import VividMedError
 from vividmed.export import html, overlay, save_masks
 from vividmed.export.findings import collect_findings, split_text

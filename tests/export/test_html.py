@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.export.studies import block_mask, grounded, oriented_volume, picture
+from tests.fixtures.studies import block_mask, grounded, oriented_volume, picture
 from vividmed.data.masks import unpack_mask
 from vividmed.errors import VividMedError
 from vividmed.export import html

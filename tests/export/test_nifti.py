@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.export.studies import block_mask, grounded, oriented_volume, picture
+from tests.fixtures.studies import block_mask, grounded, oriented_volume, picture
 from vividmed.export import save_masks
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.reading import read_image

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.studies import ORIENTATIONS, block_mask, grounded, oriented_volume, picture, voxel_at
+from tests.fixtures.studies import ORIENTATIONS, block_mask, grounded, oriented_volume, picture, voxel_at
 from vividmed.errors import VividMedError
 from vividmed.export import overlay
 from vividmed.export.palette import finding_colour

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.export.studies import ORIENTATIONS, oriented_volume, picture, voxel_at
+from tests.fixtures.studies import ORIENTATIONS, oriented_volume, picture, voxel_at
 from vividmed.export.planes import display_planes
 from vividmed.processing.medical_image import MedicalImage, picture_affine
 

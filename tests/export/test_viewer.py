@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.export.studies import block_mask, grounded, oriented_volume
+from tests.fixtures.studies import block_mask, grounded, oriented_volume
 from vividmed.export import html
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

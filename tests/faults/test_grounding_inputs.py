@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.grounding_support import grounding_model
-from tests.training.support import small_processor
+from tests.fixtures.grounding import grounding_model
+from tests.fixtures.training import small_processor
 from vividmed.data.batches.alignment import AlignmentCollator, SegmentationTransform
 from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.data.conversations import build_conversation

@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from tests.training.support import logged, small_trainer
+from tests.fixtures.paths import REPOSITORY
+from tests.fixtures.training import logged, small_trainer
 from vividmed.training.checkpointing import (
     find_fault,
     list_checkpoints,
@@ -16,7 +16,6 @@ from vividmed.training.checkpointing import (
     remove_partial_checkpoints,
 )
 
-REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
@@ -34,7 +33,7 @@ def kill(process):
 
 
 def test_kill_at_random_moments_of_saving_leaves_only_complete_checkpoints(tmp_path):
-    script = REPOSITORY / "tests" / "faults" / "saving_loop.py"
+    script = REPOSITORY / "tests" / "fixtures" / "saving_loop.py"
     moments = random.Random(0)
     interrupted = 0
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=ENVIRONMENT)
@@ -66,7 +65,7 @@ def test_run_killed_while_it_saves_resumes_to_the_same_losses(tmp_path):
 
     folder = tmp_path / "killed"
     program = (
-        "from pathlib import Path; from tests.training.support import small_trainer; "
+        "from pathlib import Path; from tests.fixtures.training import small_trainer; "
         f"small_trainer(Path({str(folder)!r}), **{settings!r}).train()"
     )
     process = subprocess.Popen([sys.executable, "-c", program], env=ENVIRONMENT, cwd=REPOSITORY)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.client import Client
-from tests.hub.minihub import Hub, serve
+from tests.fixtures.hub.client import Client
+from tests.fixtures.hub.minihub import Hub, serve
 
 
 class LiveHub:

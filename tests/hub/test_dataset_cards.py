@@ -1,28 +1,11 @@
 """Cards of data sets: metadata that the Hub and ``datasets`` read, counts, terms and notice."""
 
-import dataclasses
-
 import pytest
 from huggingface_hub import DatasetCard
 
-from tests.data.test_terms import make_terms
+from tests.fixtures.hub.cards import make_facts, make_terms
 from vividmed.errors import VividMedError
-from vividmed.hub.dataset_cards import REDISTRIBUTION_NOTICE, DatasetFacts, hub_licence, render_dataset_card
-
-
-def make_facts(terms=None, **changes):
-    facts = DatasetFacts(
-        title="Chest | Set",
-        kind="localization",
-        terms=terms or make_terms(),
-        data_files={"default": {"train": "data/train-*.parquet", "test": "data/test-*.parquet"}},
-        rows={"train": 900, "test": 200},
-        modality_rows={"CT": {"train": 850, "test": 200}, "X-ray": {"train": 50}},
-        target_rows={"left lung": {"train": 10}, "liver": {"train": 800, "test": 150}, "a|b": {"test": 1}},
-        histograms={"Sizes in voxels": "figures/sizes.png"},
-        preparation="vividmed 0.1, intensities to 8 bits.",
-    )
-    return dataclasses.replace(facts, **changes)
+from vividmed.hub.dataset_cards import REDISTRIBUTION_NOTICE, hub_licence, render_dataset_card
 
 
 def test_metadata_names_licence_tasks_modalities_size_and_files():

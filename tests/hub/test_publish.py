@@ -5,9 +5,18 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.hub.client import ClientError
-from tests.hub.folders import AFFINE, CLOSED, CREDENTIALED, ON_REQUEST, OPEN, make_model, make_row, prepare
-from tests.hub.pushes import push, refused_push
+from tests.fixtures.hub.client import ClientError
+from tests.fixtures.hub.folders import (
+    AFFINE,
+    CLOSED,
+    CREDENTIALED,
+    ON_REQUEST,
+    OPEN,
+    make_model,
+    make_row,
+    prepare,
+)
+from tests.fixtures.hub.pushes import push, refused_push
 
 
 def test_private_data_set_loads_with_plain_datasets_also_streaming_at_its_revision(

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 import pytest
 
-from tests.hub.folders import OPEN, prepare
-from tests.hub.pushes import push, refusal, refused_push
+from tests.fixtures.hub.folders import OPEN, prepare
+from tests.fixtures.hub.pushes import push, refusal, refused_push
 
 
 def test_upload_goes_on_after_the_server_died_and_sends_no_shard_twice(live, hub, publisher, tmp_path):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.hub.client import ClientError
-from tests.hub.folders import CREDENTIALED, OPEN, make_model
-from tests.hub.pushes import refusal
+from tests.fixtures.hub.client import ClientError
+from tests.fixtures.hub.folders import CREDENTIALED, OPEN, make_model
+from tests.fixtures.hub.pushes import refusal
 
 
 def test_model_without_known_training_data_is_private_only(hub, publisher, tmp_path):

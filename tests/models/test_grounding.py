@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import LogitsProcessor
 
-from tests.models.batches import (
+from tests.fixtures.batches import (
     DEEP,
     FLAT,
     PHRASE_END,

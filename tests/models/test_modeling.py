@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig
 
-from tests.models.batches import DEEP, FLAT, make_sample, pad, ragged_samples, tiny_config, tiny_model
+from tests.fixtures.batches import DEEP, FLAT, make_sample, pad, ragged_samples, tiny_config, tiny_model
 from vividmed import VividMedConfig, VividMedError, VividMedForCausalLM
 
 
@@ -171,7 +171,7 @@ def test_an_image_that_is_no_multiple_of_its_patch_is_refused():
 
 
 def test_packed_rows_need_positions():
-    from tests.models.batches import pack
+    from tests.fixtures.batches import pack
 
     batch = pack(ragged_samples())
     del batch["position_ids"]

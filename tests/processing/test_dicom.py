@@ -3,7 +3,7 @@ import pydicom
 import pytest
 import torch
 
-from tests.processing.dicom_files import PATIENT, SERIES, dicom, enhanced, plane, write_series
+from tests.fixtures.dicom_files import PATIENT, SERIES, dicom, enhanced, plane, write_series
 from vividmed.errors import VividMedError
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.reading import read_image

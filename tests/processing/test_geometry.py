@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.processing.volumes import ORIENTATIONS, ball, store
+from tests.fixtures.volumes import ORIENTATIONS, ball, store
 from vividmed.errors import VividMedError
 from vividmed.processing.boxes import mask_to_box
 from vividmed.processing.geometry import (

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.processing.volumes import ORIENTATIONS, store
+from tests.fixtures.volumes import ORIENTATIONS, store
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.orientation import canonical_axes, canonical_orientation
 from vividmed.processing.reading import read_image

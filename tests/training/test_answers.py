@@ -1,6 +1,6 @@
 import pytest
 
-from tests.training.support import make_row, small_model, small_processor
+from tests.fixtures.training import make_row, small_model, small_processor
 from vividmed.training.answers import Accuracy, generate_answers, score_closed
 
 

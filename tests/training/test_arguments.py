@@ -1,8 +1,7 @@
-from pathlib import Path
-
 import pytest
 import yaml
 
+from tests.fixtures.paths import REPOSITORY
 from vividmed.errors import VividMedError
 from vividmed.training.arguments import (
     DataArguments,
@@ -13,8 +12,6 @@ from vividmed.training.arguments import (
 from vividmed.training.parser import StageParser
 from vividmed.training.resolved_config import resolved_config
 from vividmed.training.stages.command import CONFIGS, STAGES, main, parse
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture

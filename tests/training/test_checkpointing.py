@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tests.training.support import small_trainer
+from tests.fixtures.training import small_trainer
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 from vividmed.training.checkpointing import (

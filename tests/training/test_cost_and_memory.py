@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.support import small_config, small_model, small_processor
+from tests.fixtures.training import small_config, small_model, small_processor
 from vividmed.data.batches.collator import BatchSize
 from vividmed.training.memory import memory_summary
 from vividmed.training.throughput import StepCost, peak_flops

@@ -9,8 +9,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.training.grounding_support import grounding_model, save_material
-from tests.training.support import small_processor
+from tests.fixtures.grounding import grounding_model, save_material
+from tests.fixtures.training import small_processor
 from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.errors import VividMedError
 from vividmed.models.modeling_vividmed import VividMedForCausalLM

@@ -3,7 +3,7 @@ import torch
 from peft import get_peft_model_state_dict
 from trl import get_peft_config
 
-from tests.training.support import MAX_LENGTH, logged, make_row, small_model, small_processor, small_trainer
+from tests.fixtures.training import MAX_LENGTH, logged, make_row, small_model, small_processor, small_trainer
 from vividmed.data.batches.collator import VividMedCollator
 from vividmed.errors import VividMedError
 from vividmed.models.configuration_vividmed import VividMedConfig

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from tests.training.support import (
+from tests.fixtures.training import (
     logged,
     make_row,
     make_rows,

@@ -10,13 +10,12 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from tests.training.support import make_row, make_rows, small_model, small_processor
+from tests.fixtures.paths import REPOSITORY
+from tests.fixtures.training import make_row, make_rows, small_model, small_processor
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.stages.command import main, parse
 from vividmed.training.stages.vlm import closed_rows, varied_rows
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

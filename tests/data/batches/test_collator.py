@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.utils import logging as transformers_logging
 
-from tests.training.support import MAX_LENGTH, make_row, small_model, small_processor
+from tests.fixtures.training import MAX_LENGTH, make_row, small_model, small_processor
 from vividmed.data.batches.collator import VividMedCollator
 from vividmed.errors import VividMedError
 

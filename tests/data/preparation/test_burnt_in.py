@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tests.data.miniatures import Phantom, write_picture, write_radiograph
-from tests.data.preparation.test_preparation import Toy
+from tests.fixtures.preparation import Toy
 from vividmed.data.adapters.base import Case, ImageFile
 from vividmed.data.preparation.burnt_in import shows_text
 from vividmed.data.preparation.prepare import prepare_dataset

@@ -2,23 +2,21 @@ import csv
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from tests.data.miniatures import Phantom, picture, write_picture
+from tests.data.miniatures import picture, write_picture
+from tests.fixtures.preparation import Toy, add_case
 from vividmed.data.adapters.base import (
-    Adapter,
     Case,
     ImageFile,
     LabelMap,
     MaskFiles,
     QuestionAnswer,
     Skipped,
-    files,
     numbered,
     presence_turn,
     report_turn,
@@ -28,48 +26,12 @@ from vividmed.data.preparation.prepare import prepare_dataset
 from vividmed.errors import VividMedError
 
 
-class Toy(Adapter):
-    """Images, labels and nothing else: ``images/<patient>_<scan>.nii.gz`` and ``labels/`` alike."""
-
-    name = "toy"
-    title = "Toy"
-    modalities = ("CT",)
-    targets = ("liver", "liver tumor")
-    licence = "CC BY 4.0"
-    access = "open"
-    redistribute = "yes"
-    homepage = "https://example.org/toy"
-    citation = "Nobody. Nothing. 2020."
-    layout: ClassVar = {"images/*.nii.gz": None}
-    gigabytes = 0.1
-
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
-        for image in files(origin, "images/*.nii.gz"):
-            key = image.name.removesuffix(".nii.gz")
-            if key.endswith("skip"):
-                yield Skipped(key, "the authors withdrew the scan")
-                continue
-            yield Case(
-                id=key,
-                patient=key.partition("_")[0],
-                images=(ImageFile(path=image, modality="CT"),),
-                annotations=(LabelMap(origin / "labels" / image.name, {"liver": 1, "liver tumor": 2}),),
-            )
-
-
 @pytest.fixture
 def origin(tmp_path: Path) -> Path:
     folder = tmp_path / "origin"
     for number in range(10):
-        _add(folder, f"p{number // 2}_{number}", seed=number)
+        add_case(folder, f"p{number // 2}_{number}", seed=number)
     return folder
-
-
-def _add(folder: Path, key: str, seed: int = 0) -> Phantom:
-    phantom = Phantom(values=(1, 2), size=(20, 18, 10), seed=seed)
-    phantom.write_image(folder / f"images/{key}.nii.gz")
-    phantom.write_labels(folder / f"labels/{key}.nii.gz")
-    return phantom
 
 
 def _shards(output: Path) -> dict[str, bytes]:
@@ -96,7 +58,7 @@ def test_a_second_run_with_unchanged_input_touches_nothing(origin: Path, tmp_pat
 def test_a_changed_file_is_done_again_and_its_neighbours_are_not(origin: Path, tmp_path: Path):
     output = tmp_path / "out"
     prepare_dataset(Toy(), origin, output)
-    _add(origin, "p1_3", seed=99)
+    add_case(origin, "p1_3", seed=99)
     assert prepare_dataset(Toy(), origin, output).worked_on == 1
     prepare_dataset(Toy(), origin, tmp_path / "fresh")
     assert _shards(output) == _shards(tmp_path / "fresh")
@@ -143,7 +105,7 @@ def test_a_patient_lies_in_one_split_whatever_the_limit(origin: Path, tmp_path: 
 
 def test_failed_and_left_out_cases_are_listed_with_their_reasons(origin: Path, tmp_path: Path):
     (origin / "labels/p0_0.nii.gz").unlink()
-    _add(origin, "p9_skip")
+    add_case(origin, "p9_skip")
     output = tmp_path / "out"
     result = prepare_dataset(Toy(), origin, output)
     assert sum(result.rows.values()) == 9

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.data.miniatures import Phantom, picture, truncate, write_picture, write_radiograph, write_table
-from tests.data.preparation.test_preparation import Toy
+from tests.fixtures.preparation import Toy
 from vividmed.data.adapters import get_adapter
 from vividmed.data.adapters.base import Case, ImageFile, LabelMap
 from vividmed.data.preparation.prepare import prepare_dataset

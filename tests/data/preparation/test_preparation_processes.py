@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.preparation.test_preparation import Toy, _add
+from tests.fixtures.preparation import Toy, add_case
 from vividmed.data.preparation.distributed import slurm_executor
 from vividmed.data.preparation.prepare import plan_preparation, prepare_dataset
 from vividmed.errors import VividMedError
@@ -19,7 +19,7 @@ from vividmed.errors import VividMedError
 @pytest.fixture
 def origin(tmp_path: Path) -> Path:
     for number in range(12):
-        _add(tmp_path / "origin", f"p{number}_0", seed=number)
+        add_case(tmp_path / "origin", f"p{number}_0", seed=number)
     return tmp_path / "origin"
 
 

@@ -18,7 +18,7 @@ from datasets import Dataset, load_dataset
 from scipy import ndimage
 
 from tests.data.miniatures import image_of
-from tests.data.preparation.test_preparation import Toy
+from tests.fixtures.preparation import Toy
 from vividmed.cli.main import main
 from vividmed.data.adapters.base import Case, DrawnMasks, ImageFile, LabelMap
 from vividmed.data.masks import unpack_mask

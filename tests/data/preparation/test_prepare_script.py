@@ -14,7 +14,7 @@ from datasets import load_dataset
 
 from data_scripts.prepare import main
 from tests.data.miniatures import Phantom, write_table
-from tests.hub.minihub import Hub, serve
+from tests.fixtures.hub.minihub import Hub, serve
 from vividmed.data.adapters import get_adapter
 from vividmed.data.preparation.prepare import prepare_dataset
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.miniatures import Phantom
-from tests.data.preparation.test_preparation import Toy
+from tests.fixtures.preparation import Toy
 from vividmed.data.adapters.base import Case, ImageFile, LabelMap
 from vividmed.data.preparation.prepare import prepare_dataset
 

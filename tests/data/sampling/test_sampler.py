@@ -3,7 +3,7 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler
 
-from tests.training.support import make_rows
+from tests.fixtures.training import make_rows
 from vividmed.data.sampling.keyed_rows import KeyedRows, SampleKey
 from vividmed.data.sampling.length_grouped import LengthGroupedSampler
 from vividmed.data.sampling.lengths import measure_lengths
@@ -73,7 +73,7 @@ def test_training_rows_carry_their_epoch_and_evaluation_rows_none():
 
 
 def test_lengths_from_headers_are_those_of_the_prepared_rows():
-    from tests.training.support import MAX_LENGTH, small_processor
+    from tests.fixtures.training import MAX_LENGTH, small_processor
     from vividmed.data.batches.collator import VividMedCollator
 
     rows, processor = make_rows(range(8)), small_processor()
