@@ -1,0 +1,178 @@
+"""Folders of predictions, intervals, and tables of scores."""
+
+import json
+
+import numpy as np
+import pytest
+
+from vividmed.errors import VividMedError
+from vividmed.metrics.bootstrap import bootstrap, compare
+from vividmed.metrics.masks import encode_mask
+from vividmed.metrics.predictions import (
+    PlacedPhrase,
+    Prediction,
+    PredictionWriter,
+    predicted_ids,
+    read_predictions,
+)
+from vividmed.metrics.scoring import score, score_difference
+from vividmed.metrics.tables import to_csv, to_json, to_markdown, to_model_index
+from vividmed.metrics.vqa import Accuracy
+
+
+def answers(number=20, right=lambda i: i % 2 == 0):
+    return [
+        Prediction(
+            id=f"row-{i:02d}",
+            patient=f"patient-{i // 4}",
+            task="vqa",
+            reference="yes",
+            prediction="yes" if right(i) else "no",
+        )
+        for i in range(number)
+    ]
+
+
+def mask(width):
+    found = np.zeros((1, 16, 16), dtype=bool)
+    found[:, 2:8, 2 : 2 + width] = True
+    return encode_mask(found)
+
+
+def grounded():
+    return [
+        Prediction(
+            id=f"scan-{i}",
+            patient=f"patient-{i}",
+            task="ground",
+            size=[1, 16, 16],
+            phrases=[
+                PlacedPhrase(text="liver", mask=mask(6)),
+                PlacedPhrase(text="mass", boxes=[[0, 2, 2, 1, 8, 8]], scores=[0.9]),
+                PlacedPhrase(text="spleen"),
+            ],
+            references=[
+                PlacedPhrase(text="liver", target="liver", mask=mask(3 + i)),
+                PlacedPhrase(text="mass", target="mass", boxes=[[0, 2, 2, 1, 8, 8]]),
+                PlacedPhrase(text="spleen", target="spleen"),
+            ],
+        )
+        for i in range(4)
+    ]
+
+
+def write(folder, predictions):
+    with PredictionWriter(folder) as writer:
+        for prediction in predictions:
+            writer.write(prediction)
+
+
+@pytest.mark.parametrize("predictions", [answers(), grounded()], ids=["answers", "grounded"])
+def test_predictions_come_back_as_written(tmp_path, predictions):
+    write(tmp_path, predictions)
+    assert read_predictions(tmp_path) == predictions
+    assert predicted_ids(tmp_path) == {prediction.id for prediction in predictions}
+
+
+def test_a_killed_run_leaves_whole_lines_and_continues_after_them(tmp_path):
+    write(tmp_path, answers(3))
+    file = tmp_path / "predictions.jsonl"
+    file.write_bytes(file.read_bytes()[:-30])
+    assert predicted_ids(tmp_path) == {"row-00", "row-01"}
+    write(tmp_path, answers(3)[2:])
+    assert read_predictions(tmp_path) == answers(3)
+
+
+def test_a_failure_is_replaced_by_a_later_success(tmp_path):
+    failed = answers(1)[0]
+    failed.failure = "the image cannot be read"
+    write(tmp_path, [failed])
+    assert predicted_ids(tmp_path) == set()
+    write(tmp_path, answers(1))
+    assert read_predictions(tmp_path) == answers(1)
+
+
+def test_processes_write_files_of_their_own(tmp_path):
+    for rank in range(2):
+        with PredictionWriter(tmp_path, rank=rank, world_size=2) as writer:
+            for prediction in answers(6)[rank::2]:
+                writer.write(prediction)
+    assert read_predictions(tmp_path) == answers(6)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1"),
+        ('{"id": "a"}', "not a prediction"),
+        ("[]", "not a prediction"),
+        ("", "no predictions"),
+    ],
+)
+def test_a_damaged_folder_is_one_clear_error(tmp_path, line, message):
+    (tmp_path / "predictions.jsonl").write_text(line + "\n" if line else "")
+    with pytest.raises(VividMedError, match=message):
+        read_predictions(tmp_path)
+
+
+def test_intervals_depend_only_on_the_seed_and_draw_patients():
+    metric = Accuracy()
+    items = metric.score_items(["yes"] * 10 + ["no"] * 10, ["yes"] * 20)
+    patients = [f"patient-{i // 10}" for i in range(20)]
+    figures = bootstrap(metric, items, patients, samples=200, seed=1)
+    assert figures == bootstrap(metric, items, patients, samples=200, seed=1)
+    # Two patients, one all right and one all wrong: their items are never mixed.
+    assert (figures["accuracy"].low, figures["accuracy"].high) == (0, 1)
+    independent = bootstrap(metric, items, list(range(20)), samples=200, seed=1)["accuracy"]
+    assert 0.2 < independent.low < 0.5 < independent.high < 0.8
+
+
+def test_paired_differences_are_narrower_than_separate_intervals():
+    metric = Accuracy()
+    first = metric.score_items(["yes" if i % 2 else "no" for i in range(40)], ["yes"] * 40)
+    second = metric.score_items(["yes" if i % 2 or i == 0 else "no" for i in range(40)], ["yes"] * 40)
+    difference = compare(metric, first, second, list(range(40)), samples=300)["accuracy"]
+    assert difference.value == pytest.approx(1 / 40)
+    assert difference.high - difference.low < 0.15
+
+
+def test_scores_count_items_patients_and_failures():
+    predictions = answers()
+    predictions[0].failure, predictions[0].prediction = "unreadable", ""
+    scores = score(predictions, ["vqa"], samples=50)
+    assert (scores.items, scores.patients, scores.failures) == (20, 5, 1)
+    assert scores.figures["accuracy"].value == pytest.approx(9 / 20)
+    assert scores.counts["accuracy"] == 20
+
+
+def test_grounding_is_scored_in_all_and_by_target():
+    scores = score(grounded(), samples=20)
+    assert scores.figures["dice/liver"].value == pytest.approx(scores.figures["dice"].value)
+    assert scores.figures["ap50/mass"].value == pytest.approx(1)
+    assert scores.figures["suppression"].value == 1
+    assert "dice/spleen" not in scores.figures
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"), [(["bleu"], "unknown"), (["segmentation"], "does not fit the task vqa")]
+)
+def test_metrics_that_do_not_apply_are_refused(metrics, message):
+    with pytest.raises(VividMedError, match=message):
+        score(answers(), metrics)
+
+
+def test_two_folders_are_compared_on_the_items_they_share():
+    scores = score_difference(answers(20), answers(12, right=lambda i: True), ["vqa"], samples=50)
+    assert scores.items == 12
+    assert scores.figures["accuracy"].value == pytest.approx(0.5)
+    with pytest.raises(VividMedError, match="share no item"):
+        score_difference(answers(4), grounded())
+
+
+def test_tables_say_the_same_in_every_form():
+    scores = score(answers(), ["vqa"], samples=50)
+    assert "| accuracy | 0.500 |" in to_markdown(scores)
+    assert "accuracy,,0.5," in to_csv(scores)
+    assert json.loads(to_json(scores))["figures"]["accuracy"]["value"] == 0.5
+    (index,) = to_model_index(scores, model="m", task="vqa", dataset="d", split="test")
+    assert {"type": "accuracy", "value": 0.5, "name": "accuracy"} in index["results"][0]["metrics"]

@@ -1,0 +1,243 @@
+"""Rows of a data set in, a folder of predictions out; see :mod:`vividmed.metrics.predictions`."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from vividmed.data.batches.examples import read_images
+from vividmed.data.masks import unpack_mask
+from vividmed.errors import VividMedError
+from vividmed.inference.grounding import ground_report
+from vividmed.metrics.masks import encode_mask
+from vividmed.metrics.predictions import PlacedPhrase, Prediction, PredictionWriter, Task
+from vividmed.metrics.protocol import Protocol
+from vividmed.processing.grounded_text import GroundedText, Phrase, parse_grounded_text
+from vividmed.processing.medical_image import MedicalImage
+
+logger = logging.getLogger(__name__)
+
+ROW_KINDS: dict[Task, tuple[str, ...]] = {
+    "vqa": ("vision_language",),
+    "report": ("vision_language", "grounded_report"),
+    "ground": ("localization",),
+    "grounded-report": ("grounded_report",),
+}
+"""Kinds of rows that a task can be asked about."""
+_REPORT_KINDS = ("report", "caption")
+
+
+@torch.no_grad()
+def predict_rows(
+    model: Any,
+    processor: Any,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    task: Task,
+    protocol: Protocol,
+    writer: PredictionWriter,
+    done: frozenset[str] | set[str] = frozenset(),
+    batch_size: int = 4,
+) -> int:
+    """Ask a model about rows and write down what it answers.
+
+    A row that cannot be read, or whose question cannot be asked, becomes a prediction with the reason as ``failure``.
+
+    Args:
+        model: a ``VividMedForCausalLM``, with segmenters for the tasks that ground.
+        processor: of the model.
+        rows: of a kind that fits the task; images encoded or decoded.
+        task: what is asked.
+        protocol: how it is asked.
+        writer: where predictions go.
+        done: ids of items that are left out.
+        batch_size: questions answered at once.
+
+    Returns:
+        How many items were predicted.
+
+    Raises:
+        VividMedError: the model cannot do the task, or the folder cannot be written.
+    """
+    if task in ("ground", "grounded-report") and model.segmenter is None and model.instance_segmenter is None:
+        raise VividMedError(f"--task {task} needs a model with segmenters; this one has none")
+    was_training = model.training
+    model.eval()
+    number = 0
+    waiting: list[tuple[Prediction, list[MedicalImage]]] = []
+    for item, images in _items(rows, task, protocol, done):
+        number += 1
+        if item.failure is not None:
+            writer.write(item)
+        elif task == "ground":
+            writer.write(_grounded(model, processor, item, images[0]))
+        else:
+            waiting.append((item, images))
+            if len(waiting) == batch_size:
+                _answer(model, processor, waiting, protocol, writer)
+                waiting.clear()
+    if waiting:
+        _answer(model, processor, waiting, protocol, writer)
+    model.train(was_training)
+    return number
+
+
+def _items(
+    rows: Sequence[Mapping[str, Any]], task: Task, protocol: Protocol, done: frozenset[str] | set[str]
+) -> Iterator[tuple[Prediction, list[MedicalImage]]]:
+    """Items of the rows with their images; the reason as ``failure`` where there is no image."""
+    for row in rows:
+        items = [item for item in _items_of_row(row, task, protocol) if item.id not in done]
+        if not items:
+            continue
+        try:
+            images = read_images(row)
+            if not images:
+                raise VividMedError("the row has no image")
+            for item in items:
+                item.size = list(images[0].size)
+                item.references = _references(row, task, images[0])
+        except VividMedError as error:
+            logger.warning("row %s: %s", row["id"], error)
+            for item in items:
+                item.failure = str(error)
+            images = []
+        yield from ((item, images) for item in items)
+
+
+def _items_of_row(row: Mapping[str, Any], task: Task, protocol: Protocol) -> list[Prediction]:
+    common: dict[str, Any] = {
+        "patient": row["patient"],
+        "source": row["source"],
+        "modality": row["modality"],
+        "task": task,
+    }
+    if task == "ground":
+        return [Prediction(id=row["id"], **common)]
+    if "report" in row:
+        reference = parse_grounded_text(row["report"]).text
+        return [Prediction(id=row["id"], question=protocol.report_prompt, reference=reference, **common)]
+    is_report = row["kind"] in _REPORT_KINDS
+    if is_report != (task == "report"):
+        return []
+    contents = [message["content"] for message in row["messages"]]
+    pairs = list(zip(contents[::2], contents[1::2], strict=False))
+    return [
+        Prediction(
+            id=row["id"] if len(pairs) == 1 else f"{row['id']}#{turn}",
+            question=protocol.report_prompt if is_report else question,
+            reference=answer,
+            **common,
+        )
+        for turn, (question, answer) in enumerate(pairs)
+    ]
+
+
+def _references(row: Mapping[str, Any], task: Task, image: MedicalImage) -> list[PlacedPhrase]:
+    if task == "ground":
+        incomplete = set(row["incomplete"])
+        names = [name for name in (*row["targets"], *row["absent"]) if name not in incomplete]
+        return [_reference(row, name, (name,), image) for name in names]
+    if task == "grounded-report":
+        return [
+            _reference(row, phrase["text"], phrase["targets"], image)
+            for phrase in row["phrases"]
+            if phrase["targets"]
+        ]
+    return []
+
+
+def _reference(
+    row: Mapping[str, Any], text: str, targets: Sequence[str], image: MedicalImage
+) -> PlacedPhrase:
+    masks = [unpack_mask(mask, image.size) for mask in row["masks"] if mask["target"] in targets]
+    boxes = [[float(edge) for edge in box["box"]] for box in row["boxes"] if box["target"] in targets]
+    mask = None
+    if masks:
+        union = masks[0].copy()
+        for other in masks[1:]:
+            union |= other
+        mask = encode_mask(union, image.spacing) if union.any() else None
+    return PlacedPhrase(text=text, target=targets[0] if len(targets) == 1 else "", mask=mask, boxes=boxes)
+
+
+def _grounded(model: Any, processor: Any, item: Prediction, image: MedicalImage) -> Prediction:
+    """Find all named targets of a row in one pass."""
+    answer, spans = "Results:", []
+    for reference in item.references:
+        start = len(answer) + 1
+        answer += f" {reference.text}: yes,"
+        spans.append((start, start + len(reference.text)))
+    if not spans:
+        return item
+    try:
+        found = ground_report(model, processor, image, answer.removesuffix(",") + ".", spans)
+        item.phrases = [_placed(phrase, image) for phrase in found.phrases]
+    except VividMedError as error:
+        _fail(item, error)
+    return item
+
+
+def _answer(
+    model: Any,
+    processor: Any,
+    waiting: Sequence[tuple[Prediction, list[MedicalImage]]],
+    protocol: Protocol,
+    writer: PredictionWriter,
+) -> None:
+    """Answer items together, or one by one where together they fail."""
+    try:
+        texts = _generate(model, processor, waiting, protocol)
+    except VividMedError as error:
+        if len(waiting) > 1:
+            for one in waiting:
+                _answer(model, processor, [one], protocol, writer)
+            return
+        writer.write(_fail(waiting[0][0], error))
+        return
+    for (item, images), text in zip(waiting, texts, strict=True):
+        item.prediction = text.text
+        item.phrases = [_placed(phrase, images[0]) for phrase in text.phrases]
+        writer.write(item)
+
+
+def _generate(
+    model: Any, processor: Any, waiting: Sequence[tuple[Prediction, list[MedicalImage]]], protocol: Protocol
+) -> list[GroundedText]:
+    grounding = waiting[0][0].task == "grounded-report"
+    batch = processor(
+        images=[images for _, images in waiting],
+        conversations=[[{"role": "user", "content": item.question}] for item, _ in waiting],
+        grounding=grounding,
+    ).to(model.device)
+    options = {"max_new_tokens": protocol.max_new_tokens, "do_sample": False}
+    if grounding:
+        return model.generate_grounded(**batch, processor=processor, **options)
+    generated = model.generate(**batch, **options)
+    length = batch["input_ids"].shape[1]
+    if protocol.keep_markers:
+        kept = [
+            [int(token) for token in row if int(token) != processor.tokenizer.eos_token_id]
+            for row in generated[:, length:]
+        ]
+        return [GroundedText(processor.tokenizer.decode(row)) for row in kept]
+    return [GroundedText(text.text) for text in processor.post_process_text(generated, prompt_length=length)]
+
+
+def _placed(phrase: Phrase, image: MedicalImage) -> PlacedPhrase:
+    return PlacedPhrase(
+        text=phrase.text,
+        mask=None if phrase.mask is None else encode_mask(phrase.mask, image.spacing),
+        boxes=phrase.boxes.tolist(),
+        scores=phrase.scores.tolist(),
+    )
+
+
+def _fail(item: Prediction, error: VividMedError) -> Prediction:
+    logger.warning("item %s: %s", item.id, error)
+    item.failure = str(error)
+    item.phrases = (
+        [PlacedPhrase(text=reference.text) for reference in item.references] if item.task == "ground" else []
+    )
+    return item

@@ -1,0 +1,1 @@
+"""Predictions and references in, figures with their intervals out; each metric is an ``evaluate.Metric``."""

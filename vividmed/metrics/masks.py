@@ -1,0 +1,41 @@
+"""Masks as metrics take them: the grid's size, the box around the mask and the bits inside it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import datasets
+import numpy as np
+
+from vividmed.data.masks import pack_mask, unpack_mask
+
+MASK = {
+    "size": datasets.List(datasets.Value("int32"), length=3),
+    "spacing": datasets.List(datasets.Value("float32"), length=3),
+    "box": datasets.List(datasets.Value("int32"), length=6),
+    "bits": datasets.Value("binary"),
+}
+"""Features of one mask; see :func:`encode_mask`."""
+
+
+def encode_mask(mask: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> dict[str, Any]:
+    """A mask in the form that metrics take.
+
+    Args:
+        mask: (D, H, W) bool.
+        spacing: (z, y, x) of a voxel in mm.
+
+    Raises:
+        VividMedError: the mask is not three-dimensional or not bool.
+    """
+    packed = pack_mask("", mask)
+    return {
+        "size": list(mask.shape),
+        "spacing": list(spacing),
+        "box": list(packed["box"]),
+        "bits": packed["bits"],
+    }
+
+
+def decode_mask(mask: Mapping[str, Any]) -> np.ndarray:
+    """(D, H, W) bool."""
+    return unpack_mask({"target": "", "box": mask["box"], "bits": mask["bits"]}, mask["size"])

@@ -1,0 +1,115 @@
+"""The base of all metrics: figures of single items, and how they are brought to one figure."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+import numpy as np
+
+from vividmed.errors import VividMedError
+
+TEXT = datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")})
+
+
+class ItemMetric(evaluate.Metric):
+    """A metric in two steps, so that bootstrap intervals need not score an item twice.
+
+    Subclasses give :meth:`score_items` and :meth:`aggregate`; ``compute``, ``add_batch`` and ``evaluate.combine`` work
+    as for every ``evaluate.Metric``.
+    """
+
+    features: ClassVar[datasets.Features] = TEXT
+    description: ClassVar[str] = ""
+    citation_text: ClassVar[str] = ""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=self.description,
+            citation=self.citation_text,
+            inputs_description="predictions and references, one of each per item",
+            features=self.features,
+        )
+
+    @abstractmethod
+    def score_items(self, predictions: Sequence[Any], references: Sequence[Any]) -> list[Any]:
+        """What is known of each item, in a form that :meth:`aggregate` understands.
+
+        Raises:
+            VividMedError: predictions and references differ in number.
+        """
+
+    @abstractmethod
+    def aggregate(self, items: Sequence[Any]) -> dict[str, float]:
+        """Figures over items; NaN where no item counts."""
+
+    def aggregate_resamples(
+        self, items: Sequence[Any], draws: Sequence[Sequence[int]]
+    ) -> dict[str, list[float]]:
+        """Figures of resamples of the items, given by the indices of each draw."""
+        figures = [self.aggregate([items[i] for i in draw]) for draw in draws]
+        names = dict.fromkeys(name for each in figures for name in each)
+        return {name: [each.get(name, float("nan")) for each in figures] for name in names}
+
+    def _compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+        return self.aggregate(self.score_items(predictions, references))
+
+
+class MeanMetric(ItemMetric):
+    """A metric whose figures are means over items; an item's NaN does not count."""
+
+    @abstractmethod
+    def score_item(self, prediction: Any, reference: Any) -> Mapping[str, float]:
+        """Figures of one item, the same names for every item."""
+
+    def score_items(self, predictions: Sequence[Any], references: Sequence[Any]) -> list[Mapping[str, float]]:
+        check_lengths(predictions, references)
+        return [self.score_item(*pair) for pair in zip(predictions, references, strict=True)]
+
+    def aggregate(self, items: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        return mean_of(items)
+
+    def aggregate_resamples(
+        self, items: Sequence[Mapping[str, float]], draws: Sequence[Sequence[int]]
+    ) -> dict[str, list[float]]:
+        return {
+            name: [nan_mean(values[list(draw)]) for draw in draws]
+            for name in dict.fromkeys(name for item in items for name in item)
+            for values in [np.asarray([item.get(name, float("nan")) for item in items])]
+        }
+
+
+def mean_of(items: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each name over the items that have it; NaN does not count."""
+    names = dict.fromkeys(name for item in items for name in item)
+    return {name: nan_mean([item[name] for item in items if name in item]) for name in names}
+
+
+def nan_mean(values: Sequence[float] | np.ndarray) -> float:
+    """Mean of the values that are not NaN; NaN without any."""
+    array = np.asarray(values, dtype=float)
+    counted = array[~np.isnan(array)]
+    return float(counted.mean()) if counted.size else float("nan")
+
+
+def ratio(part: float, whole: float) -> float:
+    """``part / whole``; NaN where the whole is 0."""
+    return part / whole if whole else float("nan")
+
+
+def f1(precision: float, recall: float) -> float:
+    """Harmonic mean of precision and recall; 0 where both are 0, NaN where one is NaN."""
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def check_lengths(predictions: Sequence[Any], references: Sequence[Any]) -> None:
+    """Check that each item has a prediction and a reference.
+
+    Raises:
+        VividMedError: their numbers differ.
+    """
+    if len(predictions) != len(references):
+        raise VividMedError(
+            f"{len(predictions)} predictions for {len(references)} references; give one of each per item"
+        )

@@ -1,0 +1,82 @@
+"""Scores as Markdown, CSV, JSON and ``model-index`` metadata."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+from vividmed.metrics.bootstrap import Interval
+from vividmed.metrics.scoring import Scores
+
+
+def to_markdown(scores: Scores, *, title: str = "Evaluation") -> str:
+    """A section for people: figures with 95 % intervals, counts, what was left out."""
+    failed = f", {scores.failures} failed and count as empty" if scores.failures else ""
+    lines = [
+        f"## {title}",
+        "",
+        f"{scores.items} items of {scores.patients} patients{failed}. Intervals: 95 %, bootstrap over patients "
+        f"({scores.settings.get('bootstrap samples', 0)} samples).",
+        "",
+        "| metric | value | interval | n |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, figure in scores.figures.items():
+        lines.append(
+            f"| {_escape(name)} | {_number(figure.value)} | {_range(figure)} | {scores.counts[name]} |"
+        )
+    for name, reason in scores.skipped.items():
+        lines += ["", f"Left out: {name} ({reason})."]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(scores: Scores) -> str:
+    """One line per figure: metric, target, value, low, high, n."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["metric", "target", "value", "low", "high", "n"])
+    for name, figure in scores.figures.items():
+        metric, _, target = name.partition("/")
+        writer.writerow([metric, target, figure.value, figure.low, figure.high, scores.counts[name]])
+    return stream.getvalue()
+
+
+def to_json(scores: Scores) -> str:
+    """Everything, NaN as null."""
+    content = asdict(scores)
+    content["figures"] = {
+        name: {key: None if math.isnan(value) else value for key, value in figure.items()}
+        for name, figure in content["figures"].items()
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def to_model_index(
+    scores: Scores, *, model: str, task: str, dataset: str, split: str
+) -> list[dict[str, Any]]:
+    """``model-index`` metadata of a model card: figures over all items."""
+    metrics = [
+        {"type": name, "value": round(figure.value, 4), "name": name.replace("_", " ")}
+        for name, figure in scores.figures.items()
+        if "/" not in name and not math.isnan(figure.value)
+    ]
+    result = {
+        "task": {"type": "image-text-to-text", "name": task},
+        "dataset": {"type": dataset, "name": dataset, "split": split},
+        "metrics": metrics,
+    }
+    return [{"name": model, "results": [result]}]
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _range(figure: Interval) -> str:
+    return "-" if math.isnan(figure.low) else f"{figure.low:.3f} to {figure.high:.3f}"
+
+
+def _escape(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
