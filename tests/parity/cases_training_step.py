@@ -57,14 +57,22 @@ def our_name(published: str) -> str | None:
     return published.replace("vg_proj.", "grounding_projection.")
 
 
-def labels_of(description: dict, tensors: dict[str, torch.Tensor], sample: int) -> GroundingLabels:
-    """The labels of a sample in our form."""
-    chosen = torch.tensor(description["vg_label_mask"][sample], dtype=torch.bool).nonzero().squeeze(1)
-    if description["instance_mask"][sample]:
+def labelled_phrases(description: dict, sample: int, count: int) -> torch.Tensor:
+    """Which of the ``count`` phrases of a sample have labels; a mask of null means all."""
+    mask = description["vg_label_mask"][sample]
+    return torch.ones(count, dtype=torch.bool) if mask is None else torch.tensor(mask, dtype=torch.bool)
+
+
+def labels_of(
+    description: dict, tensors: dict[str, torch.Tensor], sample: int, chosen: torch.Tensor
+) -> GroundingLabels:
+    """The labels of a sample in our form, where ``chosen`` marks the labelled phrases."""
+    phrases = chosen.nonzero().squeeze(1)
+    if description["instance_mask"][sample] and f"index_offsets.{sample}" in tensors:
         counts = tensors[f"index_offsets.{sample}"].diff(dim=1).squeeze(1)
-        return {"box_phrases": chosen, "box_counts": counts, "boxes": tensors[f"boxes.{sample}"]}
+        return {"box_phrases": phrases, "box_counts": counts, "boxes": tensors[f"boxes.{sample}"]}
     if f"masks.{sample}" in tensors:
-        return {"mask_phrases": chosen, "masks": tensors[f"masks.{sample}"]}
+        return {"mask_phrases": phrases, "masks": tensors[f"masks.{sample}"]}
     return {}
 
 
@@ -75,12 +83,16 @@ def training_step(golden: Golden) -> Iterator[Check]:
     model.mask_loss, model.instance_loss = MaskLoss(), InstanceLoss()
     images = golden.images(tensors, "grounding_image")
     inputs = {name: tensors[name] for name in TEXT_INPUTS} | image_inputs(golden, "10_train_step")
+    ends = (inputs["input_ids"] == model.config.phrase_end_token_id) & inputs["attention_mask"].bool()
+    chosen = [
+        labelled_phrases(description, sample, int(count)) for sample, count in enumerate(ends.sum(dim=1))
+    ]
     outputs = model(
         **inputs,
         labels=tensors["labels"],
         label_weights=tensors["weight"],
         grounding_values=images,
-        grounding_labels=[labels_of(description, tensors, sample) for sample in range(len(images))],
+        grounding_labels=[labels_of(description, tensors, *pair) for pair in enumerate(chosen)],
         output_hidden_states=True,
     )
     components = outputs.loss_components
@@ -97,10 +109,11 @@ def training_step(golden: Golden) -> Iterator[Check]:
     found = model.ground(grounding_values=images, **inputs)
     for sample, state in enumerate(states):
         prompts = model.grounding_projection(state)
-        chosen = torch.tensor(description["vg_label_mask"][sample], dtype=torch.bool)
         published = tensors[f"vg_prompts.{sample}"]
         yield close(
-            f"vg_prompts.{sample}", prompts if len(prompts) == len(published) else prompts[chosen], published
+            f"vg_prompts.{sample}",
+            prompts if len(prompts) == len(published) else prompts[chosen[sample]],
+            published,
         )
         for name, ours in (
             ("masks_logits", found.masks[sample]),
@@ -111,7 +124,7 @@ def training_step(golden: Golden) -> Iterator[Check]:
                 published = tensors[f"{name}.{sample}"]
                 # The published output holds the box of the semantic token too, which its loss drops.
                 published = published[:, 1:] if name == "boxes_pred" else published
-                yield close(f"{name}.{sample}", ours[chosen], published)
+                yield close(f"{name}.{sample}", ours[chosen[sample]], published)
 
     outputs.loss.backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
