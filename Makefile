@@ -2,16 +2,18 @@
 #
 #   make demo     install into .venv and train a tiny model on real images, on the CPU
 #   make stages   train every stage on real images, each from what the one before has left
-#   make test     lint, types and tests, as CI runs them
+#   make test     lint, types and tests, as CI runs them; TRANSFORMERS=5.24.0 takes that version, in its own .venv
 #   make parity   the table of differences from the published implementation
 #   make bench    benchmarks, each against a stated baseline
 #   make learn    does it learn? trains on real and generated images and fails below stated figures (about an hour)
 #
-# The CPU build of torch is pinned; `make demo TORCH=torch` takes the build for your accelerator instead.
+# The CPU build of torch is pinned. `make demo TORCH=torch` takes the build for your accelerator instead.
+# pyproject.toml gives the range of transformers versions. `make test TRANSFORMERS=VERSION` tests one of them.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-VENV ?= .venv
+TRANSFORMERS ?=
+VENV ?= .venv$(if $(TRANSFORMERS),-transformers-$(TRANSFORMERS))
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 
@@ -27,7 +29,7 @@ $(BIN)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]" $(if $(TRANSFORMERS),"transformers==$(TRANSFORMERS)")
 	@touch $@
 
 install: $(BIN)/.installed
@@ -77,4 +79,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) outputs build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-transformers-* outputs build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
