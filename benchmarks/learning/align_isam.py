@@ -24,7 +24,6 @@ from benchmarks.learning.measures import best_ious
 from benchmarks.learning.sample_rows import is_anomaly, save_rows
 from benchmarks.learning.table import Figure, conclude
 from vividmed.data.batches.alignment import AlignmentCollator, SegmentationTransform
-from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter
 from vividmed.processing.boxes import fractions_to_corners
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
@@ -51,7 +50,7 @@ def wanted(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def measure(rows: Path, run: Path) -> list[Figure]:
     """Figures of the last checkpoint, which still has its prompts."""
     segmenter = InstanceSegmenter.from_pretrained(run)
-    model = PromptTableSegmenter(segmenter, mask_loss=MaskLoss(), instance_loss=InstanceLoss()).eval()
+    model = PromptTableSegmenter(segmenter).eval()
     checkpoint = max(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
     model.load_state_dict(load_file(checkpoint / "model.safetensors"))
     processor = VividMedImageProcessor.from_pretrained(run)

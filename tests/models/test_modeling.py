@@ -173,14 +173,14 @@ def test_images_that_do_not_fill_their_places_are_refused():
     sample = make_sample(5, (FLAT,))
     batch = pad([sample])
     batch["pool_sizes"] = torch.tensor([[1, 1, 1]])
-    with pytest.raises(VividMedError, match="keep 5 places for image tokens but the images give 8"):
+    with pytest.raises(VividMedError, match="reserve 5 places for image tokens but the images give 8"):
         tiny_model()(**batch)
 
 
 def test_places_without_images_are_refused():
     batch = pad([make_sample(5, (FLAT,))])
     del batch["pixel_values"]
-    with pytest.raises(VividMedError, match="keep 5 places for image tokens but the images give 0"):
+    with pytest.raises(VividMedError, match="reserve 5 places for image tokens but the images give 0"):
         tiny_model()(**batch)
 
 

@@ -12,7 +12,6 @@ from vividmed.models.conversion.segvol import segmenter_tensor_name
 from vividmed.models.grounding import GroundingLabels, GroundingProjection, SampleIndex, phrase_states
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
-from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 # Published names of the logged components; focal losses end in their gamma.
@@ -80,7 +79,6 @@ def labels_of(
 def training_step(golden: Golden) -> Iterator[Check]:
     description, tensors = golden.case("10_train_step"), golden.tensors("10_train_step")
     model = published_grounded_model(golden)
-    model.mask_loss, model.instance_loss = MaskLoss(), InstanceLoss()
     images = golden.images(tensors, "grounding_image")
     inputs = {name: tensors[name] for name in TEXT_INPUTS} | image_inputs(golden, "10_train_step")
     ends = (inputs["input_ids"] == model.config.phrase_end_token_id) & inputs["attention_mask"].bool()

@@ -79,16 +79,20 @@ class VividMedConfig(PreTrainedConfig):
         "segmenter_config": SubConfigSpec(config_class=SegmenterConfig, optional=True),
         "instance_segmenter_config": SubConfigSpec(config_class=InstanceSegmenterConfig, optional=True),
     }
-    keys_to_ignore_at_inference = ("past_key_values", "cache", "loss_components")
+    keys_to_ignore_at_inference = ("past_key_values", "cache", "loss_components", "mask_logits")
     base_model_tp_plan = {  # noqa: RUF012
         # The fused projection is gathered before it is split into query, key and value.
         "layers.*.self_attn.vision_expert_query_key_value": "colwise_gather_output",
         "layers.*.self_attn.language_expert_query_key_value": "colwise_gather_output",
         "layers.*.self_attn.vision_expert_dense": "rowwise_split_input",
         "layers.*.self_attn.language_expert_dense": "rowwise_split_input",
-        "layers.*.mlp.*.gate_proj": "colwise",
-        "layers.*.mlp.*.up_proj": "colwise",
-        "layers.*.mlp.*.down_proj": "rowwise",
+        # A star stands for the number of a layer only.
+        "layers.*.mlp.vision_mlp.gate_proj": "colwise",
+        "layers.*.mlp.vision_mlp.up_proj": "colwise",
+        "layers.*.mlp.vision_mlp.down_proj": "rowwise",
+        "layers.*.mlp.language_mlp.gate_proj": "colwise",
+        "layers.*.mlp.language_mlp.up_proj": "colwise",
+        "layers.*.mlp.language_mlp.down_proj": "rowwise",
     }
 
     vision_config: Any = None

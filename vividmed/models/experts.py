@@ -6,7 +6,7 @@ and padding costs nothing. Only attention needs rows again (:meth:`TokenRouting.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -80,6 +80,14 @@ class TokenRouting:
             return cls(shape, shape, order, order, len(vision_places))
         rank = real.flatten().cumsum(0) - 1
         return cls(shape, (1, len(order)), order, rank[order], len(vision_places))
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> "TokenRouting":
+        """The same routing with its indices on another device."""
+
+        def move(order: torch.Tensor | None) -> torch.Tensor | None:
+            return None if order is None else order.to(device, non_blocking=non_blocking)
+
+        return replace(self, order=move(self.order), attention_order=move(self.attention_order))
 
     def to_tokens(self, rows: torch.Tensor) -> torch.Tensor:
         """(B, L, ...) of the batch to (N, ...)."""

@@ -4,9 +4,12 @@ from typing import Any
 
 import torch
 from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from vividmed.errors import VividMedError
 from vividmed.models.cache import CACHE_NAMES, as_cache_argument, single_cache
+from vividmed.models.layout import check_token_ids, is_packed, number_samples
 
 
 def extend_position_ids(
@@ -14,7 +17,8 @@ def extend_position_ids(
 ) -> torch.Tensor:
     """Positions of a prompt and of the tokens after it.
 
-    A token repeats the position before it if that token is ``<p>`` or it is itself ``</p>``; else it takes the next.
+    A token repeats the position of the token before it if that token is ``<p>`` or if it is itself ``</p>``;
+    otherwise it takes the next position.
 
     Args:
         position_ids: (B, P) of the prompt.
@@ -48,13 +52,21 @@ def pad_left(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 class VividMedGenerationMixin(GenerationMixin):
-    """What ``generate`` needs to know about VividMed's inputs."""
+    """How ``generate`` handles ragged images, padding and positions.
+
+    The position of a new token depends on the tokens before it, which the library's counters do not know. So the
+    prompt's positions are kept as they are (``prompt_position_ids``) and extended anew for every step.
+    """
 
     def generate(self, inputs: torch.Tensor | None = None, generation_config: Any = None, **kwargs: Any):
         """Generate from a processor's batch, padded on either side.
 
-        Everything is as in :meth:`transformers.GenerationMixin.generate`; the returned sequences are left-padded.
-        Entries of the batch that only grounding uses are left aside.
+        Works as :meth:`transformers.GenerationMixin.generate` does; the returned sequences are left-padded. Entries
+        of the batch that only grounding uses are ignored.
+
+        Raises:
+            VividMedError: a row contains several samples, a token id is not in the vocabulary, the assistant is not
+                a VividMed model, or ``prefill_chunk_size`` would split images.
         """
         if inputs is not None:
             kwargs["input_ids"] = inputs
@@ -63,27 +75,69 @@ class VividMedGenerationMixin(GenerationMixin):
             kwargs |= as_cache_argument(cache)
         for name in ("geometry", "grounding_values"):
             kwargs.pop(name, None)
+        self._check_generation(generation_config, kwargs)
         mask = kwargs.get("attention_mask")
         if mask is not None and mask.ndim == 2 and not bool(mask[:, -1].all()):
             kwargs = pad_left(kwargs)
+        if kwargs.get("position_ids") is not None:
+            kwargs["prompt_position_ids"] = kwargs.pop("position_ids")
         return super().generate(generation_config=generation_config, **kwargs)
+
+    def _check_generation(self, generation_config: Any, inputs: dict[str, Any]) -> None:
+        input_ids = inputs.get("input_ids")
+        if input_ids is not None:
+            if inputs.get("token_type_ids") is not None and inputs["token_type_ids"].shape == input_ids.shape:
+                input_ids = input_ids.masked_fill(inputs["token_type_ids"] > 0, 0)
+            check_token_ids(input_ids, self.config.text_config.vocab_size)
+            positions = inputs.get("position_ids")
+            mask = inputs.get("attention_mask")
+            mask = mask if mask is not None and mask.shape == input_ids.shape else None
+            if positions is not None and positions.shape[-1] != input_ids.shape[1]:
+                positions = None
+            if is_packed(number_samples(mask, positions, tuple(input_ids.shape))):
+                raise VividMedError(
+                    "generate takes one sample per row: pass packed samples in rows of their own"
+                )
+        assistant = inputs.get("assistant_model")
+        if assistant is not None and getattr(assistant.config, "model_type", None) != self.config.model_type:
+            raise VividMedError(
+                f"assistant_model is a {type(assistant).__name__}: give a VividMed model, which reads the same "
+                "images and positions, or use prompt_lookup_num_tokens"
+            )
+        chunk = inputs.get("prefill_chunk_size", getattr(generation_config, "prefill_chunk_size", None))
+        has_images = any(
+            inputs.get(name) is not None and len(inputs[name])
+            for name in ("pixel_values", "mm_encoder_outputs")
+        )
+        if chunk is not None and has_images:
+            raise VividMedError(
+                "prefill_chunk_size cannot split a prompt with images, whose tokens belong together: leave it out"
+            )
+
+    def create_masks_for_generate(self, config: Any, **arguments: Any) -> Any:
+        """The causal mask of a step with a compilable cache, for the implementation that the decoder uses."""
+        names = ("inputs_embeds", "attention_mask", "position_ids", *CACHE_NAMES)
+        return create_causal_mask(
+            config=self.config, **{name: arguments[name] for name in names if name in arguments}
+        )
 
     def prepare_inputs_for_generation(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        prompt_position_ids: torch.Tensor | None = None,
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        if position_ids is not None and position_ids.shape[1] < input_ids.shape[1]:
-            position_ids = extend_position_ids(
-                position_ids, input_ids, self.config.phrase_start_token_id, self.config.phrase_end_token_id
-            )
+        if prompt_position_ids is not None:
+            position_ids = self._positions(prompt_position_ids, input_ids, inputs_embeds)
         model_inputs = super().prepare_inputs_for_generation(
             input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
             **kwargs,
         )
@@ -92,15 +146,20 @@ class VividMedGenerationMixin(GenerationMixin):
             model_inputs["attention_mask"] = attention_mask
         return model_inputs
 
-    def _update_model_kwargs_for_generation(
-        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> dict[str, Any]:
-        # Positions of new tokens depend on the tokens, which are not known here: keep the prompt's.
-        position_ids = model_kwargs.pop("position_ids", None)
-        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
-        if position_ids is not None:
-            model_kwargs["position_ids"] = position_ids
-        return model_kwargs
+    def _positions(
+        self, prompt: torch.Tensor, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None
+    ) -> torch.Tensor:
+        """(B, P) of the prompt to those of all tokens so far."""
+        length = prompt.shape[1]
+        if inputs_embeds is not None and input_ids.shape[1] < length:
+            # The ids are those of new tokens only; what the prompt ends with is unknown, and taken to be a word.
+            unknown = input_ids.new_full((len(input_ids), length), -1)
+            input_ids = torch.cat([unknown, input_ids], dim=1)
+        if input_ids.shape[1] <= length:
+            return prompt[:, : input_ids.shape[1]]
+        return extend_position_ids(
+            prompt, input_ids, self.config.phrase_start_token_id, self.config.phrase_end_token_id
+        )
 
     def _expand_inputs_for_generation(
         self,

@@ -1,26 +1,20 @@
-"""Writing with grounding: what the model says, and where in the image each phrase is."""
+"""Grounded generation: the text that the model writes, and where in the image each of its phrases is."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
 
 from vividmed.errors import VividMedError
 from vividmed.models.generation import VividMedGenerationMixin, extend_position_ids, pad_left
-from vividmed.models.grounding import (
-    GroundingLabels,
-    GroundingLossOutput,
-    GroundingOutput,
-    SampleIndex,
-    grounding_loss,
-    phrase_states,
-)
+from vividmed.models.grounding import GroundingOutput, SampleIndex
+from vividmed.models.layout import TokenInfo
 
 GroundingMode = Literal["auto", "mask", "box", "both", "off"]
 
 
 class GroundingProcessor(Protocol):
-    """What turns ids and tensors on the model's grid into texts and places on the original grid."""
+    """Turns token ids and tensors on the model's grid into texts, masks and boxes on the original grid."""
 
     def post_process_grounding(self, sequences: Sequence[torch.Tensor], **kwargs: Any) -> list[Any]: ...
 
@@ -40,7 +34,7 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
         boxes: bool = True,
         **inputs: Any,
     ) -> GroundingOutput:
-        """Find the phrases of given texts.
+        """Find where the phrases of given texts are.
 
         Args:
             input_ids: (B, L), texts with ``<p>`` and ``</p>``.
@@ -56,9 +50,9 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
             Logits and boxes for each phrase of each sample; a sample without an image has none.
 
         Raises:
-            VividMedError: when the model has no segmenter at all.
+            VividMedError: the model has no segmenter, or the images do not fit the text.
         """
-        if self.segmenter is None and self.instance_segmenter is None:
+        if self.grounding_projection is None:
             raise VividMedError(
                 "this model has no segmenters and cannot ground: load one that was trained with grounding, "
                 "or pass grounding='off'"
@@ -71,27 +65,22 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
             use_cache=False,
             **inputs,
         ).last_hidden_state
-        samples = SampleIndex.build(input_ids, attention_mask)
-        states = phrase_states(hidden_states, input_ids, samples, self.config.phrase_end_token_id)
-        sizes = torch.as_tensor(patch_sizes).tolist()
-        seen = {
-            sample: image
-            for sample, image in enumerate(samples.first_images(token_type_ids))
-            if image is not None
-        }
+        tokens = TokenInfo(attention_mask, inputs.get("position_ids"), token_type_ids)
+        phrases = self.phrases(hidden_states, input_ids, tokens, grounding_values, patch_sizes)
+
+        def by_sample(values: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+            found = dict(zip(phrases.seen, values, strict=True))
+            return [found.get(sample) for sample in range(len(phrases.prompts))]
+
+        arguments = phrases.segmenter_inputs()
+        output = GroundingOutput(prompts=by_sample(arguments[1]))
         with torch.autocast(self.device.type, enabled=False):
-            arguments = (
-                [grounding_values[image] for image in seen.values()],
-                [self.grounding_projection(states[sample]) for sample in seen],
-                [sizes[image] for image in seen.values()],
-            )
-            output = GroundingOutput(prompts=_spread(arguments[1], seen, samples.count))
             if masks and self.segmenter is not None:
-                output.masks = _spread(self.segmenter(*arguments).masks, seen, samples.count)
+                output.masks = by_sample(self.segmenter(*arguments).masks)
             if boxes and self.instance_segmenter is not None:
                 instances = self.instance_segmenter(*arguments)
-                output.boxes = _spread(instances.boxes, seen, samples.count)
-                output.box_logits = _spread(instances.logits, seen, samples.count)
+                output.boxes = by_sample(instances.boxes)
+                output.box_logits = by_sample(instances.logits)
         return output
 
     @torch.no_grad()
@@ -104,23 +93,23 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
         score_threshold: float = 0.5,
         **inputs: Any,
     ) -> list[Any]:
-        """Generate texts and find their phrases.
+        """Generate texts and find where their phrases are.
 
         Args:
             processor: the ``VividMedProcessor`` that made the inputs.
-            grounding: ``"mask"``, ``"box"`` or ``"both"`` for every phrase; ``"auto"`` gives a phrase of a volume its
-                mask, or its boxes where the mask is empty, and a phrase of a picture its boxes, or its mask where no
-                box reaches ``score_threshold``, as published weights were trained; ``"off"`` writes text alone.
-            mask_threshold: a voxel belongs to a mask from this probability on.
-            score_threshold: boxes with lower scores are left out.
+            grounding: ``"mask"``, ``"box"`` or ``"both"`` for every phrase. ``"auto"`` follows the training of the
+                published weights: a phrase of a volume gets its mask, or its boxes if the mask is empty; a phrase of
+                a 2D image gets its boxes, or its mask if no box reaches ``score_threshold``. ``"off"`` only writes.
+            mask_threshold: least probability of a voxel that belongs to a mask.
+            score_threshold: least score of a box that is returned.
             **inputs: a batch of the processor, made with ``grounding=True``, and arguments of ``generate``.
 
         Returns:
             A ``GroundedText`` for each sample; masks and boxes on the grid of its image as it was read.
 
         Raises:
-            VividMedError: for several sequences a sample, inputs without ``grounding_values``, or a model without the
-                segmenter that is asked for.
+            VividMedError: several sequences per sample are asked for, the inputs have no ``grounding_values``, or the
+                model lacks the segmenter that is asked for.
         """
         geometry = inputs.pop("geometry", None)
         grounding_values = inputs.pop("grounding_values", None)
@@ -150,51 +139,6 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
             score_threshold=score_threshold,
         )
 
-    def _grounding_loss(
-        self,
-        hidden_states: torch.Tensor,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        token_type_ids: torch.Tensor | None,
-        grounding_values: Sequence[torch.Tensor] | None,
-        patch_sizes: torch.Tensor | None,
-        labels: Sequence[GroundingLabels],
-        num_samples: torch.Tensor | int | None,
-    ) -> GroundingLossOutput:
-        """Loss of the phrases of a batch from the decoder's states; see ``forward``."""
-        if self.grounding_projection is None:
-            raise VividMedError(
-                "the batch has grounding_labels but the model has no segmenters: see segmenter_config"
-            )
-        if input_ids is None:
-            raise ValueError("grounding_labels need input_ids, which tell where the phrases are")
-        samples = SampleIndex.build(input_ids, attention_mask)
-        if len(labels) != samples.count:
-            raise VividMedError(f"the batch has {samples.count} samples but {len(labels)} grounding_labels")
-        first = samples.first_images(token_type_ids)
-        images, sizes = (
-            list(grounding_values or []),
-            torch.as_tensor(() if patch_sizes is None else patch_sizes).tolist(),
-        )
-        if len(images) != len(sizes):
-            raise VividMedError(
-                f"grounding_labels need one grounding_values entry for each of the {len(sizes)} images: "
-                "call the processor with grounding=True"
-            )
-        states = phrase_states(hidden_states, input_ids, samples, self.config.phrase_end_token_id)
-        with torch.autocast(hidden_states.device.type, enabled=False):
-            return grounding_loss(
-                [self.grounding_projection(state) for state in states],
-                [None if image is None else images[image] for image in first],
-                [None if image is None else sizes[image] for image in first],
-                labels,
-                segmenter=self.segmenter,
-                instance_segmenter=self.instance_segmenter,
-                mask_loss=self.mask_loss,
-                instance_loss=self.instance_loss,
-                num_samples=samples.count if num_samples is None else num_samples,
-            )
-
     def _check_grounding(
         self, grounding: str, grounding_values: Any, geometry: Any, inputs: dict[str, Any]
     ) -> None:
@@ -218,7 +162,7 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
             )
         for name in ("num_return_sequences", "return_dict_in_generate"):
             if inputs.get(name) not in (None, False, 1):
-                raise VividMedError(f"generate_grounded gives one text for each sample: leave {name} out")
+                raise VividMedError(f"generate_grounded returns one text per sample: leave {name} out")
 
     def _written(self, sequences: torch.Tensor, prompt_length: int) -> torch.Tensor:
         """(B, new tokens) bool: the tokens before the end of sequence."""
@@ -232,7 +176,7 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
     def _continued(
         self, inputs: dict[str, Any], sequences: torch.Tensor, written: torch.Tensor
     ) -> dict[str, Any]:
-        """The inputs with the generated tokens behind them."""
+        """The inputs followed by the generated tokens."""
         names = ("token_type_ids", "pixel_values", "patch_sizes", "pool_sizes")
         batch = {name: inputs[name] for name in names if inputs.get(name) is not None}
         if "token_type_ids" in batch:
@@ -257,11 +201,3 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
         samples = SampleIndex.build(inputs["input_ids"], inputs.get("attention_mask"))
         first = samples.first_images(inputs.get("token_type_ids"))
         return [None if image is None or geometry is None else geometry[image] for image in first]
-
-
-def _spread(values: list[torch.Tensor], seen: Iterable[int], count: int) -> list[torch.Tensor | None]:
-    """Values of the samples that have an image, at the places of all samples."""
-    spread: list[torch.Tensor | None] = [None] * count
-    for sample, value in zip(seen, values, strict=True):
-        spread[sample] = value
-    return spread

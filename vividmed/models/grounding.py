@@ -1,7 +1,8 @@
 """From phrases to places: the hidden state that writes ``</p>`` becomes the prompt of the segmenters.
 
-A phrase is counted by its ``</p>``: phrase p of a sample is the p-th ``</p>`` among its tokens. It is sought in the
-first image of the sample (VividMed, section 3.1; one image in the published system).
+A phrase is counted by its ``</p>``: phrase p of a sample is the p-th ``</p>`` among its tokens. It is looked for in
+the first image of its sample (VividMed, section 3.1; one image in the published system). Whoever grounds, in training
+or in generation, first makes a :class:`PhraseBatch`: the prompt of every phrase, and the image of every sample.
 """
 
 from collections.abc import Sequence
@@ -57,19 +58,42 @@ class GroundingOutput(ModelOutput):
     box_logits: list[torch.Tensor | None] | None = None
 
 
+@dataclass(frozen=True)
+class GroundingLosses:
+    """How masks and instances are compared with their labels; the defaults are the published choice.
+
+    Attributes:
+        masks: loss of masks.
+        instances: loss of boxes and scores.
+    """
+
+    masks: MaskLoss = field(default_factory=MaskLoss)
+    instances: InstanceLoss = field(default_factory=InstanceLoss)
+
+
 @dataclass
 class GroundingLossOutput:
-    """Loss of a batch: ``total`` is the mean over its samples, ``components`` the means over those that have them."""
+    """Loss of a batch.
+
+    Attributes:
+        total: mean over the samples.
+        components: mean of each part over the samples that have it.
+        masks: for each sample the detached logits (n, D, H, W) of its labelled masks; None without a segmenter.
+    """
 
     total: torch.Tensor
     components: dict[str, torch.Tensor] = field(default_factory=dict)
+    masks: list[torch.Tensor] | None = None
 
 
 class GroundingProjection(nn.Sequential):
-    """From the decoder's width to the segmenters': linear, ReLU, linear."""
+    """From the decoder's width to the segmenters': linear, ReLU, linear, in the precision of its weights."""
 
     def __init__(self, hidden_size: int, prompt_size: int):
         super().__init__(nn.Linear(hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, prompt_size))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input.to(next(self.parameters()).dtype))
 
 
 @dataclass(frozen=True)
@@ -85,29 +109,44 @@ class SampleIndex:
     count: int
 
     @classmethod
-    def build(cls, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> "SampleIndex":
-        """Number the samples of a batch; ``attention_mask`` (B, L) as the model takes it."""
-        if attention_mask is None:
+    def build(cls, input_ids: torch.Tensor, samples_in_row: torch.Tensor | None) -> "SampleIndex":
+        """Number the samples of a batch.
+
+        Args:
+            input_ids: (B, L).
+            samples_in_row: (B, L), as :func:`~vividmed.models.layout.number_samples` returns them; an attention mask
+                is one.
+        """
+        if samples_in_row is None:
             rows = torch.arange(len(input_ids), device=input_ids.device)[:, None]
             return cls(rows.expand_as(input_ids), len(input_ids))
-        per_row = attention_mask.amax(dim=1)
+        samples_in_row = samples_in_row.long()
+        per_row = samples_in_row.amax(dim=1)
         first = per_row.cumsum(0) - per_row
-        samples = torch.where(attention_mask > 0, first[:, None] + attention_mask - 1, -1)
+        samples = torch.where(samples_in_row > 0, first[:, None] + samples_in_row - 1, -1)
         return cls(samples, int(per_row.sum()))
 
     def counts(self, selected: torch.Tensor) -> list[int]:
         """How many of the selected (B, L) tokens each sample has."""
         return self.samples[selected].bincount(minlength=self.count).tolist()
 
+    def count_images(self, token_type_ids: torch.Tensor | None) -> int:
+        """Number of images that the text of all samples has places for."""
+        return 0 if token_type_ids is None else int(self._images_of_samples(token_type_ids).sum())
+
     def first_images(self, token_type_ids: torch.Tensor | None) -> list[int | None]:
         """Index, in the batch's list of images, of each sample's first image; None for samples without one."""
         if token_type_ids is None:
             return [None] * self.count
-        real = self.samples >= 0
-        images = torch.zeros(self.count, dtype=torch.long, device=self.samples.device)
-        images = images.scatter_reduce(0, self.samples[real], token_type_ids[real], "amax")
+        images = self._images_of_samples(token_type_ids)
         starts = (images.cumsum(0) - images).tolist()
         return [start if count else None for start, count in zip(starts, images.tolist(), strict=True)]
+
+    def _images_of_samples(self, token_type_ids: torch.Tensor) -> torch.Tensor:
+        """(samples,) number of images of each sample."""
+        real = self.samples >= 0
+        images = torch.zeros(self.count, dtype=torch.long, device=self.samples.device)
+        return images.scatter_reduce(0, self.samples[real], token_type_ids[real].long(), "amax")
 
 
 def phrase_states(
@@ -130,75 +169,184 @@ def phrase_states(
     return list(states.split(samples.counts(ends)))
 
 
+@dataclass(frozen=True)
+class PhraseBatch:
+    """The phrases of a batch and where they are to be found; samples are those of :class:`SampleIndex`.
+
+    Attributes:
+        prompts: for each sample (P, E), the prompts of its phrases.
+        images: for each sample (3, D, H, W) in [0, 1], or None for a sample without an image.
+        patch_sizes: for each sample (z, y, x), or None.
+    """
+
+    prompts: list[torch.Tensor]
+    images: list[torch.Tensor | None]
+    patch_sizes: list[Sequence[int] | None]
+
+    @classmethod
+    def build(
+        cls,
+        hidden_states: torch.Tensor,
+        input_ids: torch.Tensor,
+        samples: SampleIndex,
+        *,
+        token_type_ids: torch.Tensor | None,
+        images: Sequence[torch.Tensor] | None,
+        patch_sizes: torch.Tensor | Sequence[Sequence[int]] | None,
+        projection: nn.Module,
+        phrase_end_token_id: int,
+    ) -> "PhraseBatch":
+        """Turn the decoder's states into prompts.
+
+        Args:
+            hidden_states: (B, L, C) after the final norm.
+            input_ids: (B, L).
+            samples: which sample each token belongs to.
+            token_type_ids: (B, L), as the model takes them.
+            images: images of the batch, each (3, D, H, W) in [0, 1], in the order of ``pixel_values``.
+            patch_sizes: (images, 3).
+            projection: from states (P, C) to prompts (P, E).
+            phrase_end_token_id: id of ``</p>``.
+
+        Raises:
+            VividMedError: there is not one image and one patch size for each image of the text.
+        """
+        first = samples.first_images(token_type_ids)
+        images = list(images or [])
+        sizes = torch.as_tensor(() if patch_sizes is None else patch_sizes).tolist()
+        mentioned = samples.count_images(token_type_ids)
+        if not len(images) == len(sizes) == mentioned:
+            raise VividMedError(
+                f"the text has {mentioned} images but there are {len(images)} grounding_values and {len(sizes)} "
+                "patch_sizes: call the processor with grounding=True"
+            )
+        states = phrase_states(hidden_states, input_ids, samples, phrase_end_token_id)
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            prompts = [projection(state) for state in states]
+        return cls(
+            prompts=prompts,
+            images=[None if image is None else images[image] for image in first],
+            patch_sizes=[None if image is None else sizes[image] for image in first],
+        )
+
+    @property
+    def seen(self) -> list[int]:
+        """Numbers of the samples that have an image."""
+        return [sample for sample, image in enumerate(self.images) if image is not None]
+
+    def segmenter_inputs(
+        self, phrases: Sequence[torch.Tensor | None] | None = None
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[Sequence[int]]]:
+        """Images, prompts and patch sizes of the samples that have an image, as a segmenter takes them.
+
+        Args:
+            phrases: for each sample the (n,) numbers of the phrases to ask for, None for none of them; by default
+                all phrases are asked for.
+        """
+        images, prompts, sizes = [], [], []
+        for sample, (image, size) in enumerate(zip(self.images, self.patch_sizes, strict=True)):
+            if image is None or size is None:
+                continue
+            prompt = self.prompts[sample]
+            if phrases is not None:
+                chosen = phrases[sample]
+                prompt = prompt[:0] if chosen is None else prompt[chosen.to(prompt.device)]
+            images.append(image)
+            prompts.append(prompt)
+            sizes.append(size)
+        return images, prompts, sizes
+
+
 def grounding_loss(
-    prompts: Sequence[torch.Tensor],
-    images: Sequence[torch.Tensor | None],
-    patch_sizes: Sequence[Sequence[int] | None],
+    phrases: PhraseBatch,
     labels: Sequence[GroundingLabels],
     *,
     segmenter: Segmenter | None,
     instance_segmenter: InstanceSegmenter | None,
-    mask_loss: MaskLoss,
-    instance_loss: InstanceLoss,
+    losses: GroundingLosses,
     num_samples: int | torch.Tensor,
 ) -> GroundingLossOutput:
     """Loss of the labelled phrases of a batch.
 
+    The segmenter draws the phrases that have a mask, the instance segmenter finds those that have boxes, and each
+    sample's result is compared with its labels. The sum over samples, in which those without labels count as 0, is
+    divided by ``num_samples``. Whatever the batch contains, every parameter stays in the graph.
+
     Args:
-        prompts: for each sample (P, E).
-        images: for each sample (3, D, H, W) in [0, 1], or None.
-        patch_sizes: for each sample (z, y, x), or None.
+        phrases: prompts and images.
         labels: for each sample.
         segmenter: draws the masks; needed where masks are labelled.
         instance_segmenter: finds the boxes; needed where boxes are labelled.
-        mask_loss: of masks.
-        instance_loss: of boxes and scores.
-        num_samples: what to divide the sum over samples by; unlabelled samples count as 0.
+        losses: of masks and of instances.
+        num_samples: number of samples to average over.
 
     Raises:
-        VividMedError: when a label names a phrase that its sample lacks, or does not fit its image.
+        VividMedError: a label names a phrase that its sample lacks, does not fit its image, or needs a segmenter
+            that is not there.
     """
-    for sample, label in enumerate(labels):
-        _check_labels(sample, label, len(prompts[sample]), images[sample])
-    seen = [sample for sample, image in enumerate(images) if image is not None]
-    inputs = [images[sample] for sample in seen], [patch_sizes[sample] for sample in seen]
-    # Prompts of samples without an image lead nowhere, yet their projection must stay in the graph.
-    anchors = [prompt.sum() * 0 for prompt, image in zip(prompts, images, strict=True) if image is None]
-    losses: list[LossOutput] = []
-
-    masked = [_chosen(prompts[sample], labels[sample].get("mask_phrases")) for sample in seen]
-    if segmenter is not None:
-        drawn = segmenter(inputs[0], masked, inputs[1])
-        anchors.append(drawn.graph_anchor.float())
-        for sample, masks in zip(seen, drawn.masks, strict=True):
-            if len(masks):
-                label, ignore = labels[sample], labels[sample].get("ignore")
-                ignore = None if ignore is None else ignore.to(masks.device)
-                losses.append(mask_loss(masks, label["masks"].to(masks.device), ignore=ignore))
-    elif any(map(len, masked)):
-        raise VividMedError("the batch has mask_phrases but the model has no segmenter: see segmenter_config")
-
-    boxed = [_chosen(prompts[sample], labels[sample].get("box_phrases")) for sample in seen]
-    if instance_segmenter is not None:
-        found = instance_segmenter(inputs[0], boxed, inputs[1])
-        anchors.append(found.graph_anchor.float())
-        for sample, boxes, logits in zip(seen, found.boxes, found.logits, strict=True):
-            if len(boxes):
-                label = labels[sample]
-                targets = label["boxes"].split(label["box_counts"].tolist())
-                losses.append(instance_loss(boxes, logits, targets, exhaustive=label.get("exhaustive")))
-    elif any(map(len, boxed)):
+    if len(labels) != len(phrases.prompts):
         raise VividMedError(
-            "the batch has box_phrases but the model has no instance_segmenter: see segmenter_config"
+            f"the batch has {len(phrases.prompts)} samples but {len(labels)} grounding_labels: give one per sample"
         )
+    for sample, label in enumerate(labels):
+        check_labels(sample, label, len(phrases.prompts[sample]), phrases.images[sample])
+    # Prompts of samples without an image lead nowhere, yet their projection must stay in the graph.
+    terms = [
+        prompt.float().sum() * 0
+        for prompt, image in zip(phrases.prompts, phrases.images, strict=True)
+        if image is None
+    ]
+    parts: list[LossOutput] = []
+    masks = None
+    if segmenter is not None:
+        drawn, anchor = _mask_losses(phrases, labels, segmenter, losses.masks, parts)
+        terms.append(anchor)
+        masks = [drawn.get(sample, anchor.new_zeros(0, 0, 0, 0)) for sample in range(len(labels))]
+    elif any(len(label.get("mask_phrases", ())) for label in labels):
+        raise VividMedError("the batch has mask_phrases but the model has no segmenter: see segmenter_config")
+    if instance_segmenter is not None:
+        terms.append(_instance_losses(phrases, labels, instance_segmenter, losses.instances, parts))
+    elif any(len(label.get("box_phrases", ())) for label in labels):
+        raise VividMedError(
+            "the batch has box_phrases but the model has no instance_segmenter: see instance_segmenter_config"
+        )
+    total = torch.stack([*terms, *(part.total for part in parts)]).sum() / num_samples
+    return GroundingLossOutput(total, _means([part.components for part in parts]), masks)
 
-    total = torch.stack([*anchors, *(loss.total for loss in losses)]).sum() / num_samples
-    return GroundingLossOutput(total, _means([loss.components for loss in losses]))
+
+def _mask_losses(
+    phrases: PhraseBatch,
+    labels: Sequence[GroundingLabels],
+    segmenter: Segmenter,
+    loss: MaskLoss,
+    parts: list[LossOutput],
+) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+    """Append the losses of masks to ``parts``; returns the detached masks by sample and the graph's anchor."""
+    output = segmenter(*phrases.segmenter_inputs([label.get("mask_phrases") for label in labels]))
+    drawn = dict(zip(phrases.seen, output.masks, strict=True))
+    for sample, masks in drawn.items():
+        if len(masks):
+            label, ignore = labels[sample], labels[sample].get("ignore")
+            ignore = None if ignore is None else ignore.to(masks.device)
+            parts.append(loss(masks, label["masks"].to(masks.device), ignore=ignore))
+    return {sample: masks.detach() for sample, masks in drawn.items()}, output.graph_anchor.float()
 
 
-def _chosen(prompts: torch.Tensor, phrases: torch.Tensor | None) -> torch.Tensor:
-    """The prompts (n, E) of the labelled phrases among (P, E)."""
-    return prompts[:0] if phrases is None else prompts[phrases.to(prompts.device)]
+def _instance_losses(
+    phrases: PhraseBatch,
+    labels: Sequence[GroundingLabels],
+    segmenter: InstanceSegmenter,
+    loss: InstanceLoss,
+    parts: list[LossOutput],
+) -> torch.Tensor:
+    """Append the losses of instances to ``parts``; returns the graph's anchor."""
+    output = segmenter(*phrases.segmenter_inputs([label.get("box_phrases") for label in labels]))
+    for sample, boxes, logits in zip(phrases.seen, output.boxes, output.logits, strict=True):
+        if len(boxes):
+            label = labels[sample]
+            targets = label["boxes"].split(label["box_counts"].tolist())
+            parts.append(loss(boxes, logits, targets, exhaustive=label.get("exhaustive")))
+    return output.graph_anchor.float()
 
 
 def _means(components: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -210,7 +358,8 @@ def _means(components: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Ten
     }
 
 
-def _check_labels(sample: int, labels: GroundingLabels, phrases: int, image: torch.Tensor | None) -> None:
+def check_labels(sample: int, labels: GroundingLabels, phrases: int, image: torch.Tensor | None) -> None:
+    """Raise a VividMedError where the labels of a sample do not fit its phrases or its image."""
     for key, numbers in (
         ("mask_phrases", labels.get("mask_phrases")),
         ("box_phrases", labels.get("box_phrases")),

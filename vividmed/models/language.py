@@ -1,22 +1,22 @@
 """CogVLM's decoder layer: causal attention over all tokens, linear parts split into vision and language experts.
 
-Inside the decoder hidden states are an (N, C) matrix of real tokens in the order of a
-:class:`~vividmed.models.experts.TokenRouting`; see there.
+Inside the decoder the hidden states are an (N, C) matrix of real tokens in the order of a
+:class:`~vividmed.models.experts.TokenRouting`. Everything else that a layer needs is the same in all layers and
+travels as one :class:`~vividmed.models.context.DecoderContext`.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vividmed.models.attention import eager_attention_forward
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedTextConfig
-from vividmed.models.experts import ExpertMLP, TokenRouting
+from vividmed.models.context import DecoderContext
+from vividmed.models.experts import ExpertMLP
 
 
 class VividMedRMSNorm(nn.Module):
@@ -80,29 +80,31 @@ class VividMedAttention(nn.Module):
         self.language_expert_dense = nn.Linear(size, size, bias=False)
 
     def forward(
-        self,
-        tokens: torch.Tensor,
-        routing: TokenRouting,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
-        attention_mask: torch.Tensor | None,
-        cache: Cache | None,
-        **kwargs: Any,
+        self, tokens: torch.Tensor, context: DecoderContext
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(N, C) to (N, C), and the attention weights where the implementation gives them."""
+        """(N, C) to (N, C), and the attention weights where the implementation returns them."""
+        routing = context.routing
         fused = routing.apply(
             tokens, self.vision_expert_query_key_value, self.language_expert_query_key_value
         )
         rows = routing.to_attention(fused).unflatten(2, (3, -1, self.head_dim))
         query, key, value = rows.permute(2, 0, 3, 1, 4).unbind(0)
-        query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
+        query, key = rotate(query, *context.position_embeddings), rotate(key, *context.position_embeddings)
+        if context.cache is not None:
+            key, value = context.cache.update(key, value, self.layer_idx)
 
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         attended, weights = attend(
-            self, query, key, value, attention_mask, dropout=0.0, scaling=self.scaling, **kwargs
+            self,
+            query,
+            key,
+            value,
+            context.attention_mask,
+            dropout=0.0,
+            scaling=self.scaling,
+            **context.options,
         )
         attended = routing.from_attention(attended.flatten(2))
         return routing.apply(attended, self.vision_expert_dense, self.language_expert_dense), weights
@@ -119,23 +121,8 @@ class VividMedDecoderLayer(GradientCheckpointingLayer):
         self.input_layernorm = VividMedRMSNorm(text.hidden_size, eps=text.rms_norm_eps)
         self.post_attention_layernorm = VividMedRMSNorm(text.hidden_size, eps=text.rms_norm_eps)
 
-    def forward(
-        self,
-        tokens: torch.Tensor,
-        routing: TokenRouting,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
-        attention_mask: torch.Tensor | None = None,
-        cache: Cache | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, context: DecoderContext) -> torch.Tensor:
         """(N, C) to (N, C)."""
-        attended, _ = self.self_attn(
-            self.input_layernorm(tokens),
-            routing,
-            position_embeddings,
-            attention_mask,
-            cache,
-            **kwargs,
-        )
+        attended, _ = self.self_attn(self.input_layernorm(tokens), context)
         tokens = tokens + attended
-        return tokens + self.mlp(self.post_attention_layernorm(tokens), routing)
+        return tokens + self.mlp(self.post_attention_layernorm(tokens), context.routing)

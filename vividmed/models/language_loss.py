@@ -1,4 +1,4 @@
-"""Cross-entropy on the supervised tokens alone, without the logits of all the others."""
+"""Cross-entropy on the supervised tokens only, without the logits of all the others."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,42 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from vividmed.errors import VividMedError
+
 IGNORE_INDEX = -100
 CHUNK_TOKENS = 4096
+
+
+def shifted_labels(
+    labels: torch.Tensor | None, shift_labels: torch.Tensor | None, input_ids: torch.Tensor | None
+) -> torch.Tensor | None:
+    """The labels that position l predicts, from whichever argument gives them.
+
+    Args:
+        labels: (B, L), already shifted.
+        shift_labels: the same under the name that transformers uses.
+        input_ids: (B, L), or None if unknown.
+
+    Raises:
+        VividMedError: both are given, or the labels repeat the input: a model that learns to predict its own input
+            reaches a loss of zero and writes nonsense.
+    """
+    if labels is not None and shift_labels is not None:
+        raise VividMedError(
+            "labels and shift_labels are two names of one argument, labels that are already shifted: pass one of them"
+        )
+    labels = shift_labels if labels is None else labels
+    if labels is None or input_ids is None or labels.shape != input_ids.shape:
+        return labels
+    supervised = labels != IGNORE_INDEX
+    repeats = (labels == input_ids)[supervised]
+    follows = (labels[:, :-1] == input_ids[:, 1:])[supervised[:, :-1]]
+    if len(repeats) > 1 and bool(repeats.all() & ~follows.all()):
+        raise VividMedError(
+            "the labels equal input_ids, but this model takes labels that are already shifted: labels[:, l] is the "
+            "token after input_ids[:, l]; use the processor's labels, or shift them by one"
+        )
+    return labels
 
 
 def weighted_token_loss(

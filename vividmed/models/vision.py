@@ -14,8 +14,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vividmed.models.attention import eager_attention_forward
+from vividmed.models.checkpointing import differentiable_input
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedVisionConfig
 from vividmed.models.depth import DepthAdaptiveConv3d, resample
+from vividmed.models.layout import sequence_lengths
 
 
 class ParameterModule(nn.Module):
@@ -103,19 +105,6 @@ class VividMedVisionAttention(nn.Module):
         return torch.cat([attend(self, *image, None, **options)[0] for image in images], dim=1)
 
 
-def sequence_lengths(lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
-    """What attention kernels for sequences laid end to end ask for."""
-    cumulative = F.pad(torch.tensor(lengths, dtype=torch.int32).cumsum(0, dtype=torch.int32), (1, 0)).to(
-        device
-    )
-    return {
-        "cu_seq_lens_q": cumulative,
-        "cu_seq_lens_k": cumulative,
-        "max_length_q": max(lengths),
-        "max_length_k": max(lengths),
-    }
-
-
 class VividMedVisionMLP(nn.Module):
     """Two linear layers with an exact GELU between."""
 
@@ -157,6 +146,7 @@ class VividMedVisionTransformer(nn.Module):
         )
 
     def forward(self, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        tokens = differentiable_input(tokens, self.layers)
         for layer in self.layers:
             tokens = layer(tokens, lengths)
         return tokens

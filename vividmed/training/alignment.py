@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from vividmed.data.taxonomy import Taxonomy
-from vividmed.models.grounding import GroundingLabels, grounding_loss
-from vividmed.models.modeling_vividmed import VividMedCausalLMOutput
-from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
+from vividmed.models.base import VividMedCausalLMOutput
+from vividmed.models.grounding import GroundingLabels, GroundingLosses, PhraseBatch, grounding_loss
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 
@@ -21,20 +20,16 @@ class PromptTableSegmenter(nn.Module):
 
     Args:
         segmenter: to train, with masks for a :class:`Segmenter` and boxes for an :class:`InstanceSegmenter`.
-        mask_loss: of masks.
-        instance_loss: of boxes.
+        losses: losses of masks and of instances.
     """
 
-    def __init__(
-        self, segmenter: Segmenter | InstanceSegmenter, *, mask_loss: MaskLoss, instance_loss: InstanceLoss
-    ):
+    def __init__(self, segmenter: Segmenter | InstanceSegmenter, losses: GroundingLosses | None = None):
         super().__init__()
         self.segmenter = segmenter
         names = [target.name for target in Taxonomy.load()]
         self._rows = {name: row for row, name in enumerate(names)}
         self.prompts = nn.Embedding(len(names), segmenter.config.hidden_size)
-        self.mask_loss = mask_loss
-        self.instance_loss = instance_loss
+        self.losses = losses or GroundingLosses()
 
     @property
     def config(self) -> Any:
@@ -68,15 +63,16 @@ class PromptTableSegmenter(nn.Module):
         """
         instances = isinstance(self.segmenter, InstanceSegmenter)
         loss = grounding_loss(
-            self.prompts_of(targets),
-            [image.to(self.prompts.weight.device) for image in images],
-            torch.as_tensor(patch_sizes).tolist(),
+            PhraseBatch(
+                prompts=self.prompts_of(targets),
+                images=[image.to(self.prompts.weight.device) for image in images],
+                patch_sizes=torch.as_tensor(patch_sizes).tolist(),
+            ),
             grounding_labels,
             segmenter=None if instances else self.segmenter,
             instance_segmenter=self.segmenter if instances else None,
-            mask_loss=self.mask_loss,
-            instance_loss=self.instance_loss,
+            losses=self.losses,
             num_samples=len(images) if num_samples_in_batch is None else num_samples_in_batch,
         )
         components = {"grounding_loss": loss.total.detach(), **loss.components}
-        return VividMedCausalLMOutput(loss=loss.total, loss_components=components)
+        return VividMedCausalLMOutput(loss=loss.total, loss_components=components, mask_logits=loss.masks)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from vividmed.models.grounding import GroundingLosses
 from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
 
 
@@ -36,19 +37,18 @@ class LossArguments:
     box_l1_weight: float = field(default=5.0, metadata={"help": "Weight of the L1 distance of boxes."})
     box_giou_weight: float = field(default=2.0, metadata={"help": "Weight of the generalised IoU of boxes."})
 
-    def mask_loss(self) -> MaskLoss:
-        """Loss of masks."""
-        return MaskLoss(
-            dice_weight=self.dice_weight, focal_weight=self.focal_weight, focal_alpha=self.focal_alpha
-        )
-
-    def instance_loss(self) -> InstanceLoss:
-        """Loss of boxes and scores."""
-        return InstanceLoss(
-            score_weight=self.score_weight,
-            box_l1_weight=self.box_l1_weight,
-            box_giou_weight=self.box_giou_weight,
-            focal_alpha=self.score_alpha,
+    def losses(self) -> GroundingLosses:
+        """The losses of masks and of instances with these weights."""
+        return GroundingLosses(
+            masks=MaskLoss(
+                dice_weight=self.dice_weight, focal_weight=self.focal_weight, focal_alpha=self.focal_alpha
+            ),
+            instances=InstanceLoss(
+                score_weight=self.score_weight,
+                box_l1_weight=self.box_l1_weight,
+                box_giou_weight=self.box_giou_weight,
+                focal_alpha=self.score_alpha,
+            ),
         )
 
 

@@ -8,8 +8,8 @@ import torch
 from accelerate.utils import gather
 from transformers.trainer_utils import EvalLoopOutput
 
-from vividmed.training.means import MeanMeter, TargetDice
-from vividmed.training.trainer import VividMedTrainer, base_model
+from vividmed.training.means import MeanMeter, target_dice
+from vividmed.training.trainer import VividMedTrainer
 
 _OWN = "segmenter."
 
@@ -25,7 +25,6 @@ class GroundingTrainer(VividMedTrainer):
     def __init__(self, **options: Any):
         super().__init__(**options)
         self.means = MeanMeter()
-        self.dice = TargetDice(getattr(base_model(self.model), "segmenter", None))
         self.samples_in_step: torch.Tensor | None = None
 
     def get_batch_samples(
@@ -48,7 +47,7 @@ class GroundingTrainer(VividMedTrainer):
         """Keep the parts of the grounding loss and the Dice of each mask for the log."""
         whole = self.loss_counts(inputs)
         self.means.add({name: part for name, part in outputs.loss_components.items() if name not in whole})
-        for dice in self.dice.observe(inputs["grounding_labels"], inputs["target_names"]):
+        for dice in target_dice(outputs.mask_logits, inputs["grounding_labels"], inputs["target_names"]):
             self.means.add(dice)
 
     def evaluation_loop(

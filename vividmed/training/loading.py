@@ -9,6 +9,7 @@ from trl import get_peft_config, get_quantization_config
 
 from vividmed.errors import VividMedError
 from vividmed.models.configuration_vividmed import VividMedConfig
+from vividmed.models.grounding import GroundingLosses
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.arguments import ModelArguments
@@ -66,20 +67,21 @@ def load_model(
         VividMedError: when the checkpoint is of another architecture, incomplete, or does not fit the tokenizer.
     """
     source = args.model_name_or_path
+    losses = None if grounding is None else grounding.losses()
     if source is None:
         set_seed(seed)
         config = VividMedConfig.tiny(vocab_size=len(processor.tokenizer), grounding=grounding is not None)
-        model: PreTrainedModel = VividMedForCausalLM(config)
+        model: PreTrainedModel = VividMedForCausalLM(config, grounding_losses=losses)
     else:
         _check_architecture(source, args.model_revision)
         # Parts are put together in full precision, and quantised when the whole is loaded.
-        model = _load(source, args, quantize=grounding is None or not grounding.sources)
+        model = _load(source, args, losses, quantize=grounding is None or not grounding.sources)
     if grounding is not None:
         attach_segmenters(model, grounding.sources)
     if args.use_peft and (source is None or (grounding is not None and grounding.sources)):
         model.save_pretrained(base_folder)
         processor.save_pretrained(base_folder)
-        model = _load(str(base_folder), args)
+        model = _load(str(base_folder), args, losses)
     model.config.check_tokenizer(processor.tokenizer)
     if args.use_peft:
         # Of two segmenters PEFT cannot leave out one alone, for it matches names by their ends.
@@ -102,21 +104,18 @@ def load_model(
     return model
 
 
-def _load(source: str, args: ModelArguments, *, quantize: bool = True) -> PreTrainedModel:
+def _load(
+    source: str, args: ModelArguments, losses: GroundingLosses | None, *, quantize: bool = True
+) -> PreTrainedModel:
     quantization = get_quantization_config(args) if quantize else None
-    model, report = VividMedForCausalLM.from_pretrained(
+    return VividMedForCausalLM.from_pretrained(
         source,
         revision=args.model_revision,
         dtype=args.dtype,
         attn_implementation=args.attn_implementation,
         quantization_config=None if quantization is None else keep_full_precision(quantization),
-        output_loading_info=True,
+        grounding_losses=losses,
     )
-    if missing := sorted(report["missing_keys"]):
-        raise VividMedError(
-            f"{source}: {len(missing)} weights are missing ({', '.join(missing[:3])}); use a complete checkpoint"
-        )
-    return model
 
 
 def _check_architecture(source: str, revision: str) -> None:

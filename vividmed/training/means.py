@@ -2,11 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch import nn
 
 from vividmed.models.grounding import GroundingLabels
 
@@ -41,50 +39,34 @@ class MeanMeter:
         return {name: total / count for name, (total, count) in sorted(merged.items()) if count}
 
 
-class TargetDice:
-    """Dice of the masks that a segmenter draws in training and evaluation, for each target by its name.
-
-    It listens to the segmenter, which draws the labelled phrases alone, so that nothing is computed twice.
+def target_dice(
+    mask_logits: Sequence[torch.Tensor] | None,
+    labels: Sequence[GroundingLabels],
+    names: Sequence[Sequence[str]],
+) -> list[dict[str, torch.Tensor]]:
+    """Dice of each mask that a model drew, by the name of its target.
 
     Args:
-        segmenter: whose output holds ``masks``, or none; None for a model without one.
+        mask_logits: for each sample (n, D, H, W), as the model's output has them; None without a segmenter.
+        labels: labels of each sample.
+        names: for each sample the targets of its masks, in the order of ``mask_phrases``.
+
+    Returns:
+        One dict per mask with the name as key; NaN for absent targets, which have no Dice.
     """
-
-    def __init__(self, segmenter: nn.Module | None):
-        self._drawn: list[torch.Tensor] = []
-        if segmenter is not None:
-            segmenter.register_forward_hook(self._keep)
-
-    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._drawn = [masks.detach() for masks in output.masks or () if len(masks)]
-
-    def observe(
-        self, labels: Sequence[GroundingLabels], names: Sequence[Sequence[str]]
-    ) -> list[dict[str, torch.Tensor]]:
-        """Dice of each mask of the batch that was just run.
-
-        Args:
-            labels: of each sample.
-            names: for each sample, what its masks show, in the order of ``mask_phrases``.
-
-        Returns:
-            One dict a mask, with the name as key; NaN for absent targets, which have no Dice.
-        """
-        drawn, self._drawn = self._drawn, []
-        labelled = [
-            (label, sample_names)
-            for label, sample_names in zip(labels, names, strict=True)
-            if len(label.get("masks", ()))
-        ]
-        found = []
-        for masks, (label, sample_names) in zip(drawn, labelled, strict=True):
-            truth = label["masks"].to(masks.device)
-            valid = ~label["ignore"].to(masks.device) if "ignore" in label else torch.ones_like(truth)
-            inside, truth = (masks > 0) & valid, truth & valid
-            size = truth.flatten(1).sum(1)
-            dice = 2 * (inside & truth).flatten(1).sum(1) / (inside.flatten(1).sum(1) + size)
-            found += [
-                {f"dice/{name}": value}
-                for name, value in zip(sample_names, dice.where(size > 0, torch.nan), strict=True)
-            ]
+    found: list[dict[str, torch.Tensor]] = []
+    if mask_logits is None:
         return found
+    for masks, label, sample_names in zip(mask_logits, labels, names, strict=True):
+        if not len(masks):
+            continue
+        truth = label["masks"].to(masks.device)
+        valid = ~label["ignore"].to(masks.device) if "ignore" in label else torch.ones_like(truth)
+        inside, truth = (masks > 0) & valid, truth & valid
+        size = truth.flatten(1).sum(1)
+        dice = 2 * (inside & truth).flatten(1).sum(1) / (inside.flatten(1).sum(1) + size)
+        found += [
+            {f"dice/{name}": value}
+            for name, value in zip(sample_names, dice.where(size > 0, torch.nan), strict=True)
+        ]
+    return found

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from vividmed.errors import VividMedError
 from vividmed.models.grounding import GroundingProjection
+from vividmed.models.loading import check_complete, check_finite
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 KINDS: dict[str, type[Segmenter] | type[InstanceSegmenter]] = {
@@ -25,21 +26,16 @@ def load_segmenter(kind: str, source: str) -> Segmenter | InstanceSegmenter:
         VividMedError: it is not found, or of another architecture.
     """
     try:
-        model, report = KINDS[kind].from_pretrained(source, output_loading_info=True)
+        model, report = KINDS[kind].from_pretrained(source, check_weights=False, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise VividMedError(
             f"--{kind} {source} cannot be loaded: {' '.join(str(error).split())[:200]}; name a folder that an "
             "alignment stage has written"
         ) from error
-    missing = [
-        name
-        for name in report["missing_keys"]
-        if kind == "segmenter" or not name.startswith(("box_head", "score_head"))
-    ]
-    if missing:
-        raise VividMedError(
-            f"--{kind} {source}: {len(missing)} weights are missing ({sorted(missing)[0]}); use a complete checkpoint"
-        )
+    new_heads = ("box_head", "score_head") if kind == "instance_segmenter" else ()
+    missing = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    check_complete(f"--{kind} {source}", (name for name in missing if not name.startswith(new_heads)))
+    check_finite(f"--{kind} {source}", model)
     return model
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vividmed.models.attention import RaggedAttention, SequenceGroup
+from vividmed.models.checkpointing import differentiable_input
 from vividmed.models.depth import DepthAdaptiveConv3d, resample
 from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
 
@@ -138,6 +139,7 @@ class SegmenterImageEncoder(nn.Module):
             for patch, grid in zip(patches, grids, strict=True)
         ]
         tokens = torch.cat([patch.flatten(2).mT.flatten(0, 1) for patch in patches])
+        tokens = differentiable_input(tokens, self.layers)
         for layer in self.layers:
             tokens = layer(tokens, sequences)
         rows = self.norm(tokens).split([sequence.batch_size * sequence.key_length for sequence in sequences])

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from vividmed.errors import VividMedError
+from vividmed.models.loading import CheckedPreTrainedModel
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.models.segmenter.image_encoder import (
     ImageGroup,
@@ -33,7 +33,7 @@ class SegmenterOutput(ModelOutput):
     """Masks of a batch.
 
     Attributes:
-        masks: for each image the mask logits (n, D, H, W) of its n prompts, on the grid of the image.
+        masks: for each image the mask logits (n, D, H, W) of its n prompts in float32, on the grid of the image.
         graph_anchor: a scalar zero that depends on every parameter. Added to the loss, it gives each parameter a
             gradient even where the batch had no prompt, which DDP and FSDP need.
     """
@@ -50,7 +50,7 @@ class InstanceSegmenterOutput(ModelOutput):
         boxes: for each image (n, Q, 6) in float32: centre and size (z, y, x, d, h, w) as fractions of the image that
             the segmenter saw. Boxes of 2D images are centred at z 0.5 with depth 1 once trained.
         logits: for each image (n, Q) in float32; their sigmoid is the score of the instance.
-        masks: for each image mask logits (n, Q, D, H, W), when asked for.
+        masks: for each image mask logits (n, Q, D, H, W) in float32, when asked for.
         low_res_masks: for each image the logits (n, Q, d', 4h, 4w) before interpolation, when asked for.
         graph_anchor: as in :class:`SegmenterOutput`.
     """
@@ -62,7 +62,7 @@ class InstanceSegmenterOutput(ModelOutput):
     graph_anchor: torch.Tensor | None = None
 
 
-class SegmenterPreTrainedModel(PreTrainedModel):
+class SegmenterPreTrainedModel(CheckedPreTrainedModel):
     """Weights, loading and the encode-and-decode pass that both segmenters share."""
 
     config: SegmenterConfig
@@ -181,12 +181,12 @@ class Segmenter(SegmenterPreTrainedModel):
             VividMedError: when the lists differ in length or a tensor does not fit the configuration.
         """
         patch_sizes = _checked_patch_sizes(images, prompts, patch_sizes, self.config)
-        masks = [image.new_zeros(0, *image.shape[1:], dtype=self.dtype) for image in images]
+        masks = [torch.zeros(0, *image.shape[1:], device=self.device) for image in images]
         anchors = []
         for image_group, group, decoded in self._decode(images, prompts, patch_sizes):
             low = self.mask_decoder.draw(
                 decoded.states[:, :1], group.prompts, decoded.embeddings, group.patch_depth
-            )
+            ).float()
             full = _interpolate(low, image_group)
             anchors.append(low[:0].sum())
             _scatter(full[:, 0], prompts, image_group.indices, masks)
@@ -239,9 +239,9 @@ class InstanceSegmenter(SegmenterPreTrainedModel):
         queries = self.config.num_instance_queries
         boxes = [torch.zeros(0, queries, 6, device=self.device) for _ in images]
         logits = [torch.zeros(0, queries, device=self.device) for _ in images]
-        masks = [image.new_zeros(0, queries, *image.shape[1:], dtype=self.dtype) for image in images]
+        masks = [torch.zeros(0, queries, *image.shape[1:], device=self.device) for image in images]
         low_res_masks = [
-            image.new_zeros(0, queries, *low_res_shape(image.shape[1:], patch_size), dtype=self.dtype)
+            torch.zeros(0, queries, *low_res_shape(image.shape[1:], patch_size), device=self.device)
             for image, patch_size in zip(images, patch_sizes, strict=True)
         ]
         anchors = []
@@ -253,9 +253,11 @@ class InstanceSegmenter(SegmenterPreTrainedModel):
             _scatter(group_boxes, prompts, image_group.indices, boxes)
             _scatter(group_logits, prompts, image_group.indices, logits)
             if output_masks:
-                low = self.mask_decoder.draw(instances, group.prompts, decoded.embeddings, group.patch_depth)
+                low = self.mask_decoder.draw(
+                    instances, group.prompts, decoded.embeddings, group.patch_depth
+                ).float()
                 full = _interpolate(low, image_group)
-                anchors.append(low[:0].sum().float())
+                anchors.append(low[:0].sum())
                 _scatter(low, prompts, image_group.indices, low_res_masks)
                 _scatter(full, prompts, image_group.indices, masks)
         return InstanceSegmenterOutput(

@@ -8,6 +8,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vividmed.models.attention import RaggedAttention, SequenceGroup
+from vividmed.models.checkpointing import differentiable_input
 from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
 
 
@@ -123,6 +124,7 @@ class TwoWayTransformer(nn.Module):
         Returns:
             Tokens (P * T, E) and image (S, E).
         """
+        tokens = differentiable_input(tokens, self.layers)
         token_positions = tokens
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_positions, image_positions, groups)

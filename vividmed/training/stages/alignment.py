@@ -45,9 +45,7 @@ def train(
         train_rows, eval_rows = load_rows("localization", data_args)
         set_seed(args.seed)
         segmenter = _segmenter(form, alignment_args.model_name_or_path)
-        model = PromptTableSegmenter(
-            segmenter, mask_loss=alignment_args.mask_loss(), instance_loss=alignment_args.instance_loss()
-        )
+        model = PromptTableSegmenter(segmenter, alignment_args.losses())
         read = reader(form, segmenter, alignment_args, args.seed)
         trainer = AlignmentTrainer(
             model=model,

@@ -23,7 +23,6 @@ from vividmed.training.rows import RowKind, load_rows
 from vividmed.training.run_folder import run_folder
 from vividmed.training.stages.results import CARDS, evaluation_metrics, how_trained, run_facts, write_results
 from vividmed.training.stages.stage import Stage
-from vividmed.training.trainer import base_model
 
 ARGUMENTS = (DataArguments, ModelArguments, GroundingArguments, VividMedTrainingArguments)
 BASE_MODEL = "base_model"
@@ -59,8 +58,6 @@ def train(
             frozen=grounding_args.frozen,
             grounding=grounding_args,
         )
-        base_model(model).mask_loss = grounding_args.mask_loss()
-        base_model(model).instance_loss = grounding_args.instance_loss()
         read = reader(train_rows, grounding_args, args.seed)
         callbacks: list[Any] = [MetricsFile(), LossCurve()]
         overlays = None

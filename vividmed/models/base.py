@@ -1,0 +1,63 @@
+"""What both VividMed models share: output class, initialisation and the attributes that the library reads."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from vividmed.models.cache import CACHE_NAMES
+from vividmed.models.configuration_vividmed import VividMedConfig
+from vividmed.models.language import VividMedAttention
+from vividmed.models.loading import CheckedPreTrainedModel
+from vividmed.models.vision import ParameterModule, VividMedVisionTower
+
+
+@dataclass
+class VividMedCausalLMOutput(CausalLMOutputWithPast):
+    """Output of :class:`VividMedForCausalLM`: that of the library's language models, and more for training.
+
+    Attributes:
+        loss: 0-dim, the weighted sum of ``loss_components``; None without labels.
+        logits: (B, L, vocabulary) or the last positions asked for; None when skipped.
+        past_key_values: the cache; named ``cache`` from transformers 5.24 on.
+        hidden_states: embeddings, then the output of each layer, each (B, L, C) and zero at padding; the last is
+            after the final norm.
+        attentions: the weights of each layer, where the attention implementation gives them.
+        loss_components: the parts of the loss by name, each 0-dim and detached.
+        mask_logits: for each sample the detached logits (n, D, H, W) of the masks that its ``grounding_labels``
+            name, in their order; None without ``grounding_labels`` or without a segmenter.
+    """
+
+    loss_components: dict[str, torch.Tensor] | None = None
+    mask_logits: list[torch.Tensor] | None = None
+
+
+class VividMedPreTrainedModel(CheckedPreTrainedModel):
+    """Initialisation, loading, and the attributes that the library reads from every model."""
+
+    config: VividMedConfig
+    config_class = VividMedConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["VividMedDecoderLayer", "VividMedVisionLayer"]  # noqa: RUF012
+    _skip_keys_device_placement = list(CACHE_NAMES)  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]  # noqa: RUF012
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"attentions": VividMedAttention}  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, ParameterModule):
+            init.normal_(module.weight, std=std)
+        elif isinstance(module, VividMedVisionTower):
+            init.normal_(module.boi, std=std)
+            init.normal_(module.eoi, std=std)

@@ -1,0 +1,131 @@
+"""The batch as the decoder sees it: routing, positions, mask and cache, worked out once per forward."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import create_causal_mask
+
+from vividmed.errors import VividMedError
+from vividmed.models.cache import as_cache_argument
+from vividmed.models.configuration_vividmed import VividMedConfig
+from vividmed.models.experts import TokenRouting
+from vividmed.models.layout import (
+    TokenInfo,
+    count_positions,
+    is_packed,
+    lay_end_to_end,
+    number_samples,
+    same_sample,
+)
+
+
+@dataclass(frozen=True)
+class DecoderContext:
+    """The batch as every decoder layer sees it, worked out once per forward.
+
+    Attributes:
+        routing: which expert each token uses, and where it stands in the rows that attention sees.
+        position_embeddings: cosine and sine of the rotary angles, each (B, 1, L, head_dim).
+        attention_mask: in the form that the attention implementation takes.
+        cache: keys and values of the tokens before these, extended by each layer.
+        options: further arguments of the attention implementation.
+    """
+
+    routing: TokenRouting
+    position_embeddings: tuple[torch.Tensor, torch.Tensor]
+    attention_mask: Any = None
+    cache: Cache | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> "DecoderContext":
+        """Move all but the cache, which places its layers itself; accelerate calls this between devices."""
+
+        def move(value: Any) -> Any:
+            return value.to(device, non_blocking=non_blocking) if isinstance(value, torch.Tensor) else value
+
+        cosine, sine = self.position_embeddings
+        return replace(
+            self,
+            routing=self.routing.to(device, non_blocking=non_blocking),
+            position_embeddings=(move(cosine), move(sine)),
+            attention_mask=move(self.attention_mask),
+            options={name: move(value) for name, value in self.options.items()},
+        )
+
+
+def is_decode_step(shape: tuple[int, ...], cache: Cache | None) -> bool:
+    """Whether a (B, L) batch is one new text token per row.
+
+    Nothing is then checked or read back from the device, so that the step compiles to one graph.
+    """
+    return cache is not None and shape[1] == 1
+
+
+def build_context(
+    embeddings: torch.Tensor,
+    tokens: TokenInfo,
+    *,
+    config: VividMedConfig,
+    rotary: Callable[[torch.Tensor, torch.dtype], tuple[torch.Tensor, torch.Tensor]],
+    cache: Cache | None,
+    use_cache: bool | None,
+    options: Mapping[str, Any],
+) -> DecoderContext:
+    """Work out everything that the layers share.
+
+    Samples of one row only see themselves: rows are numbered, and masked or, for flash attention, laid end to end.
+    That is the one place of a forward pass where sizes are read back from the device.
+
+    Args:
+        embeddings: (B, L, C).
+        tokens: mask, positions and types of the tokens.
+        config: names the attention implementation.
+        rotary: positions and dtype to cosine and sine.
+        cache: tokens before these.
+        use_cache: create a cache if there is none.
+        options: further arguments of the attention implementation.
+
+    Raises:
+        VividMedError: packed samples come with a cache or without positions.
+    """
+    shape = (embeddings.shape[0], embeddings.shape[1])
+    position_ids, padding_mask = tokens.position_ids, tokens.padding_mask
+    samples = padding_mask[:, -shape[1] :] if padding_mask is not None else None
+    decode_step = is_decode_step(shape, cache)
+    packed = False
+    if not decode_step and (samples is not None or tokens.attention_mask is None):
+        samples = number_samples(samples, position_ids, shape)
+        packed = is_packed(samples)
+    if packed and cache is not None:
+        raise VividMedError(
+            "packed samples cannot use a cache: pass each sample in a row of its own, or leave the cache out"
+        )
+    if packed and position_ids is None:
+        raise VividMedError("packed rows need position_ids: pass those that the collator returned")
+    if use_cache and cache is None and not packed:
+        cache = DynamicCache(config=config)
+    if position_ids is None:
+        position_ids = count_positions(padding_mask, shape, cache, embeddings.device)
+
+    # Flash attention takes samples laid end to end, without padding or mask.
+    end_to_end = cache is None and "flash" in config._attn_implementation
+    if decode_step:
+        routing = TokenRouting.text(shape)
+    else:
+        routing = TokenRouting.build(tokens.token_type_ids, samples, shape, end_to_end)
+    causal_mask = None
+    if end_to_end:
+        position_ids, lengths = lay_end_to_end(position_ids.expand(shape), samples)
+        options = {**options, **lengths}
+    else:
+        causal_mask = create_causal_mask(
+            config=config,
+            inputs_embeds=embeddings,
+            attention_mask=samples if packed else tokens.attention_mask,
+            and_mask_function=same_sample(samples) if packed and samples is not None else None,
+            **as_cache_argument(cache),
+        )
+    return DecoderContext(routing, rotary(position_ids, embeddings.dtype), causal_mask, cache, options)
