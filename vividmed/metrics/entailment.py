@@ -4,14 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
-from vividmed.data.taxonomy import Taxonomy
+from vividmed.data.pseudo_labels.tagging import Mention, Tagger
 from vividmed.metrics.vqa import normalize
 
-_NEGATION = re.compile(
-    r"\b(?:no|not|without|absent|absence of|negative for|free of|clear of|resolved|ruled out|denies)\b",
-    re.IGNORECASE,
-)
-_SIDE = re.compile(r"\b(?:left|right)\b", re.IGNORECASE)
+_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 _BOTH_SIDES = re.compile(r"\b(?:bilateral(?:ly)?|both)\b", re.IGNORECASE)
 
 
@@ -26,66 +22,44 @@ class Entailment(Protocol):
 class TaxonomyEntailment:
     """Offline judge: same targets of the taxonomy, same polarity, and no contradicting side.
 
-    A phrase without a known target is entailed by a phrase of the same words. A target entails its parents, so that
-    *left pleural effusion* entails *pleural effusion*; the reverse does not hold.
+    The presence of a thing entails that of what it is a kind of: *left pleural effusion* entails *pleural effusion*. The
+    absence of a thing entails that of its kinds: *no pleural effusion* entails *no left pleural effusion*. A phrase without
+    a known target is entailed by a phrase of the same words.
 
     Args:
-        taxonomy: whose names and synonyms are looked for; the package's by default.
+        tagger: finds the targets; that of the package's taxonomy by default.
     """
 
     name = "taxonomy"
 
-    def __init__(self, taxonomy: Taxonomy | None = None):
-        self.taxonomy = taxonomy or Taxonomy.load()
-        terms = sorted(
-            ((term.lower(), target.name) for target in self.taxonomy for term in target.terms),
-            key=lambda pair: -len(pair[0]),
-        )
-        self._targets = dict(terms)
-        # Longest term first, so that "pleural effusion" is not read as "effusion".
-        self._pattern = re.compile(
-            r"\b(?:" + "|".join(re.escape(term) for term, _ in terms) + r")(?:s|es)?\b", re.IGNORECASE
-        )
+    def __init__(self, tagger: Tagger | None = None):
+        self.tagger = tagger or Tagger()
 
     def __call__(self, phrase: str, others: Sequence[str]) -> list[int]:
         return [number for number, other in enumerate(others) if self._entails(other, phrase)]
 
-    def targets(self, text: str) -> set[str]:
-        """Canonical names of the targets that a text mentions, the longest terms first."""
-        return {self._name(match.group()) for match in self._pattern.finditer(text)}
-
-    def _name(self, term: str) -> str:
-        term = term.lower()
-        for ending in ("", "s", "es"):
-            if term.endswith(ending) and term.removesuffix(ending) in self._targets:
-                return self._targets[term.removesuffix(ending)]
-        return term
-
     def _entails(self, premise: str, hypothesis: str) -> bool:
-        negated = is_negated(hypothesis)
-        if is_negated(premise) != negated:
-            return False
-        stated, wanted = self.targets(premise), self.targets(hypothesis)
+        wanted, stated = self.tagger(hypothesis), self.tagger(premise)
         if not wanted or not stated:
             return normalize(premise) == normalize(hypothesis)
-        # The absence of a thing entails that of its kinds and sides; its presence that of what it is a kind of.
-        narrow, wide = (wanted, stated) if negated else (stated, wanted)
+        sides = _sides(premise), _sides(hypothesis)
+        return all(any(self._supports(one, other, *sides) for one in stated) for other in wanted)
+
+    def _supports(
+        self, premise: Mention, hypothesis: Mention, premise_sides: set[str], hypothesis_sides: set[str]
+    ) -> bool:
+        absent = hypothesis.status == "absent"
+        if (premise.status == "absent") != absent:
+            return False
+        narrow, wide = (hypothesis, premise) if absent else (premise, hypothesis)
         narrow_sides, wide_sides = (
-            _sides(text) for text in ((hypothesis, premise) if negated else (premise, hypothesis))
+            (hypothesis_sides, premise_sides) if absent else (premise_sides, hypothesis_sides)
         )
         if wide_sides and not (
-            narrow_sides and wide_sides >= narrow_sides if negated else wide_sides <= narrow_sides
+            narrow_sides and (narrow_sides <= wide_sides if absent else wide_sides <= narrow_sides)
         ):
             return False
-        covered = {name for target in narrow for name in (target, *self.taxonomy.ancestors(target))}
-        if negated:
-            return all(wide & {target, *self.taxonomy.ancestors(target)} for target in narrow)
-        return wide <= covered
-
-
-def is_negated(text: str) -> bool:
-    """Whether a phrase says that something is not there."""
-    return _NEGATION.search(text) is not None
+        return wide.target in (narrow.target, *self.tagger.taxonomy.ancestors(narrow.target))
 
 
 def _sides(text: str) -> set[str]:

@@ -57,6 +57,7 @@ class Scores:
 
 def families() -> dict[str, Family]:
     """All families of metrics by name."""
+    from vividmed.metrics.clinical import FindingF1
     from vividmed.metrics.detection import Detection
     from vividmed.metrics.grounding import PhraseGrounding, RadFact
     from vividmed.metrics.segmentation import Segmentation
@@ -67,6 +68,7 @@ def families() -> dict[str, Family]:
     return {
         "text": Family(texts, (Bleu, Rouge, Cider), _texts),
         "meteor": Family(texts, (Meteor,), _texts),
+        "findings": Family(("report", "grounded-report"), (FindingF1,), _texts),
         "vqa": Family(("vqa",), (ExactMatch, TokenF1, Accuracy), _texts),
         "segmentation": Family(("ground",), (Segmentation,), _masks),
         "detection": Family(("ground",), (Detection,), _boxes),

@@ -1,0 +1,1 @@
+"""Reports in, grounded reports out."""
