@@ -139,7 +139,7 @@ def test_slices_without_position_are_refused(tmp_path):
 
 def test_a_folder_without_dicom_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing here")
-    one_line_error(tmp_path, "holds no DICOM file")
+    one_line_error(tmp_path, "contains no DICOM file")
 
 
 def test_truncated_and_pictureless_files_are_named(tmp_path):
@@ -150,7 +150,7 @@ def test_truncated_and_pictureless_files_are_named(tmp_path):
     one_line_error(path, "a.dcm: not a readable DICOM file")
     dataset = dicom(SLICE)
     del dataset.PixelData
-    one_line_error(save(dataset, tmp_path / "b.dcm"), "b.dcm: the DICOM file holds no image")
+    one_line_error(save(dataset, tmp_path / "b.dcm"), "b.dcm: the DICOM file contains no image")
 
 
 def test_nothing_about_the_patient_is_kept(tmp_path):

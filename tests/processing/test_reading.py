@@ -109,7 +109,7 @@ def test_missing_empty_and_unknown_files_are_named(tmp_path):
     (tmp_path / "empty.nii.gz").touch()
     one_line_error(tmp_path / "empty.nii.gz", "empty.nii.gz: the file is empty")
     (tmp_path / "notes.txt").write_text("hello" * 50)
-    one_line_error(tmp_path / "notes.txt", "notes.txt: unknown kind of image")
+    one_line_error(tmp_path / "notes.txt", "notes.txt: unknown file type")
     one_line_error(3, "cannot read an image from a int")
     one_line_error(b"bytes", "cannot read an image from a bytes")
 
@@ -146,13 +146,13 @@ def test_several_volumes_or_pictures_in_a_file_are_refused(tmp_path):
     )
     frames = [Image.fromarray(PICTURE), Image.fromarray(PICTURE + 1)]
     frames[0].save(tmp_path / "two.tif", save_all=True, append_images=frames[1:])
-    one_line_error(tmp_path / "two.tif", "two.tif: holds 2 pictures")
+    one_line_error(tmp_path / "two.tif", "two.tif: contains 2 2D images")
 
 
 def test_images_of_wrong_form_are_refused():
     one_line_error(np.zeros((2, 4, 4, 4)), "not \\(C, D, H, W\\) with 1 or 3 channels")
     one_line_error(np.zeros((0, 5)), "empty")
-    one_line_error(np.zeros((4, 4), dtype=bool), "type bool are no intensities")
+    one_line_error(np.zeros((4, 4), dtype=bool), "type bool are not intensities")
     one_line_error(np.zeros(4), "not \\(C, D, H, W\\)")
     with pytest.raises(VividMedError, match="affine"):
         MedicalImage(np.zeros((1, 2, 3, 4)), np.zeros((4, 4)))

@@ -9,17 +9,17 @@ from vividmed.errors import VividMedError
 
 @dataclass(frozen=True, eq=False)
 class MedicalImage:
-    """A 2D or 3D image as it was read, nothing resampled or turned.
+    """A 2D or 3D image as it was read, neither resampled nor reoriented.
 
     Attributes:
         array: (C, D, H, W), C = 1 (grey) or 3 (RGB); D = 1 in 2D. Integer or float, in the modality's own units (HU
-            for CT); 8-bit integers are pictures and run from 0 to 255.
+            for CT); 8-bit integers are display values from 0 to 255.
         affine: 4 x 4 float64, voxel index (x, y, z) -> RAS+ mm of the voxel's centre. Array axes are (z, y, x), so
             index axis ``i`` is array axis ``2 - i`` of (D, H, W).
-        modality: DICOM code such as ``"CT"``, ``"MR"``, ``"CR"``, where known.
-        source: file the image came from, or what it was given as; for messages.
-        oriented: the affine places a volume in the patient, so that it may be turned to the canonical orientation.
-            False for pictures, which are used as displayed, and for arrays that came without geometry.
+        modality: DICOM code such as ``"CT"``, ``"MR"``, ``"CR"``; None if unknown.
+        source: file the image came from, or what it was given as; used in error messages.
+        oriented: whether the affine places a volume in the patient, so that it may be turned to the canonical
+            orientation. False for 2D images, which are used as displayed, and for arrays without geometry.
     """
 
     array: np.ndarray
@@ -33,13 +33,13 @@ class MedicalImage:
         if self.array.ndim != 4 or shape[0] not in (1, 3):
             raise VividMedError(
                 f"{self.source}: array of shape {shape} is not (C, D, H, W) with 1 or 3 channels; give one modality or "
-                "an RGB picture at a time"
+                "an RGB image at a time"
             )
         if 0 in shape:
             raise VividMedError(f"{self.source}: array of shape {shape} is empty; give an image with voxels")
         if self.array.dtype.kind not in "uif":
             raise VividMedError(
-                f"{self.source}: values of type {self.array.dtype} are no intensities; use numbers"
+                f"{self.source}: values of type {self.array.dtype} are not intensities; give integers or floats"
             )
         affine = np.asarray(self.affine, dtype=np.float64)
         if (
@@ -48,7 +48,7 @@ class MedicalImage:
             or abs(np.linalg.det(affine[:3, :3])) < 1e-9
         ):
             raise VividMedError(
-                f"{self.source}: the affine is no invertible 4 x 4 matrix; repair the image's header"
+                f"{self.source}: the affine is not an invertible 4 x 4 matrix; correct the image's header"
             )
         object.__setattr__(self, "affine", affine)
 
@@ -59,24 +59,16 @@ class MedicalImage:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Millimetres a voxel along (z, y, x)."""
+        """Millimetres per voxel along (z, y, x)."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(z), float(y), float(x)
 
 
 def picture_affine(spacing: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
-    """Affine of a picture of unknown place: as an upright frontal view, columns run left and rows down.
+    """Affine of a 2D image of unknown position, taken as an upright frontal view: columns run left and rows down.
 
     Args:
-        spacing: millimetres a pixel along (y, x).
+        spacing: millimetres per pixel along (y, x).
     """
     y, x = spacing
     return np.diag([-x, -y, 1.0, 1.0])
-
-
-def unreadable(
-    source: object, kind: str, error: BaseException, remedy: str = "copy or export it again"
-) -> VividMedError:
-    """The error for a file that a reader cannot make sense of, with the first line of the reader's own error."""
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return VividMedError(f"{source}: not a readable {kind} ({reason}); {remedy}")

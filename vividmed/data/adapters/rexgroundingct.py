@@ -24,8 +24,9 @@ from vividmed.data.adapters.ct_rate import LICENCE, held_out_patients, patient_o
 from vividmed.data.raw.documents import as_line, read_json
 from vividmed.data.raw.grounded_sentences import mark_sentences
 from vividmed.errors import VividMedError
-from vividmed.processing.medical_image import MedicalImage, unreadable
-from vividmed.processing.reading import BROKEN_NIFTI, load_nifti
+from vividmed.processing.file_errors import readable_as
+from vividmed.processing.medical_image import MedicalImage
+from vividmed.processing.nifti import load_nifti
 
 _ANY_FINDING = "abnormality"
 _CATEGORIES = {
@@ -111,7 +112,7 @@ def _draw(
     path: Path, channels: tuple[tuple[str, int], ...], image: MedicalImage
 ) -> Iterable[tuple[str, np.ndarray]]:
     """The masks of one volume; shapes decide, since a 4D header does not say how the masks lie."""
-    try:
+    with readable_as(path, "NIfTI file"):
         stored = load_nifti(path)
         size = image.size[::-1]
         if stored.shape == size and len(channels) == 1:
@@ -122,10 +123,6 @@ def _draw(
             raise VividMedError(
                 f"{path}: has the shape {stored.shape}; one mask a finding on the grid {size} of the volume is needed"
             )
-    except VividMedError:
-        raise
-    except BROKEN_NIFTI as error:
-        raise unreadable(path, "NIfTI file", error, "copy it again") from error
     for name, channel in channels:
         if channel >= len(array):
             raise VividMedError(f"{path}: holds {len(array)} masks and so none for finding {channel}")

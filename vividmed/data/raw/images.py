@@ -8,8 +8,10 @@ import numpy as np
 
 from vividmed.data.raw.archives import read_zipped
 from vividmed.errors import VividMedError
-from vividmed.processing.medical_image import MedicalImage, unreadable
-from vividmed.processing.reading import BROKEN_NIFTI, load_nifti, read_image
+from vividmed.processing.file_errors import readable_as
+from vividmed.processing.medical_image import MedicalImage
+from vividmed.processing.nifti import load_nifti, nifti_affine
+from vividmed.processing.reading import read_image
 
 _ITK_FORMATS = (".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -72,17 +74,15 @@ def read_itk(path: Path) -> MedicalImage:
 def _read_channel(path: Path, channel: int) -> MedicalImage:
     if not path.is_file():
         raise VividMedError(f"{path}: no such file; check that the data set is complete")
-    try:
+    with readable_as(path, "NIfTI file"):
         image = load_nifti(path)
         if image.ndim != 4 or not 0 <= channel < image.shape[3]:
             raise VividMedError(
                 f"{path}: has the shape {image.shape} and so no channel {channel} along a 4th axis"
             )
         array = np.asarray(image.dataobj[..., channel])
-    except VividMedError:
-        raise
-    except BROKEN_NIFTI as error:
-        raise unreadable(path, "NIfTI file", error, "copy it again") from error
     if array.dtype.kind == "f":
         array = array.astype(np.float32)
-    return MedicalImage(array.T[None], image.affine, source=f"{path} [{channel}]", oriented=True)
+    return MedicalImage(
+        array.T[None], nifti_affine(image, str(path)), source=f"{path} [{channel}]", oriented=True
+    )
