@@ -13,6 +13,7 @@ from vividmed.export.palette import Colour, finding_colour
 from vividmed.processing.boxes import validate_boxes
 from vividmed.processing.grounded_text import GroundedText, Phrase
 from vividmed.processing.medical_image import MedicalImage
+from vividmed.triples import Triple
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Finding:
         """Whether there is anything to draw."""
         return self.mask is not None or len(self.boxes) > 0
 
-    def slices(self) -> tuple[int, int, int]:
+    def slices(self) -> Triple:
         """Where to cut to see it: the slice along each array axis (z, y, x) that shows most of the mask.
 
         Without a mask, the slices through the middle of the best box. Every slice meets the finding, which slices

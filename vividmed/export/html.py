@@ -20,10 +20,9 @@ from vividmed.export.planes import Plane, display_planes
 from vividmed.files import write_atomically
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.processing.medical_image import MedicalImage
+from vividmed.triples import Triple
 
 logger = logging.get_logger(__name__)
-
-Factors = tuple[int, int, int]
 
 _SCRIPTS = ("slice_view.js", "viewer.js")
 _HOUNSFIELD_WINDOWS = {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}
@@ -100,7 +99,7 @@ def html(
     return path
 
 
-def _reduction(image: MedicalImage, max_values: int) -> Factors:
+def _reduction(image: MedicalImage, max_values: int) -> Triple:
     """Block of voxels (z, y, x) to average, so that few enough values remain; keeps voxels close to cubes."""
     factors = [1, 1, 1]
     while len(image.array) * np.prod(_reduced(image.size, factors)) > max_values:
@@ -117,7 +116,7 @@ def _reduced(size: Sequence[int], factors: Sequence[int]) -> tuple[int, ...]:
     return tuple(-(-voxels // factor) for voxels, factor in zip(size, factors, strict=True))
 
 
-def _block_mean(array: np.ndarray, factors: Factors) -> np.ndarray:
+def _block_mean(array: np.ndarray, factors: Triple) -> np.ndarray:
     """Mean of blocks of the last three axes, float32; blocks at the far edges may be smaller."""
     for axis, factor in zip((-3, -2, -1), factors, strict=True):
         if factor > 1:
@@ -130,7 +129,7 @@ def _block_mean(array: np.ndarray, factors: Factors) -> np.ndarray:
     return array
 
 
-def _image(image: MedicalImage, factors: Factors, window: Sequence[float] | None) -> dict:
+def _image(image: MedicalImage, factors: Triple, window: Sequence[float] | None) -> dict:
     low, high = display_range(image, window)
     levels = _grey_levels(image, low, high)
     values = np.nan_to_num(_block_mean(image.array, factors), nan=levels[0])
@@ -164,7 +163,7 @@ def _grey_levels(image: MedicalImage, low: float, high: float) -> np.ndarray:
     return np.interp(np.linspace(0, 1, 256), (share + np.linspace(0, 1, 4097)) / 2, grid)
 
 
-def _plane(plane: Plane, factors: Factors) -> dict:
+def _plane(plane: Plane, factors: Triple) -> dict:
     axes = (plane.axis, plane.rows, plane.columns)
     return {
         "name": plane.name,
@@ -176,7 +175,7 @@ def _plane(plane: Plane, factors: Factors) -> dict:
     }
 
 
-def _finding(finding: Finding, factors: Factors) -> dict:
+def _finding(finding: Finding, factors: Triple) -> dict:
     scale = np.tile(factors, 2)
     return {
         "number": finding.number,
@@ -192,7 +191,7 @@ def _finding(finding: Finding, factors: Factors) -> dict:
     }
 
 
-def _mask(finding: Finding, factors: Factors) -> dict | None:
+def _mask(finding: Finding, factors: Triple) -> dict | None:
     if finding.mask is None or finding.mask_box is None:
         return None
     low = [first // factor for first, factor in zip(finding.mask_box[:3], factors, strict=True)]

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 
 from vividmed.processing.medical_image import MedicalImage
+from vividmed.triples import Triple
 
 _LETTERS = ("RL", "AP", "SI")
 """Positive and negative end of the three RAS+ axes."""
@@ -34,7 +35,7 @@ class Plane:
     columns: int
     flip_rows: bool
     flip_columns: bool
-    size: tuple[int, int, int]
+    size: Triple
     spacing: tuple[float, float, float]
     letters: str | None
 
@@ -109,7 +110,7 @@ def _array_planes(image: MedicalImage) -> tuple[Plane, ...]:
 def _plane(
     image: MedicalImage,
     name: str,
-    axes: tuple[int, int, int],
+    axes: Triple,
     *,
     flips: tuple[bool, bool],
     letters: str | None,

@@ -18,6 +18,7 @@ from vividmed.models.checkpointing import differentiable_input
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedVisionConfig
 from vividmed.models.depth import DepthAdaptiveConv3d, resample
 from vividmed.models.layout import sequence_lengths
+from vividmed.triples import Triple
 
 
 class ParameterModule(nn.Module):
@@ -40,7 +41,7 @@ class VividMedPatchEmbedding(nn.Module):
 
     def forward(
         self, images: Sequence[torch.Tensor], patch_sizes: Sequence[Sequence[int]]
-    ) -> tuple[torch.Tensor, list[tuple[int, int, int]]]:
+    ) -> tuple[torch.Tensor, list[Triple]]:
         """Embed all images.
 
         Args:
@@ -211,7 +212,7 @@ class VividMedVisionTower(nn.Module):
         return [torch.cat([boi, image, eoi]) for image in patches.split([len(image) for image in pooled])]
 
 
-def _pool(patches: torch.Tensor, grid: tuple[int, int, int], pool_size: Sequence[int]) -> torch.Tensor:
+def _pool(patches: torch.Tensor, grid: Triple, pool_size: Sequence[int]) -> torch.Tensor:
     """Max-pool (d * h * w, C) on its grid without padding."""
     kernel = tuple(int(size) for size in pool_size)
     if kernel == (1, 1, 1):

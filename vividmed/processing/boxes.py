@@ -9,31 +9,30 @@ import numpy as np
 import torch
 
 from vividmed.errors import VividMedError
+from vividmed.triples import Triple
 
-Size = tuple[int, int, int]
 
-
-def corners_to_fractions(boxes: torch.Tensor, size: Size) -> torch.Tensor:
+def corners_to_fractions(boxes: torch.Tensor, size: Triple) -> torch.Tensor:
     """Voxel corners -> centre and size as fractions of an image of ``size`` (D, H, W); float64."""
     extent = torch.tensor(size, dtype=torch.float64, device=boxes.device)
     low, high = boxes[..., :3].double() / extent, boxes[..., 3:].double() / extent
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
-def fractions_to_corners(boxes: torch.Tensor, size: Size) -> torch.Tensor:
+def fractions_to_corners(boxes: torch.Tensor, size: Triple) -> torch.Tensor:
     """Inverse of :func:`corners_to_fractions`; float64 and not rounded."""
     extent = torch.tensor(size, dtype=torch.float64, device=boxes.device)
     centre, half = boxes[..., :3].double() * extent, boxes[..., 3:].double() * extent / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def clip_boxes(boxes: torch.Tensor, size: Size) -> torch.Tensor:
+def clip_boxes(boxes: torch.Tensor, size: Triple) -> torch.Tensor:
     """Cut corner boxes to an image of ``size`` (D, H, W)."""
     extent = torch.tensor(size, dtype=boxes.dtype, device=boxes.device).repeat(2)
     return torch.minimum(boxes.clamp(min=0), extent)
 
 
-def round_boxes(boxes: torch.Tensor, size: Size) -> torch.Tensor:
+def round_boxes(boxes: torch.Tensor, size: Triple) -> torch.Tensor:
     """Nearest whole voxels, inside an image of ``size`` (D, H, W) and at least one voxel wide; int64."""
     extent = torch.tensor(size, device=boxes.device)
     boxes = boxes.round().long()
@@ -71,7 +70,7 @@ def mask_to_box(mask: torch.Tensor) -> torch.Tensor:
     return torch.cat([voxels.amin(dim=0), voxels.amax(dim=0) + 1])
 
 
-def validate_boxes(boxes: torch.Tensor, size: Size, *, name: str = "boxes") -> None:
+def validate_boxes(boxes: torch.Tensor, size: Triple, *, name: str = "boxes") -> None:
     """Check that corner boxes (n, 6) have their corners in order and lie in an image of ``size`` (D, H, W).
 
     Args:

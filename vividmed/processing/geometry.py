@@ -17,9 +17,9 @@ import torch.nn.functional as F
 
 from vividmed.errors import VividMedError
 from vividmed.processing.orientation import canonical_axes
+from vividmed.triples import Triple
 
 T = TypeVar("T")
-Triple = tuple[int, int, int]
 RandomGenerator = np.random.Generator | np.random.RandomState
 
 DEPTH_JITTER_STD = 0.25

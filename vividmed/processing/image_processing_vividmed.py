@@ -12,6 +12,7 @@ from vividmed.errors import VividMedError
 from vividmed.processing.geometry import RandomGenerator, ResizePlan, plan_resize, triple
 from vividmed.processing.medical_image import MedicalImage, picture_affine
 from vividmed.processing.reading import ImageSource, as_list, read_image
+from vividmed.triples import Triple
 
 _QUANTILE_SAMPLE = 1 << 20
 """Voxels that percentiles are taken from, evenly spaced: exact enough, and fast on whole-body volumes."""
@@ -122,7 +123,7 @@ class VividMedImageProcessor(BaseImageProcessor):
         values = plan.apply(self.scale_intensity(image)).clamp(0, 1).expand(3, -1, -1, -1).contiguous()
         return PreparedImage(self.normalize(values), values, plan)
 
-    def plan(self, size: tuple[int, int, int], affine: np.ndarray | None = None) -> ResizePlan:
+    def plan(self, size: Triple, affine: np.ndarray | None = None) -> ResizePlan:
         """How an image of a given shape will be resized, without its voxels.
 
         Args:
@@ -171,7 +172,7 @@ class VividMedImageProcessor(BaseImageProcessor):
 
     def _plan(
         self,
-        size: tuple[int, int, int],
+        size: Triple,
         affine: np.ndarray,
         *,
         oriented: bool,
@@ -207,7 +208,7 @@ class VividMedImageProcessor(BaseImageProcessor):
                 raise VividMedError(f"image processor: {name}={getattr(self, name)} {problem}")
 
 
-def _triple(name: str, value: Sequence[int]) -> tuple[int, int, int]:
+def _triple(name: str, value: Sequence[int]) -> Triple:
     if len(value) != 3 or any(int(n) != n or n < 1 for n in value):
         raise VividMedError(
             f"image processor: {name}={value} needs three whole numbers above 0, in the order (z, y, x)"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vividmed.errors import VividMedError
+from vividmed.triples import Triple
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class MedicalImage:
         object.__setattr__(self, "affine", affine)
 
     @property
-    def size(self) -> tuple[int, int, int]:
+    def size(self) -> Triple:
         """(D, H, W)."""
         return self.array.shape[1:]
 

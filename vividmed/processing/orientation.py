@@ -9,14 +9,14 @@ body and not on the file, so that left stays left however the file was written.
 import nibabel as nib
 import numpy as np
 
+from vividmed.triples import Triple
+
 _WORLD_AXES = {"R": 0, "A": 1, "S": 2}
 _ORIENTATIONS = ("SRA", "ASR", "RAS")
 _TOLERANCE = 1e-3
 
 
-def canonical_axes(
-    size: tuple[int, int, int], affine: np.ndarray
-) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+def canonical_axes(size: Triple, affine: np.ndarray) -> tuple[Triple, tuple[bool, bool, bool]]:
     """Axis order and flips that bring a volume to its canonical orientation.
 
     Oblique volumes are turned to the nearest canonical orientation and not resampled.

@@ -20,6 +20,7 @@ from vividmed.processing.postprocessing import place_phrases
 from vividmed.processing.reading import ImageSource, as_list
 from vividmed.processing.special_tokens import SpecialTokenIds, special_token_ids
 from vividmed.processing.tokenizer import load_tiny_tokenizer
+from vividmed.triples import Triple
 
 logger = logging.get_logger(__name__)
 
@@ -189,7 +190,7 @@ class VividMedProcessor(ProcessorMixin):
         batch = self(conversations=conversation, grounding=grounding, **options)
         return batch if return_dict else batch["input_ids"]
 
-    def num_image_tokens(self, size: tuple[int, int, int], affine: np.ndarray | None = None) -> int:
+    def num_image_tokens(self, size: Triple, affine: np.ndarray | None = None) -> int:
         """Positions that an image takes in the sequence, told from its shape alone; for length-aware batching.
 
         Args:

@@ -19,8 +19,7 @@ from vividmed.errors import VividMedError
 from vividmed.models.grounding import GroundingLabels
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.medical_image import MedicalImage
-
-Corner = tuple[int, int, int]
+from vividmed.triples import Triple
 
 
 class AlignmentExample(TypedDict):
@@ -34,7 +33,7 @@ class AlignmentExample(TypedDict):
     """
 
     values: torch.Tensor
-    patch_size: Corner
+    patch_size: Triple
     targets: list[str]
     labels: GroundingLabels
 

@@ -16,6 +16,7 @@ import torch
 from vividmed.data.laterality import has_side
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.processing.medical_image import MedicalImage
+from vividmed.triples import Triple
 
 _EQUALIZATION_BINS = 256
 _LEFT_RIGHT = 0
@@ -111,7 +112,7 @@ class Augmentation:
             affine[:3, 1] *= spacing[0] / spacing[1]
         return replace(image, array=self.array(image.array), affine=affine)
 
-    def boxes(self, boxes: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
+    def boxes(self, boxes: np.ndarray, size: Triple) -> np.ndarray:
         """Move corner boxes (n, 6), (z0, y0, x0, z1, y1, x1), with the voxels of an image of ``size`` (D, H, W)."""
         low, high = np.array(boxes[:, :3], dtype=float), np.array(boxes[:, 3:], dtype=float)
         for axis in range(3):

@@ -16,6 +16,7 @@ from vividmed.models.grounding import GroundingLabels
 from vividmed.processing.geometry import ResizePlan
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.special_tokens import PHRASE_END
+from vividmed.triples import Triple
 
 Converse = Callable[[str, Mapping[str, Any], np.random.Generator], Conversation]
 
@@ -36,7 +37,7 @@ class GroundedExample:
     images: list[MedicalImage]
     conversation: Conversation
     row: Mapping[str, Any]
-    size: tuple[int, int, int]
+    size: Triple
     augmentation: Augmentation = field(default_factory=Augmentation)
     equalized: bool = False
 

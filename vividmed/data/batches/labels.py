@@ -15,15 +15,14 @@ from vividmed.errors import VividMedError
 from vividmed.models.grounding import GroundingLabels
 from vividmed.processing.boxes import clip_boxes, corners_to_fractions
 from vividmed.processing.geometry import ResizePlan
-
-Size = tuple[int, int, int]
+from vividmed.triples import Triple
 
 
 def grounding_labels(
     row: Mapping[str, Any],
     phrases: Sequence[PhraseTarget],
     *,
-    size: Size,
+    size: Triple,
     plan: ResizePlan,
     augmentation: Augmentation | None = None,
 ) -> GroundingLabels:
@@ -71,7 +70,7 @@ def _is_incomplete(row: Mapping[str, Any], phrase: PhraseTarget) -> bool:
 
 
 def _mask(
-    row: Mapping[str, Any], targets: Sequence[str], size: Size, plan: ResizePlan, augmentation: Augmentation
+    row: Mapping[str, Any], targets: Sequence[str], size: Triple, plan: ResizePlan, augmentation: Augmentation
 ) -> torch.Tensor:
     """(D, H, W) bool on the model's grid."""
     entries = [entry for entry in row["masks"] if entry["target"] in targets]
@@ -79,7 +78,7 @@ def _mask(
 
 
 def _boxes(
-    row: Mapping[str, Any], targets: Sequence[str], size: Size, plan: ResizePlan, augmentation: Augmentation
+    row: Mapping[str, Any], targets: Sequence[str], size: Triple, plan: ResizePlan, augmentation: Augmentation
 ) -> torch.Tensor:
     """(n, 6) float32, centre and size as fractions of the model's grid."""
     corners = np.array([entry["box"] for entry in row["boxes"] if entry["target"] in targets], dtype=float)
@@ -102,7 +101,7 @@ _HALF = 0.5
 def masks_to_model(
     entries: Sequence[Mapping[str, Any]],
     *,
-    size: Size,
+    size: Triple,
     plan: ResizePlan,
     augmentation: Augmentation | None = None,
 ) -> torch.Tensor:
@@ -150,7 +149,7 @@ def masks_to_model(
     return result
 
 
-def _union(entries: Sequence[Mapping[str, Any]], size: Size) -> tuple[np.ndarray, np.ndarray]:
+def _union(entries: Sequence[Mapping[str, Any]], size: Triple) -> tuple[np.ndarray, np.ndarray]:
     """Bool block that holds all masks, and its box (z0, y0, x0, z1, y1, x1)."""
     boxes = np.array([entry["box"] for entry in entries])
     box = np.concatenate([boxes[:, :3].min(axis=0), boxes[:, 3:].max(axis=0)])

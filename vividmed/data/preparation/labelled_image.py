@@ -6,10 +6,11 @@ import numpy as np
 
 from vividmed.data.masks import Box
 from vividmed.data.preparation.resampling import limited_size, scaled_box, shrink, shrink_mask
-from vividmed.data.raw.mask_patch import MaskPatch, Triple
+from vividmed.data.raw.mask_patch import MaskPatch
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.orientation import canonical_axes
+from vividmed.triples import Triple
 
 _Named = tuple[tuple[str, Box], ...]
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 from scipy.sparse import csr_array
 
-from vividmed.data.raw.mask_patch import MaskPatch, Triple
+from vividmed.data.raw.mask_patch import MaskPatch
+from vividmed.triples import Triple
 
 _INSIDE = 0.5
 

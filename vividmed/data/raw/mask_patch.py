@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vividmed.data.masks import Box, PackedMask, bounding_box, pack_mask
+from vividmed.triples import Triple
 
 Slices = tuple[slice, slice, slice]
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)

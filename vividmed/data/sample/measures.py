@@ -3,11 +3,13 @@
 import numpy as np
 from scipy import ndimage
 
+from vividmed.triples import Triple
+
 _WHOLE_ML = 10
 _ONE_SIDED = 0.85
 
 
-def extent_mm(mask: np.ndarray, affine: np.ndarray) -> tuple[int, int, int]:
+def extent_mm(mask: np.ndarray, affine: np.ndarray) -> Triple:
     """Extent of a mask in whole millimetres.
 
     Args:

@@ -13,6 +13,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from vividmed.errors import VividMedError
+from vividmed.triples import Triple
 
 Spacing = tuple[float, float, float]
 
@@ -58,7 +59,7 @@ class Scan:
         sizes[0] = 0
         return parts == sizes.argmax()
 
-    def crop(self, low: tuple[int, int, int], high: tuple[int, int, int]) -> "Scan":
+    def crop(self, low: Triple, high: Triple) -> "Scan":
         """Half-open sub-volume in voxels (z, y, x), with its own affine."""
         window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         affine = self.affine.copy()

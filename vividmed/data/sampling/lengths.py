@@ -10,6 +10,8 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image as PillowImage
 
+from vividmed.triples import Triple
+
 _NIFTI_HEADER_BYTES = 352
 _IMAGES = ("images", "volumes")
 _TEXTS = ("messages", "report", "targets", "absent")
@@ -67,7 +69,7 @@ def _content(file: Mapping[str, Any], size: int = -1) -> bytes:
         return stream.read(size)
 
 
-def _picture_shape(file: Mapping[str, Any]) -> tuple[int, int, int] | None:
+def _picture_shape(file: Mapping[str, Any]) -> Triple | None:
     """(1, H, W) of an encoded picture."""
     try:
         with PillowImage.open(BytesIO(_content(file))) as image:

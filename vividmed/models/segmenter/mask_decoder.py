@@ -13,6 +13,7 @@ from vividmed.models.attention import SequenceGroup
 from vividmed.models.depth import DepthAdaptiveConvTranspose3d
 from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
 from vividmed.models.segmenter.two_way_transformer import TwoWayTransformer
+from vividmed.triples import Triple
 
 
 class DecoderGroup(NamedTuple):
@@ -63,7 +64,7 @@ def depth_upscaling(patch_depth: int) -> int:
     return 2 if patch_depth >= 2 else 1
 
 
-def low_res_shape(image_shape: Sequence[int], patch_size: Sequence[int]) -> tuple[int, int, int]:
+def low_res_shape(image_shape: Sequence[int], patch_size: Sequence[int]) -> Triple:
     """(d', 4h, 4w), the grid on which masks are drawn, for an image (D, H, W) in patches (z, y, x)."""
     depth, height, width = (extent // patch for extent, patch in zip(image_shape, patch_size, strict=True))
     return depth * depth_upscaling(patch_size[0]), 4 * height, 4 * width
