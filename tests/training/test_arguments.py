@@ -3,12 +3,7 @@ import yaml
 
 from tests.fixtures.paths import REPOSITORY
 from vividmed.errors import VividMedError
-from vividmed.training.arguments import (
-    DataArguments,
-    ModelArguments,
-    StageArguments,
-    VividMedTrainingArguments,
-)
+from vividmed.training.arguments import StageArguments
 from vividmed.training.parser import StageParser
 from vividmed.training.resolved_config import resolved_config
 from vividmed.training.stages.command import CONFIGS, STAGES, main, parse
@@ -76,8 +71,9 @@ def test_file_that_holds_no_settings_is_refused(tmp_path, content, message):
         parse(["--stage", "vlm", "--config", str(path)])
 
 
-def test_every_argument_has_a_help_text():
-    parser = StageParser((StageArguments, DataArguments, ModelArguments, VividMedTrainingArguments))
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_argument_has_a_help_text(stage):
+    parser = StageParser((StageArguments, *STAGES[stage].arguments()))
     assert [action.dest for action in parser._actions if not action.help] == []
 
 

@@ -1,4 +1,4 @@
-"""Training a segmenter alone, before there are phrases: every target of the taxonomy has a learned prompt."""
+"""Training a segmenter before there are phrases: every target of the taxonomy has a learned prompt."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +15,8 @@ from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segm
 class PromptTableSegmenter(nn.Module):
     """A segmenter and a table of prompt vectors, one for each target of the taxonomy.
 
-    The table stands in for the text encoder whose prompts the published alignment used, and is thrown away with it:
-    afterwards the projection of the language model's states makes the prompts.
+    The table stands in for the text encoder whose prompts the published alignment used, and is thrown away like it:
+    later the projection of the language model's states makes the prompts.
 
     Args:
         segmenter: to train, with masks for a :class:`Segmenter` and boxes for an :class:`InstanceSegmenter`.

@@ -1,14 +1,15 @@
-"""What a training run can be told, by YAML file and command line, on top of TRL's and the Trainer's own arguments."""
+"""Arguments of the stages, from YAML file and command line, on top of TRL's and the Trainer's own."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
+from transformers.utils import is_torch_bf16_gpu_available
 from trl import ModelConfig
 
 from vividmed.errors import VividMedError
+from vividmed.training.refused_arguments import refuse_unused, refuse_without
 
 
 @dataclass
@@ -21,31 +22,32 @@ class StageArguments:
 
     stage: str = field(
         metadata={
-            "help": "The stage to run: align-sam, align-isam (segmenters alone), vg (visual grounding), vlm (instruction "
-            "tuning on images and text) or grg (grounded reports). --help with --stage shows the stage's arguments."
+            "help": "The stage to run: align-sam or align-isam (a segmenter without a language model), vg (visual "
+            "grounding), vlm (instruction tuning on images and text) or grg (grounded reports). --help together with "
+            "--stage lists the arguments of that stage."
         }
     )
 
 
 @dataclass
 class DataArguments:
-    """Rows and how batches are made of them.
+    """Arguments that choose the rows.
 
     Args:
-        dataset_name: Hub id or local folder of the stage's rows; the embedded sample when not given.
-        mixture: file of a mixture of data sets to train on.
-        mixture_root: folder or Hub organisation that holds the mixture's data sets.
+        > Parameters that choose data sets
+
+        dataset_name: Hub id or local folder of the stage's rows; None takes the embedded sample.
         dataset_config: configuration (subset) of the data set.
         dataset_revision: branch, tag or commit of the data set.
+        mixture: file of a mixture of data sets to train on.
+        mixture_root: folder or Hub organisation that contains the mixture's data sets.
+
+        > Parameters that choose rows
+
         train_split: split to train on.
         eval_split: split to evaluate on.
-        max_train_samples: train on the first so many rows.
-        max_eval_samples: evaluate on the first so many rows.
-        max_length: longest sequence in tokens, image tokens included.
-        truncation: what to do with longer sequences.
-        packing: put several samples in one row of a batch.
-        on_bad_sample: what to do with rows that cannot be read or prepared.
-        intensity_jitter: augmentation of contrast and brightness in training.
+        max_train_samples: number of rows to train on, taken from the start of the split; None takes all.
+        max_eval_samples: number of rows to evaluate on, taken from the start of the split; None takes all.
     """
 
     dataset_name: str | None = field(
@@ -57,14 +59,14 @@ class DataArguments:
     mixture: str | None = field(
         default=None,
         metadata={
-            "help": "YAML file of a mixture of data sets to train on; dataset_name then gives the rows to evaluate on, "
-            "which stage vlm needs."
+            "help": "YAML file of a mixture of data sets to train on; --dataset_name then gives the rows to evaluate on."
         },
     )
     mixture_root: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub organisation that holds the prepared data sets of the mixture. Default: as its file says."
+            "help": "Folder or Hub organisation that contains the prepared data sets of the mixture. Default: the one "
+            "that the mixture's file names."
         },
     )
     dataset_config: str | None = field(
@@ -75,17 +77,46 @@ class DataArguments:
     )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="test", metadata={"help": "Split to evaluate on."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many rows."})
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on the first so many rows."}
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Use only the first N training rows."}
     )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Use only the first N evaluation rows."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.dataset_name is None:
+            refuse_without(self, "dataset_name", ("dataset_config", "dataset_revision"))
+        if self.mixture is None:
+            refuse_without(self, "mixture", ("mixture_root",))
+            return
+        for name, default in (("max_train_samples", None), ("train_split", "train")):
+            if getattr(self, name) != default:
+                raise VividMedError(
+                    f"--{name} has no effect with --mixture: the mixture's file names splits and weights; set them there"
+                )
+
+
+@dataclass
+class TextDataArguments(DataArguments):
+    """Arguments that choose the rows of a stage whose model writes text, and how they become batches.
+
+    Args:
+        > Parameters that control batches
+
+        max_length: longest sequence in tokens, image tokens included.
+        truncation: what happens to longer sequences.
+        packing: whether several samples share a row of a batch.
+        on_bad_sample: what happens to rows that cannot be read or prepared.
+    """
+
     max_length: int = field(
         default=1024, metadata={"help": "Longest sequence in tokens, image tokens included. Published: 1024."}
     )
     truncation: Literal["error", "answer"] = field(
         default="error",
         metadata={
-            "help": "Samples longer than max_length: 'error' stops with the row's id, 'answer' cuts the end of the answer."
+            "help": "Samples longer than max_length: 'error' stops and names the row, 'answer' cuts the end of the answer."
         },
     )
     packing: bool = field(
@@ -97,42 +128,68 @@ class DataArguments:
     on_bad_sample: Literal["error", "skip"] = field(
         default="error",
         metadata={
-            "help": "Rows that cannot be read or prepared: 'error' stops with the row's id, 'skip' warns and goes on."
+            "help": "Rows that cannot be read or prepared: 'error' stops and names the row, 'skip' warns and leaves it out."
         },
     )
+
+
+@dataclass
+class VlmDataArguments(TextDataArguments):
+    """Arguments that choose the rows of stage ``vlm``.
+
+    Args:
+        > Parameters that control augmentation
+
+        intensity_jitter: largest change of contrast and brightness in training.
+    """
+
     intensity_jitter: float = field(
         default=0.0,
         metadata={
-            "help": "Training rows: largest random change of contrast (a share) and brightness (in standard deviations). "
-            "Not in the published training."
+            "help": "Largest random change of contrast (a share) and brightness (in standard deviations) of training "
+            "images. Not part of the published training."
         },
     )
 
 
 @dataclass
 class ModelArguments(ModelConfig):
-    """The model and its adapters.
+    """Arguments that choose the model, its precision and its adapters.
 
     Args:
-        freeze_vision: leave the vision tower untrained and without adapters.
-        adapt_language: with ``use_peft``, adapters on the language experts.
-        train_boundary_tokens: with ``use_peft``, also train the begin- and end-of-image tokens.
+        > Parameters that choose what is trained
+
+        freeze_vision: whether the vision tower stays as it is, without adapters.
+        adapt_language: with ``use_peft``, whether the language experts get adapters.
+        train_boundary_tokens: with ``use_peft``, whether the begin- and end-of-image tokens are trained, too.
+
+        > Parameters that control precision
+
+        trainable_dtype: precision of the weights that are trained.
     """
 
     freeze_vision: bool = field(
-        default=False, metadata={"help": "Leave the vision tower untrained and without adapters."}
+        default=False, metadata={"help": "Leave the vision tower as it is, without adapters."}
     )
     adapt_language: bool | None = field(
         default=None,
         metadata={
-            "help": "With use_peft: adapters on the language experts. Default: only when the vision tower is not "
-            "frozen, as published."
+            "help": "With --use_peft: put adapters on the language experts. Default: only if the vision tower is trained, "
+            "as published."
         },
     )
     train_boundary_tokens: bool = field(
         default=False,
         metadata={
-            "help": "With use_peft: also train the begin- and end-of-image tokens (frozen as published)."
+            "help": "With --use_peft: train the begin- and end-of-image tokens, too. Published: frozen."
+        },
+    )
+    trainable_dtype: Literal["float32", "as_loaded"] = field(
+        default="float32",
+        metadata={
+            "help": "Precision of the weights that are trained. 'float32' keeps small updates; computing in bfloat16 is up "
+            "to --bf16. 'as_loaded' takes that of --dtype: pure bfloat16 training as published, which saves memory, but "
+            "rounds most updates of small learning rates away."
         },
     )
 
@@ -143,72 +200,159 @@ class ModelArguments(ModelConfig):
             raise VividMedError(
                 "load_in_4bit and load_in_8bit need use_peft: quantised weights cannot be trained"
             )
+        if not self.use_peft:
+            refuse_without(self, "use_peft", ADAPTER_ARGUMENTS)
+        if not self.load_in_4bit:
+            refuse_without(self, "load_in_4bit", QUANTIZATION_ARGUMENTS)
+        if self.model_name_or_path is None:
+            refuse_without(self, "model_name_or_path", ("model_revision",))
+
+
+ADAPTER_ARGUMENTS = (
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "lora_target_parameters",
+    "lora_modules_to_save",
+    "lora_task_type",
+    "use_rslora",
+    "use_dora",
+    "adapt_language",
+    "train_boundary_tokens",
+)
+QUANTIZATION_ARGUMENTS = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
 
 
 @dataclass
 class VividMedTrainingArguments(TrainingArguments):
     """The Trainer's arguments with our defaults, and a few of our own.
 
+    An argument of the Trainer that our stages would not obey is refused; :mod:`vividmed.training.refused_arguments`
+    lists them with the reasons.
+
     Args:
-        resume_from_checkpoint: go on from a checkpoint.
-        overwrite_output_dir: remove the checkpoints and logs of an earlier run.
-        generation_samples: evaluation rows to answer at each evaluation.
-        generation_max_new_tokens: longest answer.
-        closed_question_samples: evaluation rows with one right answer that are answered before and after training.
+        > Parameters that control the output folder
+
+        resume_from_checkpoint: checkpoint to continue from.
+        overwrite_output_dir: whether checkpoints and logs of an earlier run are removed.
+
+        > Parameters that control precision
+
+        bf16: whether matrix products are computed in bfloat16; None where the accelerator supports it.
     """
 
     output_dir: str | None = field(
-        default=None, metadata={"help": "Where everything is written. Default: outputs/STAGE."}
+        default=None, metadata={"help": "Folder of everything that is written. Default: outputs/STAGE."}
     )
     resume_from_checkpoint: str | None = field(
         default=None,
         metadata={
             "nargs": "?",
             "const": "latest",
-            "help": "Go on from a checkpoint: a folder, 'latest' (also without a value) for the newest complete one in "
-            "output_dir, 'auto' for the same or a fresh start when there is none.",
+            "help": "Continue from a checkpoint: a folder; 'latest' (also without a value) for the newest complete one in "
+            "output_dir; 'auto' for the same, or a fresh start if there is none.",
         },
     )
     overwrite_output_dir: bool = field(
         default=False,
         metadata={"help": "Remove the checkpoints and logs of an earlier run in output_dir before starting."},
     )
-    generation_samples: int = field(
-        default=3,
-        metadata={"help": "Evaluation rows whose answers are written to samples.jsonl at each evaluation."},
+    bf16: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Compute in bfloat16 (autocast, or mixed precision of FSDP2); the weights that are trained stay in "
+            "float32. Default: only on GPUs that support it."
+        },
     )
-    generation_max_new_tokens: int = field(
-        default=64, metadata={"help": "Longest generated answer in tokens."}
+    # Rows of similar length share a batch, so that little is padded; a mixture draws its own order.
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={
+            "help": "Order of training rows: only 'group_by_length', shuffled by seed and epoch. A mixture draws its own."
+        },
     )
-    closed_question_samples: int = field(
-        default=200,
-        metadata={"help": "Evaluation rows with one right answer to answer before and after training."},
-    )
-    # Rows hold images and text, which are columns that the model's forward does not name.
+    # Rows have images and text, which are columns that the model's forward does not name.
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Always false: rows are turned into model inputs by the collator."}
     )
-    # The default replaces NaN by an average in the log and reads the device at each step.
+    # The Trainer's default replaces NaN by an average in the log and reads the device at each step.
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Hide non-finite losses in the log. Ours stops instead."}
+        default=False, metadata={"help": "Always false: a non-finite loss stops the run."}
     )
     hub_private_repo: bool | None = field(
         default=True, metadata={"help": "Whether push_to_hub makes the repository private."}
     )
     hub_strategy: str = field(
-        default="end", metadata={"help": "When push_to_hub uploads: only 'end', when the model has its card."}
+        default="end", metadata={"help": "Always 'end': the model is uploaded once, with its card."}
     )
 
     def __post_init__(self) -> None:
+        self._bf16_asked = self.bf16
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
+        if self.metric_for_best_model is not None and self.greater_is_better is None:  # type: ignore[has-type]
+            # Dice coefficients are named by their target; every other metric is a loss, whatever its name ends with.
+            self.greater_is_better = self.metric_for_best_model.removeprefix("eval_").startswith("dice/")
         super().__post_init__()
-        if self.hub_strategy != HubStrategy.END:
-            raise VividMedError("hub_strategy must be 'end': the model is uploaded once, with its card")
-        if self.remove_unused_columns:
+        refuse_unused(self)
+
+    def compute_in_bfloat16(self) -> None:
+        """Turn bfloat16 on for a model whose frozen weights are stored in it, unless that was ruled out.
+
+        Raises:
+            VividMedError: ``--bf16 false`` was given.
+        """
+        if self.mixed_precision != "no":  # type: ignore[has-type]
+            return
+        if self._bf16_asked is False:
             raise VividMedError(
-                "remove_unused_columns must be false: the collator needs the rows' images and text"
+                "--bf16 false: frozen weights in bfloat16 and trained ones in float32 meet only in mixed precision; "
+                "leave --bf16 out, or give --dtype float32 or --trainable_dtype as_loaded"
             )
+        self.bf16, self.mixed_precision = True, "bf16"
 
     @property
     def folder(self) -> Path:
         """The output folder."""
         return Path(str(self.output_dir))
+
+
+@dataclass
+class AnsweringTrainingArguments(VividMedTrainingArguments):
+    """Training arguments of the stages whose model writes text.
+
+    Args:
+        > Parameters that control answers during training
+
+        generation_samples: number of evaluation rows to answer at each evaluation.
+        generation_max_new_tokens: longest answer in tokens.
+    """
+
+    generation_samples: int = field(
+        default=3,
+        metadata={
+            "help": "Number of evaluation rows whose answers are written to samples.jsonl at each evaluation."
+        },
+    )
+    generation_max_new_tokens: int = field(
+        default=64, metadata={"help": "Longest generated answer in tokens."}
+    )
+
+
+@dataclass
+class VlmTrainingArguments(AnsweringTrainingArguments):
+    """Training arguments of stage ``vlm``.
+
+    Args:
+        > Parameters that control answers before and after training
+
+        closed_question_samples: number of evaluation rows with one right answer to score before and after training.
+    """
+
+    closed_question_samples: int = field(
+        default=200,
+        metadata={
+            "help": "Number of evaluation rows with one right answer to score before and after training."
+        },
+    )

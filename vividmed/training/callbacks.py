@@ -1,8 +1,9 @@
-"""What a run leaves behind while it trains: metrics.jsonl, a loss curve, answers to held-out questions."""
+"""Files that a run writes while it trains: metrics.jsonl, a loss curve, answers to held-out questions."""
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from vividmed.training.answers import generate_answers, question_and_reference
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every log line to ``metrics.jsonl`` in the output folder, one JSON object a line.
+    """Appends every log line to ``metrics.jsonl`` in the output folder, one JSON object per line.
 
     A resumed run first drops the lines after its checkpoint, so that the file reads like that of an unbroken run.
     """
@@ -60,7 +61,7 @@ class LossCurve(TrainerCallback):
     def _draw(self, args: TrainingArguments, state: TrainerState) -> None:
         if not state.is_world_process_zero:
             return
-        # Figure alone, without pyplot: no window system is asked for and no global state is left.
+        # Without pyplot: no window system is needed and no global state is left.
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 4), layout="constrained")
@@ -85,15 +86,28 @@ class SampleAnswers(TrainerCallback):
     Args:
         processor: a ``VividMedProcessor``.
         rows: the questions.
-        max_new_tokens: longest answer.
+        max_new_tokens: longest answer in tokens.
+        context: makes the context to generate in, such as an accelerator's autocast.
+
+    Attributes:
+        latest: what was last written of each answer, on the first process.
     """
 
     name = "samples.jsonl"
 
-    def __init__(self, processor: Any, rows: Sequence[Mapping[str, Any]], max_new_tokens: int):
+    def __init__(
+        self,
+        processor: Any,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        max_new_tokens: int,
+        context: Callable[[], AbstractContextManager] = nullcontext,
+    ):
         self.processor = processor
         self.rows = rows
         self.max_new_tokens = max_new_tokens
+        self.context = context
+        self.latest: list[dict[str, Any]] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -109,10 +123,12 @@ class SampleAnswers(TrainerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        answers = self.answer(model)
+        with self.context():
+            answers = self.answer(model)
         if state.is_world_process_zero:
             run = Path(args.output_dir)
-            for record in self.records(answers, run, state.global_step):
+            self.latest = list(self.records(answers, run, state.global_step))
+            for record in self.latest:
                 append_line(run / self.name, {"step": state.global_step, **record})
 
     def answer(self, model: Any) -> Sequence[Any]:
@@ -120,14 +136,14 @@ class SampleAnswers(TrainerCallback):
         return generate_answers(model, self.processor, self.rows, max_new_tokens=self.max_new_tokens)
 
     def records(self, answers: Sequence[Any], run: Path, step: int) -> Iterator[dict[str, Any]]:
-        """What is written of each answer."""
+        """One JSON object for each answer."""
         for row, answer in zip(self.rows, answers, strict=True):
             question, reference = question_and_reference(row)
             yield {"id": row["id"], "question": question, "reference": reference, "answer": answer}
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Add one JSON line; a line is written at once, so that a killed run leaves no half of it behind the others."""
+    """Add one JSON line in a single write, so that a killed run does not leave half of it."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 

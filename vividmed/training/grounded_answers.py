@@ -1,4 +1,4 @@
-"""Answers with places to held-out rows, drawn into pictures while training goes on."""
+"""Grounded answers to held-out rows, drawn on their images during training."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,24 +10,24 @@ import torch
 
 from vividmed.data.batches.grounding import GroundedExample
 from vividmed.export.overlay import overlay
-from vividmed.processing.grounded_text import GroundedText, parse_grounded_text
+from vividmed.processing.grounded_text import GroundedText, Phrase, parse_grounded_text
 from vividmed.training.callbacks import SampleAnswers
 
 _NOT_IN_FILE_NAMES = re.compile(r"[^\w-]")
 
-Read = Callable[[Mapping[str, Any]], GroundedExample]
+Transform = Callable[[Mapping[str, Any]], GroundedExample]
 
 
 @dataclass(frozen=True, eq=False)
 class GroundedAnswer:
-    """One answer of the model beside what it should have been.
+    """One answer of the model with its reference.
 
     Attributes:
-        id: of the row.
-        image: as it was read.
-        question: the last one of the conversation.
-        reference: its answer, without markers.
-        grounded: the model's answer.
+        id: id of the row.
+        image: the image as it was read.
+        question: the last question of the conversation.
+        reference: the reference answer, without markers.
+        grounded: the model's answer, with masks and boxes.
     """
 
     id: str
@@ -39,7 +39,12 @@ class GroundedAnswer:
 
 @torch.no_grad()
 def answer_grounded(
-    model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], read: Read, *, max_new_tokens: int
+    model: Any,
+    processor: Any,
+    rows: Sequence[Mapping[str, Any]],
+    transform: Transform,
+    *,
+    max_new_tokens: int,
 ) -> list[GroundedAnswer]:
     """Answer the last question of each row's conversation, greedily, and find the phrases of the answer.
 
@@ -47,14 +52,14 @@ def answer_grounded(
         model: a ``VividMedForCausalLM`` with segmenters, with or without adapters.
         processor: its processor.
         rows: of any kind, images encoded or decoded.
-        read: turns rows into examples.
-        max_new_tokens: longest answer.
+        transform: turns rows into examples.
+        max_new_tokens: longest answer in tokens.
     """
     was_training = model.training
     model.eval()
     answers = []
     for row in rows:
-        example = read(row)
+        example = transform(row)
         *asked, answer = example.messages
         batch = processor(images=[example.images], conversations=[asked], grounding=True).to(model.device)
         (grounded,) = model.generate_grounded(
@@ -73,23 +78,23 @@ class SampleOverlays(SampleAnswers):
 
     Args:
         processor: a ``VividMedProcessor``.
-        rows: to answer.
-        read: turns them into examples.
-        max_new_tokens: longest answer.
+        rows: rows to answer.
+        transform: turns them into examples.
+        **options: of the parent.
     """
 
     folder = "overlays"
 
-    def __init__(self, processor: Any, rows: Sequence[Mapping[str, Any]], read: Read, *, max_new_tokens: int):
-        super().__init__(processor, rows, max_new_tokens)
-        self.read = read
-        self.answers: list[GroundedAnswer] = []
+    def __init__(
+        self, processor: Any, rows: Sequence[Mapping[str, Any]], *, transform: Transform, **options: Any
+    ):
+        super().__init__(processor, rows, **options)
+        self.transform = transform
 
     def answer(self, model: Any) -> Sequence[GroundedAnswer]:
-        self.answers = answer_grounded(
-            model, self.processor, self.rows, self.read, max_new_tokens=self.max_new_tokens
+        return answer_grounded(
+            model, self.processor, self.rows, self.transform, max_new_tokens=self.max_new_tokens
         )
-        return self.answers
 
     def records(self, answers: Sequence[GroundedAnswer], run: Path, step: int) -> Iterator[dict[str, Any]]:
         for answer in answers:
@@ -102,5 +107,11 @@ class SampleOverlays(SampleAnswers):
                 "reference": answer.reference,
                 "answer": answer.grounded.text,
                 "phrases": [phrase.text for phrase in answer.grounded.phrases],
+                "places": list(map(_place, answer.grounded.phrases)),
                 "overlay": str(picture.relative_to(run)),
             }
+
+
+def _place(phrase: Phrase) -> str:
+    voxels = 0 if phrase.mask is None else int(phrase.mask.sum())
+    return f"{phrase.text}: mask of {voxels} voxels, {len(phrase.boxes)} boxes"

@@ -1,5 +1,6 @@
-"""What the stages that ground can be told, beside the arguments of all stages."""
+"""Arguments of the stages that train segmenters, in addition to those of every stage."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from vividmed.models.grounding import GroundingLosses
@@ -7,17 +8,13 @@ from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
 
 
 @dataclass
-class LossArguments:
-    """Weights of the grounding losses; the defaults are the published ones of visual grounding.
+class MaskLossArguments:
+    """Weights of the losses of masks; the defaults are the published ones of visual grounding.
 
     Args:
         dice_weight: weight of the Dice loss of masks.
         focal_weight: weight of the focal loss of masks.
-        focal_alpha: weight of positive voxels in the focal loss.
-        score_weight: weight of the scores of boxes.
-        score_alpha: weight of found instances in the focal loss of scores.
-        box_l1_weight: weight of the L1 distance of boxes.
-        box_giou_weight: weight of the generalised IoU of boxes.
+        focal_alpha: weight of positive voxels in the focal loss of masks; None weighs all voxels alike.
     """
 
     dice_weight: float = field(default=2.0, metadata={"help": "Weight of the Dice loss of masks."})
@@ -25,63 +22,88 @@ class LossArguments:
     focal_alpha: float | None = field(
         default=None,
         metadata={
-            "help": "Weight of positive voxels in the focal loss of masks. Default: all weigh the same."
+            "help": "Weight of positive voxels in the focal loss of masks. Default: all voxels weigh the same."
         },
     )
+
+    def mask_loss(self) -> MaskLoss:
+        """Loss of masks."""
+        return MaskLoss(
+            dice_weight=self.dice_weight, focal_weight=self.focal_weight, focal_alpha=self.focal_alpha
+        )
+
+
+@dataclass
+class BoxLossArguments:
+    """Weights of the losses of boxes; the defaults are the published ones of visual grounding.
+
+    Args:
+        score_weight: weight of the focal loss of the boxes' scores.
+        score_alpha: weight of found instances in the focal loss of scores.
+        box_l1_weight: weight of the L1 distance of boxes.
+        box_giou_weight: weight of the generalised IoU loss of boxes.
+    """
+
     score_weight: float = field(
-        default=2.0, metadata={"help": "Weight of the focal loss of the scores of boxes."}
+        default=2.0, metadata={"help": "Weight of the focal loss of the boxes' scores."}
     )
     score_alpha: float = field(
         default=0.85, metadata={"help": "Weight of found instances in the focal loss of scores."}
     )
     box_l1_weight: float = field(default=5.0, metadata={"help": "Weight of the L1 distance of boxes."})
-    box_giou_weight: float = field(default=2.0, metadata={"help": "Weight of the generalised IoU of boxes."})
+    box_giou_weight: float = field(
+        default=2.0, metadata={"help": "Weight of the generalised IoU loss of boxes."}
+    )
 
-    def losses(self) -> GroundingLosses:
-        """The losses of masks and of instances with these weights."""
-        return GroundingLosses(
-            masks=MaskLoss(
-                dice_weight=self.dice_weight, focal_weight=self.focal_weight, focal_alpha=self.focal_alpha
-            ),
-            instances=InstanceLoss(
-                score_weight=self.score_weight,
-                box_l1_weight=self.box_l1_weight,
-                box_giou_weight=self.box_giou_weight,
-                focal_alpha=self.score_alpha,
-            ),
+    def instance_loss(self) -> InstanceLoss:
+        """Loss of boxes and scores."""
+        return InstanceLoss(
+            score_weight=self.score_weight,
+            box_l1_weight=self.box_l1_weight,
+            box_giou_weight=self.box_giou_weight,
+            focal_alpha=self.score_alpha,
         )
 
 
 @dataclass
-class GroundingArguments(LossArguments):
-    """How a language model and its segmenters are trained together.
+class GroundingArguments(BoxLossArguments, MaskLossArguments):
+    """Arguments of the stages that train a language model together with its segmenters.
 
     Args:
-        segmenter: folder or Hub id of a segmenter that takes the place of the model's.
-        instance_segmenter: the same for the instance segmenter.
-        freeze_segmenter: leave the segmenter untrained.
-        freeze_instance_segmenter: leave the instance segmenter untrained.
-        augment: mirror, turn and brighten the images of localization rows.
-        equalize: probability of equalising the histogram of a grounded report's image.
+        > Parameters that choose and freeze segmenters
+
+        segmenter: folder or Hub id of a segmenter that replaces the model's own.
+        instance_segmenter: folder or Hub id of an instance segmenter that replaces the model's own.
+        freeze_segmenter: whether the segmenter stays as it is.
+        freeze_instance_segmenter: whether the instance segmenter stays as it is.
+
+        > Parameters that control augmentation
+
+        augment: whether images of localization rows are mirrored, turned and brightened in training.
+        equalize: probability of equalising the histogram of a grounded report's image in training.
     """
 
     segmenter: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id of a segmenter, such as align-sam leaves, that takes the place of the model's."
+            "help": "Folder or Hub id of a segmenter, such as align-sam leaves, that replaces the model's own."
         },
     )
     instance_segmenter: str | None = field(
-        default=None, metadata={"help": "The same for the instance segmenter, such as align-isam leaves."}
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of an instance segmenter, such as align-isam leaves, that replaces the model's own."
+        },
     )
-    freeze_segmenter: bool = field(default=False, metadata={"help": "Leave the segmenter untrained."})
+    freeze_segmenter: bool = field(default=False, metadata={"help": "Do not train the segmenter."})
     freeze_instance_segmenter: bool = field(
-        default=False, metadata={"help": "Leave the instance segmenter untrained."}
+        default=False, metadata={"help": "Do not train the instance segmenter."}
     )
     augment: bool = field(
         default=True,
         metadata={
-            "help": "Mirror, turn and brighten images of localization rows in training, names and labels with them."
+            "help": "Mirror, turn and brighten images of localization rows in training, together with their names and "
+            "labels."
         },
     )
     equalize: float = field(
@@ -91,60 +113,104 @@ class GroundingArguments(LossArguments):
         },
     )
 
+    def losses(self) -> GroundingLosses:
+        """Losses of masks and of instances with these weights."""
+        return GroundingLosses(masks=self.mask_loss(), instances=self.instance_loss())
+
     @property
     def sources(self) -> dict[str, str]:
-        """Where segmenters come from that are not the model's own, by kind."""
+        """Where segmenters come from that are not the model's own, by name of the module."""
         named = {"segmenter": self.segmenter, "instance_segmenter": self.instance_segmenter}
-        return {kind: source for kind, source in named.items() if source is not None}
+        return {name: source for name, source in named.items() if source is not None}
 
     @property
     def frozen(self) -> list[str]:
-        """Kinds of segmenters that are not trained."""
+        """Names of the segmenters that are not trained."""
         flags = {"segmenter": self.freeze_segmenter, "instance_segmenter": self.freeze_instance_segmenter}
-        return [kind for kind, is_frozen in flags.items() if is_frozen]
+        return [name for name, is_frozen in flags.items() if is_frozen]
 
 
 @dataclass
-class AlignmentArguments(LossArguments):
-    """How a segmenter is trained alone.
+class AlignmentArguments(ABC):
+    """Arguments of the stages that train a segmenter without a language model.
 
     Args:
-        model_name_or_path: segmenter to start from; a tiny one with random weights when not given.
-        max_image_tokens: patches of an image.
-        max_slice_tokens: patches of a volume along depth.
-        low_image_tokens: patches of an image at low resolution; with 0 there is no low resolution.
-        low_slice_tokens: patches along depth at low resolution.
-        max_present: present targets asked for in a training image.
-        max_targets: targets asked for in a training image, filled up with absent ones.
-        augment: mirror, turn and brighten images in training.
-        crop: cut volumes in training.
+        > Parameters that choose the model
+
+        model_name_or_path: folder or Hub id of the segmenter to start from; None makes a tiny one with random weights.
+
+        > Parameters that control how images are shown
+
+        max_image_tokens: largest number of patches per image.
+        max_slice_tokens: largest number of patches along depth.
+        low_image_tokens: largest number of patches per image at low resolution; 0 turns low resolution off.
+        low_slice_tokens: largest number of patches along depth at low resolution.
+        augment: whether images are mirrored, turned and brightened in training.
+
+        > Parameters that control what is asked for
+
+        max_present: largest number of present targets per training image.
+        max_targets: number of targets per training image; absent ones fill up what present ones leave.
     """
 
     model_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Hub id of a segmenter to start from. Default: a tiny one with random weights."
+            "help": "Folder or Hub id of the segmenter to start from. Default: a tiny one with random weights."
         },
     )
-    max_image_tokens: int = field(default=2048, metadata={"help": "Largest number of patches of an image."})
+    max_image_tokens: int = field(default=2048, metadata={"help": "Largest number of patches per image."})
     max_slice_tokens: int = field(default=8, metadata={"help": "Largest number of patches along depth."})
     low_image_tokens: int = field(
         default=600,
         metadata={
-            "help": "Patches at low resolution, which 40 % of the training images are shown at; 0: none."
+            "help": "Largest number of patches per image at low resolution, which 40 % of the training images are shown "
+            "at; 0 turns low resolution off."
         },
     )
-    low_slice_tokens: int = field(default=6, metadata={"help": "Patches along depth at low resolution."})
+    low_slice_tokens: int = field(
+        default=6, metadata={"help": "Largest number of patches along depth at low resolution."}
+    )
     max_present: int = field(
-        default=14, metadata={"help": "Largest number of present targets asked for in a training image."}
+        default=14, metadata={"help": "Largest number of present targets per training image."}
     )
     max_targets: int = field(
         default=16,
         metadata={
-            "help": "Targets asked for in a training image; absent ones fill up what present ones leave."
+            "help": "Number of targets per training image; absent ones fill up what present ones leave."
         },
     )
     augment: bool = field(
-        default=True, metadata={"help": "Mirror, turn and brighten images in training, names with them."}
+        default=True,
+        metadata={
+            "help": "Mirror, turn and brighten images in training, together with their names and labels."
+        },
     )
-    crop: bool = field(default=True, metadata={"help": "Cut volumes in training (masks only)."})
+
+    @abstractmethod
+    def losses(self) -> GroundingLosses:
+        """The losses of the stage with their weights."""
+
+
+@dataclass
+class MaskAlignmentArguments(AlignmentArguments, MaskLossArguments):
+    """Arguments of ``align-sam``.
+
+    Args:
+        crop: whether volumes are cropped in training.
+    """
+
+    crop: bool = field(default=True, metadata={"help": "Crop volumes in training, as published."})
+
+    def losses(self) -> GroundingLosses:
+        """The loss of masks with these weights; there are no instances."""
+        return GroundingLosses(masks=self.mask_loss())
+
+
+@dataclass
+class BoxAlignmentArguments(AlignmentArguments, BoxLossArguments):
+    """Arguments of ``align-isam``: those of every alignment, and the weights of the losses of boxes."""
+
+    def losses(self) -> GroundingLosses:
+        """The losses of boxes and scores with these weights; there are no masks."""
+        return GroundingLosses(instances=self.instance_loss())

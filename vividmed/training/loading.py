@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import PreTrainedModel, set_seed
 from transformers.configuration_utils import PreTrainedConfig
 from trl import get_peft_config, get_quantization_config
@@ -71,7 +73,10 @@ def load_model(
     if source is None:
         set_seed(seed)
         config = VividMedConfig.tiny(vocab_size=len(processor.tokenizer), grounding=grounding is not None)
-        model: PreTrainedModel = VividMedForCausalLM(config, grounding_losses=losses)
+        dtype = None if args.dtype in (None, "auto") else getattr(torch, args.dtype)
+        model: PreTrainedModel = VividMedForCausalLM._from_config(
+            config, dtype=dtype, attn_implementation=args.attn_implementation, grounding_losses=losses
+        )
     else:
         _check_architecture(source, args.model_revision)
         # Parts are put together in full precision, and quantised when the whole is loaded.
@@ -97,10 +102,19 @@ def load_model(
             model, get_peft_config(args), selection, train_boundary_tokens=args.train_boundary_tokens
         )
         freeze_modules(model, frozen)
-        return adapted
+        return _with_precise_updates(adapted, args)
     if args.freeze_vision:
         model.model.vision.requires_grad_(False)
     freeze_modules(model, frozen)
+    return _with_precise_updates(model, args)
+
+
+def _with_precise_updates(model: Any, args: ModelArguments) -> Any:
+    """Store what is trained in float32, where updates of small learning rates are not rounded away."""
+    if args.trainable_dtype == "float32":
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
     return model
 
 

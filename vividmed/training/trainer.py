@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import SequentialSampler
 from transformers import (
     PreTrainedModel,
     ProcessorMixin,
@@ -128,6 +129,10 @@ class VividMedTrainer(Trainer):
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
         )
         return self.order
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler | None:
+        """Evaluation rows keep their order, whatever the order of training."""
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
     @property
     def rows_per_step(self) -> int:

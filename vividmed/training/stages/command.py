@@ -11,16 +11,14 @@ from vividmed.errors import VividMedError
 from vividmed.files import packaged_folder
 from vividmed.training.arguments import DataArguments, StageArguments
 from vividmed.training.parser import StageParser
-from vividmed.training.stages import alignment, grounding, vlm
-from vividmed.training.stages.stage import Stage
+from vividmed.training.stages.alignment import AlignIsamStage, AlignSamStage
+from vividmed.training.stages.grounding import GrgStage, VgStage
+from vividmed.training.stages.stage import Stage, StageResult, run_stage
+from vividmed.training.stages.vlm import VlmStage
 
 CONFIGS = packaged_folder("stages/configs")
-STAGES: dict[str, Stage] = {
-    "align-sam": alignment.ALIGN_SAM,
-    "align-isam": alignment.ALIGN_ISAM,
-    "vg": grounding.VG,
-    "vlm": vlm.VLM,
-    "grg": grounding.GRG,
+STAGES: dict[str, type[Stage]] = {
+    stage.name: stage for stage in (AlignSamStage, AlignIsamStage, VgStage, VlmStage, GrgStage)
 }
 
 
@@ -36,7 +34,7 @@ def parse(arguments: list[str]) -> tuple[Any, ...]:
         hint = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(STAGES)}"
         raise VividMedError(f"--stage {early.stage}: unknown stage; {hint}")
     stage = STAGES[early.stage or "vlm"]
-    parser = StageParser((StageArguments, *stage.arguments), description="Train a stage of VividMed.")
+    parser = StageParser((StageArguments, *stage.arguments()), description="Train a stage of VividMed.")
     parser.add_argument("--config", type=Path, help="YAML file with any of these arguments.")
     config = early.config
     if config is None and early.stage is not None:
@@ -67,11 +65,20 @@ def _ahead(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_known_args(arguments)[0]
 
 
+def run(arguments: list[str]) -> StageResult:
+    """Run the stage that a command line describes.
+
+    Raises:
+        VividMedError: for everything that the user can correct.
+    """
+    stage_args, *groups = parse(arguments)
+    return run_stage(STAGES[stage_args.stage](*groups))
+
+
 def main(arguments: list[str]) -> int:
-    """Run a stage; input that the user can mend ends in one line and status 2."""
+    """Run a stage; input that the user can correct ends in one line and status 2."""
     try:
-        stage_args, *stage_arguments = parse(arguments)
-        STAGES[stage_args.stage].run(*stage_arguments)
+        run(arguments)
     except VividMedError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)

@@ -1,18 +1,186 @@
-"""What the launcher needs to know of a stage."""
+"""The course of a stage: load rows, build, train, measure, save, write the card, print, push."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+from datasets import Dataset
+
+from vividmed.data.sampling.mixture import Mixture
+from vividmed.data.schema import RowKind
+from vividmed.errors import VividMedError
+from vividmed.training.arguments import DataArguments, VividMedTrainingArguments
+from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
+from vividmed.training.memory import memory_summary
+from vividmed.training.rows import load_rows
+from vividmed.training.run_folder import run_folder
+from vividmed.training.stages.measurement import Measurement, Measuring
+from vividmed.training.stages.results import write_results
+from vividmed.training.trainer import VividMedTrainer
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stage of training.
+class StageRows:
+    """Rows to train on, and rows to evaluate on where there are any."""
+
+    train: Dataset | Mixture
+    evaluation: Dataset | None
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage leaves.
 
     Attributes:
-        run: trains; called with the arguments' dataclasses, in order.
-        arguments: the dataclasses.
+        folder: the trained model, with its processor and card.
+        step: optimizer step of the weights in the folder.
+        measurement: figures measured on these weights.
     """
 
-    run: Callable[..., None]
-    arguments: tuple[type[Any], ...]
+    folder: Path
+    step: int
+    measurement: Measurement
+
+
+class Stage(ABC):
+    """A stage of training: what it alone knows, for :func:`run_stage`, which does the rest.
+
+    A subclass is a dataclass whose fields are its groups of arguments, in the order of the command line's help. A new
+    stage is one such class, one line in :data:`vividmed.training.stages.command.STAGES` and its configurations.
+
+    Attributes:
+        name: what ``--stage`` calls it.
+        row_kind: kind of the rows it trains on.
+        card: template of its model card, in ``model_cards/``.
+        always_measures_start: measure the untrained model even if ``eval_on_start`` does not ask for it.
+        metrics: names that an evaluation logs, without ``eval_``; a trailing ``*`` stands for any ending.
+    """
+
+    name: ClassVar[str]
+    row_kind: ClassVar[RowKind]
+    card: ClassVar[str]
+    always_measures_start: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = ("loss",)
+
+    data_args: DataArguments
+    args: VividMedTrainingArguments
+
+    @classmethod
+    def arguments(cls) -> tuple[type[Any], ...]:
+        """Classes of the groups of arguments."""
+        hints = get_type_hints(cls)
+        return tuple(hints[field.name] for field in fields(cls))  # type: ignore[arg-type]
+
+    @property
+    def groups(self) -> list[Any]:
+        """The groups of arguments, in order."""
+        return [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+
+    @abstractmethod
+    def build(self, rows: StageRows) -> VividMedTrainer:
+        """The model with its Trainer, ready to train."""
+
+    def sample_answers(self, trainer: VividMedTrainer, rows: StageRows) -> SampleAnswers | None:
+        """The callback that answers evaluation rows; None for models that give no answers."""
+        return None
+
+    def measure(
+        self, trainer: VividMedTrainer, rows: StageRows, evaluation: Mapping[str, float]
+    ) -> Measurement:
+        """Figures of the weights as they are.
+
+        Args:
+            trainer: the stage's.
+            rows: the stage's.
+            evaluation: what the Trainer's evaluation of these weights has given.
+        """
+        return Measurement.of_evaluation(evaluation)
+
+    @abstractmethod
+    def method(self) -> dict[str, Any]:
+        """What the card says of the start and the way of training: ``base_model``, ``method``, ``adapter``."""
+
+    def settings(self) -> dict[str, Any]:
+        """Settings of its own that the card lists, by name."""
+        return {}
+
+
+def run_stage(stage: Stage) -> StageResult:
+    """Train a stage and leave a usable model with its card in the output folder.
+
+    Args:
+        stage: with its arguments.
+
+    Returns:
+        The folder, and the figures of the weights in it.
+
+    Raises:
+        VividMedError: for everything that the user can correct, before the first step where it can be known.
+    """
+    args = stage.args
+    with run_folder(args) as checkpoint:
+        rows = StageRows(*load_rows(stage.row_kind, stage.data_args))
+        _check_evaluation(args, rows)
+        trainer = stage.build(rows)
+        for callback in (MetricsFile(), LossCurve()):
+            trainer.add_callback(callback)
+        samples = None if rows.evaluation is None else stage.sample_answers(trainer, rows)
+        if samples is not None:
+            trainer.add_callback(samples)
+        measuring = Measuring(
+            trainer,
+            evaluation_rows=rows.evaluation,
+            measure=lambda evaluation: stage.measure(trainer, rows, evaluation),
+            samples=samples,
+            always_at_start=stage.always_measures_start,
+        )
+        trainer.add_callback(measuring)
+        if trainer.is_world_process_zero():
+            say(memory_summary(trainer.model))
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        after = measuring.of_final_weights()
+        trainer.save_final()
+        if trainer.is_world_process_zero():
+            before = measuring.of_start(checkpoint)
+            write_results(
+                stage.name,
+                trainer,
+                template=stage.card,
+                groups=stage.groups,
+                rows=(rows.train, rows.evaluation),
+                how=stage.method(),
+                settings=stage.settings(),
+                step=measuring.final_step,
+                metrics=after.table(before),
+            )
+            say(after.report(before, trainer.state.log_history) + f"\n\ncheckpoint: {args.output_dir}")
+        if args.push_to_hub:
+            trainer.push_to_hub()
+    return StageResult(args.folder, measuring.final_step, after)
+
+
+def say(text: str) -> None:
+    """Print to the terminal, whatever characters it can show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def _check_evaluation(args: VividMedTrainingArguments, rows: StageRows) -> None:
+    """Evaluating needs rows that are held out."""
+    asked = [
+        name
+        for name, is_asked in (
+            ("--eval_strategy", args.eval_strategy != "no"),
+            ("--eval_on_start", args.eval_on_start),
+            ("--load_best_model_at_end", args.load_best_model_at_end),
+        )
+        if is_asked
+    ]
+    if rows.evaluation is None and asked:
+        raise VividMedError(
+            f"{' and '.join(asked)}: a mixture gives rows to train on only; name rows to evaluate on with "
+            "--dataset_name, or turn evaluation off"
+        )

@@ -1,0 +1,76 @@
+"""What the stages that train the language model have in common."""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from vividmed.data.batches.collator import VividMedCollator
+from vividmed.data.sampling.mixture import keyed_rows
+from vividmed.processing.processing_vividmed import VividMedProcessor
+from vividmed.training.arguments import ModelArguments, TextDataArguments
+from vividmed.training.loading import load_model
+from vividmed.training.stages.stage import Stage, StageRows
+
+BASE_MODEL = "base_model"
+
+
+class LanguageStage(Stage):
+    """A stage whose model writes text."""
+
+    data_args: TextDataArguments
+    model_args: ModelArguments
+
+    def load_model(self, processor: VividMedProcessor, **options: Any) -> PreTrainedModel:
+        """The model of the arguments, computing in a precision in which all its weights meet.
+
+        Args:
+            processor: of the model.
+            **options: of :func:`vividmed.training.loading.load_model`.
+        """
+        model = load_model(
+            self.model_args,
+            processor,
+            base_folder=self.args.folder / BASE_MODEL,
+            seed=self.args.seed,
+            **options,
+        )
+        precisions = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+        if self.model_args.trainable_dtype == "float32" and precisions != {torch.float32}:
+            self.args.compute_in_bfloat16()
+        return model
+
+    def method(self) -> dict[str, Any]:
+        args = self.model_args
+        method = "all weights"
+        if args.use_peft:
+            bits = "4-bit " if args.load_in_4bit else "8-bit " if args.load_in_8bit else ""
+            method = (
+                f"low-rank adapters of rank {args.lora_r} on a {bits}base model; norms and embeddings whole"
+            )
+        return {"base_model": args.model_name_or_path, "method": method, "adapter": args.use_peft}
+
+    def settings(self) -> dict[str, Any]:
+        return {"longest sequence": self.data_args.max_length}
+
+    def collator(
+        self, kind: type[VividMedCollator], processor: VividMedProcessor, rows: StageRows, **options: Any
+    ) -> Any:
+        """A collator as the arguments describe it.
+
+        Args:
+            kind: class of the collator.
+            processor: of the model.
+            rows: of the stage; training rows stand in for those that are skipped.
+            **options: of the class.
+        """
+        return kind(
+            processor,
+            max_length=self.data_args.max_length,
+            truncation=self.data_args.truncation,
+            packing=self.data_args.packing,
+            on_bad_sample=self.data_args.on_bad_sample,
+            spare_rows=keyed_rows(rows.train),
+            augmentation_seed=self.args.seed,
+            **options,
+        )
