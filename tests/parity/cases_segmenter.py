@@ -14,7 +14,8 @@ from vividmed.models.conversion.segvol import (
 )
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.models.segmenter.image_encoder import group_images
-from vividmed.models.segmenter.losses import InstanceLoss, LossOutput, MaskLoss
+from vividmed.models.segmenter.instance_loss import InstanceLoss
+from vividmed.models.segmenter.losses import LossOutput, MaskLoss
 from vividmed.models.segmenter.mask_decoder import DecodedGroup, DecoderGroup, low_res_shape
 from vividmed.models.segmenter.matching import NO_MATCH
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter

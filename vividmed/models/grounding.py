@@ -14,7 +14,8 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from vividmed.errors import VividMedError
-from vividmed.models.segmenter.losses import InstanceLoss, LossOutput, MaskLoss
+from vividmed.models.segmenter.instance_loss import InstanceLoss
+from vividmed.models.segmenter.losses import LossOutput, MaskLoss
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 

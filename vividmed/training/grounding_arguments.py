@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from vividmed.models.grounding import GroundingLosses
-from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
+from vividmed.models.segmenter.instance_loss import InstanceLoss
+from vividmed.models.segmenter.losses import MaskLoss
 
 
 @dataclass

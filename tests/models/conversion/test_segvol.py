@@ -169,11 +169,11 @@ def test_position_grids_are_resampled_in_both_forms(segvol, name):
     ("drop", "add", "message"),
     [
         ("prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", None, "frequencies is missing"),
-        ("image_encoder.norm.weight", None, r"lack 1 tensors \(image_encoder.norm.weight\)"),
-        (None, {"image_encoder.blocks.7.norm1.weight": (16,)}, "hold unknown 1 tensors"),
+        ("image_encoder.norm.weight", None, r"lacks 1 tensors \(image_encoder.norm.weight\)"),
+        (None, {"image_encoder.blocks.7.norm1.weight": (16,)}, "has unknown 1 tensors"),
         (None, {"mask_decoder.iou_token.weight": (1, 8)}, "has shape"),
-        (None, {"image_encoder.patch_embedding.patch_embeddings.1.weight": (16, 30)}, "give their size"),
-        (None, {"image_encoder.patch_embedding.position_embeddings": (1, 15, 16)}, "give position_grid"),
+        (None, {"image_encoder.patch_embedding.patch_embeddings.1.weight": (16, 30)}, "give the patch_size"),
+        (None, {"image_encoder.patch_embedding.position_embeddings": (1, 15, 16)}, "give the position_grid"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(segvol, drop, add, message):

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vividmed.models.segmenter.instance_loss import InstanceLoss
 from vividmed.models.segmenter.losses import (
-    InstanceLoss,
     MaskLoss,
     dice_loss,
     generalized_box_iou,

@@ -7,7 +7,8 @@ from safetensors.torch import load_file, save_file
 
 from vividmed.errors import VividMedError
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
-from vividmed.models.segmenter.losses import InstanceLoss, MaskLoss
+from vividmed.models.segmenter.instance_loss import InstanceLoss
+from vividmed.models.segmenter.losses import MaskLoss
 from vividmed.models.segmenter.mask_decoder import low_res_shape
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 

@@ -1,13 +1,12 @@
 """Loading a 2D CogVLM checkpoint into VividMed.
 
 The language model's tensors carry over by name. The patch convolution and the position embeddings are resampled and
-spread over depth so that a volume constant along z gives what its slice gave, the embeddings get rows for the
-special tokens, and every tensor is accounted for in a report.
+spread over depth, so that a volume that is constant along z gives what its slice gave. The embeddings get rows for
+the special tokens, and every tensor is accounted for in a report.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +15,13 @@ from safetensors import safe_open
 
 from vividmed.errors import VividMedError
 from vividmed.models.configuration_vividmed import VividMedConfig
+from vividmed.models.conversion.report import LoadReport
 from vividmed.models.depth import resample
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 
 NUM_SPECIAL_TOKENS = 8
 PATCH_EMBEDDING = "model.vision.patch_embedding."
 TOKEN_ROWS = ("model.embed_tokens.weight", "lm_head.weight")
-
-
-@dataclass
-class LoadReport:
-    """What became of each tensor of a checkpoint; ``missing`` and ``unexpected`` are errors."""
-
-    copied: list[str] = field(default_factory=list)
-    converted: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-
-    def raise_if_incomplete(self, source: str) -> None:
-        """Raise a VividMedError that names the first tensors that have no counterpart."""
-        for problem, names in (("lacks", self.missing), ("has unknown", self.unexpected)):
-            if names:
-                shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-                raise VividMedError(
-                    f"{source} {problem} {len(names)} tensors ({shown}): is it a CogVLM checkpoint of this size?"
-                )
 
 
 def inflate_patch_kernel(kernel: torch.Tensor, patch_size: Sequence[int]) -> torch.Tensor:
@@ -57,7 +37,7 @@ def inflate_positions(positions: torch.Tensor, grid: Sequence[int]) -> torch.Ten
         side = round(len(positions) ** 0.5)
         if side * side != len(positions):
             raise VividMedError(
-                f"{len(positions)} position embeddings are no square grid: is this a CogVLM checkpoint?"
+                f"{len(positions)} position embeddings do not form a square grid: is this a CogVLM checkpoint?"
             )
         positions = positions.unflatten(0, (side, side))
     depth, *plane = grid
@@ -66,7 +46,7 @@ def inflate_positions(positions: torch.Tensor, grid: Sequence[int]) -> torch.Ten
 
 
 def add_token_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """Append rows for new tokens at the mean of the present ones (random rows would be far too long)."""
+    """Append rows for new tokens at the mean of the existing ones (random rows would be far too long)."""
     mean = rows.float().mean(0, keepdim=True).to(rows.dtype)
     return torch.cat([rows, mean.expand(count, -1)])
 
@@ -77,16 +57,16 @@ def convert_cogvlm_state_dict(
     """Rename, resample and extend a CogVLM state dict to that of :class:`VividMedForCausalLM`.
 
     Args:
-        state_dict: tensors under CogVLM's names, of the 2D checkpoint or of one that is 3D already.
-        config: the model to fill.
-        report: is told what was copied, converted and ignored.
+        state_dict: tensors under CogVLM's names, from the 2D checkpoint or from one that is already 3D.
+        config: configuration of the model to fill.
+        report: records what was copied, converted and dropped.
     """
     report = report or LoadReport()
     vision = config.vision_config
     converted: dict[str, torch.Tensor] = {}
     for name, tensor in state_dict.items():
         if name.endswith("rotary_emb.inv_freq"):
-            report.ignored.append(name)
+            report.dropped.append(name)
             continue
         new: dict[str, torch.Tensor] = {name: tensor}
         if name in TOKEN_ROWS:
@@ -119,16 +99,16 @@ def load_cogvlm(
     """Build a VividMed model from a CogVLM checkpoint in safetensors.
 
     Args:
-        folder: holds CogVLM's config.json and its weights.
+        folder: with CogVLM's config.json and its weights.
         patch_size: (z, y, x) of the new patch convolution.
         position_grid: (z, y, x) of the new grid of position embeddings.
-        dtype: of the parameters.
+        dtype: precision of the parameters.
 
     Returns:
         The model, without segmenters, with eight new token rows, and the report.
 
     Raises:
-        VividMedError: when the folder holds no CogVLM checkpoint or a tensor has no counterpart.
+        VividMedError: the folder has no CogVLM checkpoint, or a tensor has no counterpart.
     """
     folder = Path(folder)
     config = config_from_cogvlm(folder / "config.json", patch_size=patch_size, position_grid=position_grid)
@@ -139,12 +119,12 @@ def load_cogvlm(
     expected = model.state_dict()
     report.missing = sorted(expected.keys() - state_dict.keys())
     report.unexpected = sorted(state_dict.keys() - expected.keys())
-    report.raise_if_incomplete(str(folder))
+    report.raise_if_incomplete(str(folder), "is it a CogVLM checkpoint of this size?")
     for name, tensor in state_dict.items():
         if tensor.shape != expected[name].shape:
             raise VividMedError(
-                f"{folder}: {name} has shape {tuple(tensor.shape)}, the model {tuple(expected[name].shape)}: "
-                "does config.json belong to these weights?"
+                f"{folder}: {name} has shape {tuple(tensor.shape)} but config.json asks for "
+                f"{tuple(expected[name].shape)}; give a folder whose config.json belongs to its weights"
             )
     model.load_state_dict({name: tensor.to(dtype) for name, tensor in state_dict.items()}, assign=True)
     return model, report
@@ -156,7 +136,7 @@ def config_from_cogvlm(
     """Read CogVLM's config.json.
 
     Raises:
-        VividMedError: when the file is missing or describes another architecture.
+        VividMedError: the file is missing or describes another architecture.
     """
     try:
         source: dict[str, Any] = json.loads(path.read_text())
@@ -182,9 +162,9 @@ def config_from_cogvlm(
         )
     except FileNotFoundError:
         raise VividMedError(f"{path} does not exist: give the folder of a CogVLM checkpoint") from None
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise VividMedError(
-            f"{path} is no configuration of CogVLM ({error}): give the folder of one"
+            f"{path} is not a configuration of CogVLM ({error}): give the folder of a CogVLM checkpoint"
         ) from None
 
 
@@ -211,7 +191,7 @@ def _fit_token_rows(name: str, rows: torch.Tensor, vocab_size: int) -> torch.Ten
 def _read_safetensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise VividMedError(f"{folder} holds no *.safetensors: convert the checkpoint to safetensors first")
+        raise VividMedError(f"{folder} has no *.safetensors: convert the checkpoint to safetensors first")
     for file in files:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118

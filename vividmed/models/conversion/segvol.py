@@ -1,17 +1,17 @@
 """Weights of SegVol and of the published VividMed segmenters, under our names and shapes.
 
-Both come as plain state dicts. Every tensor is accounted for: renamed, reshaped, dropped because nothing of ours
-computes with it, or refused.
+Both come as plain state dicts. Every tensor is accounted for: it is renamed, reshaped, dropped because nothing of
+ours computes with it, or refused.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
 
 import torch
 
 from vividmed.errors import VividMedError
+from vividmed.models.conversion.report import LoadReport
 from vividmed.models.depth import resample
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.models.segmenter.prompt_encoder import missing_frequencies
@@ -50,36 +50,8 @@ DROPPED = re.compile(
 )
 
 
-@dataclass
-class LoadReport:
-    """What became of each tensor; ``missing`` and ``unexpected`` are errors.
-
-    ``copied`` and ``initialized`` hold our names (the latter kept the model's own values), the rest the names of the
-    checkpoint; ``converted`` changed shape.
-    """
-
-    copied: list[str] = field(default_factory=list)
-    converted: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    initialized: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-
-    def raise_if_incomplete(self) -> None:
-        """Raise a VividMedError that names the first tensors that have no counterpart."""
-        if any(name.endswith("position_encoding.frequencies") for name in self.missing):
-            raise VividMedError(missing_frequencies("prompt_encoder."))
-        for problem, names in (("lack", self.missing), ("hold unknown", self.unexpected)):
-            if names:
-                shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-                raise VividMedError(
-                    f"the segmenter weights {problem} {len(names)} tensors ({shown}): "
-                    "check prefix, and that model and weights have equally many layers"
-                )
-
-
 def segmenter_tensor_name(name: str, *, instance: bool) -> str | None:
-    """Our name of a published or SegVol tensor.
+    """Translate the name of a published or SegVol tensor to ours.
 
     Args:
         name: without the prefix of the segmenter (``sam.``, ``isam_model.`` or SegVol's ``model.``).
@@ -87,7 +59,7 @@ def segmenter_tensor_name(name: str, *, instance: bool) -> str | None:
             published filter networks, or into a :class:`Segmenter`, which draws with the first.
 
     Returns:
-        The name, unchanged where no rule applies; ``None`` for a tensor that nothing computes with.
+        Our name, which is the given one where no rule applies; ``None`` for a tensor that nothing computes with.
     """
     network = re.match(r"mask_decoder\.output_hypernetworks_mlps\.(\d+)\.", name)
     if DROPPED.match(name) or (network and int(network[1]) != int(instance)):
@@ -107,22 +79,22 @@ def convert_segmenter_state_dict(
 ) -> tuple[dict[str, torch.Tensor], LoadReport]:
     """Rename and reshape published or SegVol weights to those of ``model``.
 
-    Patch kernels and position grids of other sizes are resampled; a kernel for one channel is spread over the
-    model's channels, so that a grey image gives what it gave; layer norms over (C, d, h, w) are averaged over space;
-    surplus mask tokens are cut and lacking ones keep the model's own values.
+    Patch kernels and position grids of other sizes are resampled. A kernel for one channel is spread over the
+    model's channels, so that a grey image gives what it gave before. Layer norms over (C, d, h, w) are averaged over
+    space. Surplus mask tokens are cut, and missing ones keep the model's own values.
 
     Args:
-        state_dict: may hold other tensors too, outside ``prefix``.
-        model: where the weights are to go; its present values fill what a SegVol checkpoint lacks.
+        state_dict: tensors by name; those without ``prefix`` are ignored.
+        model: model to fill; its own values stay where a SegVol checkpoint has none.
         prefix: ``"sam."`` or ``"isam_model."`` in published checkpoints, ``"model."`` in SegVol's.
-        patch_size: (z, y, x) of SegVol's flat patch kernel, which does not tell.
+        patch_size: (z, y, x) of SegVol's patch kernel, whose flat tensor does not show it.
         position_grid: (z, y, x) of SegVol's flat position embeddings.
 
     Returns:
-        The state dict and the report; nothing is raised for tensors that are missing or unknown.
+        The state dict and the report. Missing and unknown tensors are reported, not refused.
 
     Raises:
-        VividMedError: when a tensor's shape cannot be made to fit.
+        VividMedError: the shape of a tensor cannot be made to fit.
     """
     report = LoadReport()
     present = model.state_dict()
@@ -146,8 +118,8 @@ def convert_segmenter_state_dict(
         )
         if value.shape != present[name].shape:
             raise VividMedError(
-                f"{source} has shape {tuple(tensor.shape)}, the model's {name} {tuple(present[name].shape)}: "
-                "configure the model with the widths of the weights"
+                f"{source} has shape {tuple(tensor.shape)} but the model's {name} has "
+                f"{tuple(present[name].shape)}: configure the model with the widths of the weights"
             )
         (report.copied if value is tensor else report.converted).append(name if value is tensor else source)
         converted[name] = value
@@ -169,15 +141,20 @@ def load_segmenter_weights(
 ) -> LoadReport:
     """Fill a segmenter with published or SegVol weights; arguments as in :func:`convert_segmenter_state_dict`.
 
-    SegVol has no box and score heads: those of an :class:`InstanceSegmenter` stay as they are, and the report says so.
+    SegVol has no box and score heads: those of an :class:`InstanceSegmenter` stay as they are and are reported as
+    initialized.
 
     Raises:
-        VividMedError: when a tensor is missing, unknown or does not fit.
+        VividMedError: a tensor is missing, unknown, or does not fit.
     """
     converted, report = convert_segmenter_state_dict(
         state_dict, model, prefix=prefix, patch_size=patch_size, position_grid=position_grid
     )
-    report.raise_if_incomplete()
+    if any(name.endswith("position_encoding.frequencies") for name in report.missing):
+        raise VividMedError(missing_frequencies("prompt_encoder."))
+    report.raise_if_incomplete(
+        "the segmenter checkpoint", "check the prefix, and that model and weights have equally many layers"
+    )
     model.load_state_dict(converted, strict=False)
     return report
 
@@ -190,17 +167,17 @@ def fit_segmenter_tensor(
     patch_size: Sequence[int] = (4, 16, 16),
     position_grid: Sequence[int] = (8, 16, 16),
 ) -> torch.Tensor:
-    """Give a tensor the shape it has in our model, by the rule for its name.
+    """Give a tensor the shape that it has in our model, by the rule for its name.
 
     Args:
-        name: ours.
-        tensor: as in the checkpoint.
-        present: the model's own tensor.
+        name: our name of the tensor.
+        tensor: tensor of the checkpoint.
+        present: tensor of the model.
         patch_size: see :func:`convert_segmenter_state_dict`.
         position_grid: see :func:`convert_segmenter_state_dict`.
 
     Returns:
-        A new tensor, or ``tensor`` itself where it fits or no rule makes it fit.
+        A new tensor, or ``tensor`` itself if it fits already or no rule makes it fit.
     """
     if tensor.shape == present.shape:
         return tensor
@@ -226,7 +203,8 @@ def _fit_patch_kernel(kernel: torch.Tensor, shape: Sequence[int], patch_size: Se
     if kernel.ndim == 2:
         if kernel.shape[1] % prod(patch_size):
             raise VividMedError(
-                f"a patch kernel of {kernel.shape[1]} numbers is not of patches {tuple(patch_size)}: give their size"
+                f"a patch kernel of {kernel.shape[1]} numbers cannot have patches of {tuple(patch_size)}: "
+                "give the patch_size of the checkpoint"
             )
         kernel = kernel.unflatten(1, (*patch_size, -1)).movedim(-1, 1)
     kernel = resample(kernel, shape[2:], conserve_sum=True)
@@ -240,7 +218,8 @@ def _fit_positions(positions: torch.Tensor, grid: Sequence[int], source_grid: Se
     if positions.ndim == 3:
         if positions.shape[1] != prod(source_grid):
             raise VividMedError(
-                f"{positions.shape[1]} position embeddings are not of a grid {tuple(source_grid)}: give position_grid"
+                f"{positions.shape[1]} position embeddings do not fill a grid of {tuple(source_grid)}: "
+                "give the position_grid of the checkpoint"
             )
         positions = positions.mT.unflatten(2, tuple(source_grid))
     return resample(positions, grid)
