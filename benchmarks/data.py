@@ -116,7 +116,7 @@ def _finish(example: Example, processor: VividMedProcessor, seed: int) -> None:
     batch = processor(images=[image], conversations=conversation.messages, grounding=conversation.grounding)
     if isinstance(row["masks"], dict):  # decoded already
         for phrase in conversation.phrases:
-            if phrase.kind == "mask":
+            if phrase.label_type == "mask":
                 found = [row["masks"][target] for target in phrase.targets if target in row["masks"]]
                 union = np.logical_or.reduce(found) if found else np.zeros(image.size, bool)
                 batch["geometry"][0].apply_mask(torch.from_numpy(union)[None])

@@ -54,7 +54,7 @@ def measure(rows: Path, run: Path) -> list[Figure]:
     checkpoint = max(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
     model.load_state_dict(load_file(checkpoint / "model.safetensors"))
     processor = VividMedImageProcessor.from_pretrained(run)
-    collate = AlignmentCollator(SegmentationTransform(image_processor=processor, form="box"))
+    collate = AlignmentCollator(SegmentationTransform(image_processor=processor, label_type="box"))
     found: dict[str, list[float]] = defaultdict(list)
     confident: list[float] = []
     stored = load_dataset("parquet", data_files=str(rows / "train.parquet"), split="train").with_format(

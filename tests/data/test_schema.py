@@ -89,7 +89,7 @@ def test_an_unknown_kind_is_refused():
         ("localization", {"absent": ["liver"]}, "'absent' repeats 'liver'"),
         ("localization", {"incomplete": ["spleen"]}, "'incomplete' names 'spleen' without a mask or a box"),
         ("localization", {"targets": ["liver", "heart"]}, "'targets' names 'heart' without"),
-        ("localization", {"targets": []}, "holds 'liver', not in 'targets'"),
+        ("localization", {"targets": []}, "contains 'liver', which is not in 'targets'"),
         (
             "localization",
             {"boxes": [{"target": "liver", "box": [0, 2, 3, 2, 4, 7]}]},

@@ -48,7 +48,7 @@ def collate(rows):
         return build_conversation(kind, row, generator=generator, settings=settings)
 
     collator = GroundedCollator(
-        small_processor(), read=GroundingTransform(seed=0, converse=converse), max_length=400
+        small_processor(), transform=GroundingTransform(seed=0, draw_conversation=converse), max_length=400
     )
     return collator([{**row, "index": index, "epoch": None} for index, row in enumerate(rows)])
 

@@ -60,8 +60,8 @@ def collate(processor, *rows):
     def converse(kind, row, generator):
         return build_conversation(kind, row, generator=generator, settings=SURE)
 
-    read = GroundingTransform(seed=0, converse=converse)
-    return GroundedCollator(processor, read=read, max_length=400)(rows)
+    transform = GroundingTransform(seed=0, draw_conversation=converse)
+    return GroundedCollator(processor, transform=transform, max_length=400)(rows)
 
 
 def align(*rows):

@@ -220,7 +220,7 @@ def batch(material, *, numbers=(0, 1, 2), **options):
     rows = load_dataset("parquet", data_files=f"{material['grounded_report']}/train.parquet", split="train")
     stored = rows.with_format("arrow")
     collator = GroundedCollator(
-        small_processor(), read=GroundingTransform(seed=0), **{"max_length": 400, **options}
+        small_processor(), transform=GroundingTransform(seed=0), **{"max_length": 400, **options}
     )
     return collator([{**stored[i].to_pylist()[0], "index": i, "epoch": 0} for i in numbers])
 

@@ -116,7 +116,7 @@ def _sample(args: argparse.Namespace) -> None:
             print(f"{message['role']}: {message['content']}")
         for phrase in sample.conversation.phrases:
             print(
-                f"  <p>{phrase.text}</p> -> {phrase.kind or 'no label'}, {', '.join(phrase.targets) or 'nothing'}"
+                f"  <p>{phrase.text}</p> -> {phrase.label_type or 'no label'}, {', '.join(phrase.targets) or 'nothing'}"
             )
         shown = {target for phrase in sample.conversation.phrases for target in phrase.targets}
         tiles.append(Tile(sample.row, f"{number}: {sample.row['id']}", shown))

@@ -1,8 +1,8 @@
 """The three kinds of rows that vividmed trains on, as Hugging Face ``datasets`` features.
 
-Any data set with these columns loads with plain ``load_dataset`` and needs no code of this project.
-Every row carries its images inline: two-dimensional ones in ``images``, volumes in ``volumes``; in order of
-mention the images come first. ``patient`` is a pseudonymous key: rows that share it belong to one split.
+Any data set with these columns loads with plain ``load_dataset`` and needs no code of this project. Every row carries
+its images inline: 2D images in ``images``, volumes in ``volumes``; a text mentions those in ``images`` first.
+``patient`` is a pseudonymous key: all rows of a patient belong to one split.
 
 Masks and boxes lie on the grid of the row's only image as :mod:`vividmed.processing.reading` gives it, axes
 (z, y, x) with z of size 1 for a 2D image; see :mod:`vividmed.data.masks`.
@@ -23,7 +23,7 @@ _BOX = List(Value("int32"), length=6)
 
 
 def _row(columns: dict[str, Any]) -> Features:
-    """Columns of every kind around those of one kind."""
+    """Columns that all kinds share, around those of one kind."""
     return Features(
         {
             "id": _STRING,
@@ -58,8 +58,8 @@ LOCALIZATION = _row(
 )
 """Targets that are present, with masks or boxes, and targets that were searched for and are not there.
 
-A name in neither list was not annotated: nothing is known about it. Of a target in ``incomplete`` there may be more than
-its masks and boxes show, as where only some lymph nodes were drawn: what lies outside of them is not background.
+A name in neither list was not annotated: nothing is known about it. A target in ``incomplete`` may extend beyond its
+masks and boxes, for example if only some lymph nodes were drawn: what lies outside them is not background.
 """
 
 GROUNDED_REPORT = _row(
@@ -85,40 +85,51 @@ _PHRASE_OPEN, _PHRASE_CLOSE = "<p>", "</p>"
 _REQUIRED_TEXT = ("id", "patient", "modality", "source", "licence")
 
 
-def schema(kind: str) -> Features:
+def schema(row_kind: str) -> Features:
     """Features of one kind of row.
 
     Raises:
-        VividMedError: If there is no such kind.
+        VividMedError: the kind is unknown.
     """
-    if kind not in SCHEMAS:
-        raise VividMedError(f"kind {kind!r} is not a kind of row; use one of {', '.join(SCHEMAS)}")
-    return SCHEMAS[kind]
+    if row_kind not in SCHEMAS:
+        raise VividMedError(f"{row_kind!r} is not a kind of row; use one of {', '.join(SCHEMAS)}")
+    return SCHEMAS[row_kind]
 
 
-def validate_row(kind: str, row: Mapping[str, Any]) -> None:
-    """Check what the column types cannot say about one row.
+def row_kind_of(row: Mapping[str, Any]) -> RowKind:
+    """The kind of a row, inferred from its columns."""
+    if "messages" in row:
+        return "vision_language"
+    return "grounded_report" if "report" in row else "localization"
+
+
+def validate_row(row_kind: str, row: Mapping[str, Any]) -> None:
+    """Check everything about one row that the column types do not ensure.
 
     Args:
-        kind: ``vision_language``, ``localization`` or ``grounded_report``.
-        row: The row, with images encoded or decoded. Where they are decoded, masks and boxes are checked
-            against the grid of the image too.
+        row_kind: ``vision_language``, ``localization`` or ``grounded_report``.
+        row: a row with images encoded or decoded. If they are decoded, masks and boxes are also checked against the
+            grid of the image.
 
     Raises:
-        VividMedError: Naming the row's id and the field at fault.
+        VividMedError: a field is missing or wrong; the message names the row's id and the field.
     """
-    columns = schema(kind)
+    columns = schema(row_kind)
     where = f"row {row.get('id') or '(without id)'}"
-    for name in columns:
+    for name, feature in columns.items():
         if name not in row:
-            raise VividMedError(f"{where}: field {name!r} is missing; a {kind} row needs it")
+            raise VividMedError(f"{where}: field {name!r} is missing; a {row_kind} row needs it")
+        if isinstance(feature, List) and row[name] is None:
+            raise VividMedError(f"{where}: field {name!r} is null; give a list, which may be empty")
+        if isinstance(feature, List) and any(entry is None for entry in row[name]):
+            raise VividMedError(f"{where}: field {name!r} has a null entry; fill or remove it")
     for name in _REQUIRED_TEXT:
-        # Collections of captions and questions do not always record what kind of image it is.
-        if not row[name] and (kind, name) != ("vision_language", "modality"):
+        # Collections of captions and questions do not always record the modality.
+        if not row[name] and (row_kind, name) != ("vision_language", "modality"):
             raise VividMedError(f"{where}: field {name!r} is empty; fill it")
     if not row["images"] and not row["volumes"]:
         raise VividMedError(f"{where}: fields 'images' and 'volumes' are both empty; a row needs an image")
-    if kind == "vision_language":
+    if row_kind == "vision_language":
         _check_messages(row["messages"], where)
         return
     if len(row["images"]) + len(row["volumes"]) != 1:
@@ -128,7 +139,7 @@ def validate_row(kind: str, row: Mapping[str, Any]) -> None:
     located = _check_locations(row, where)
     if stray := set(row["incomplete"]) - located:
         raise VividMedError(f"{where}: field 'incomplete' names {sorted(stray)[0]!r} without a mask or a box")
-    if kind == "localization":
+    if row_kind == "localization":
         _check_targets(row, located, where)
     else:
         _check_phrases(row, located, where)
@@ -172,7 +183,9 @@ def _check_targets(row: Mapping[str, Any], located: set[str], where: str) -> Non
     if missing := present - located:
         raise VividMedError(f"{where}: field 'targets' names {sorted(missing)[0]!r} without a mask or a box")
     if stray := located - present:
-        raise VividMedError(f"{where}: field 'masks' or 'boxes' holds {sorted(stray)[0]!r}, not in 'targets'")
+        raise VividMedError(
+            f"{where}: field 'masks' or 'boxes' contains {sorted(stray)[0]!r}, which is not in 'targets'"
+        )
 
 
 def _check_phrases(row: Mapping[str, Any], located: set[str], where: str) -> None:
@@ -206,7 +219,7 @@ def _check_phrases(row: Mapping[str, Any], located: set[str], where: str) -> Non
 
 
 def _grid(row: Mapping[str, Any]) -> list[int] | None:
-    """(D, H, W) of the row's image when it is decoded, else None."""
+    """(D, H, W) of the row's image if it is decoded, else None."""
     image = (list(row["images"]) + list(row["volumes"]))[0]
     if hasattr(image, "size") and hasattr(image, "mode"):
         return [1, image.size[1], image.size[0]]
@@ -218,8 +231,8 @@ def _grid(row: Mapping[str, Any]) -> list[int] | None:
 def numbered(target: str, number: int) -> str:
     """Name of one of several places of a target in a grounded report: ``lung nodule #2``.
 
-    Phrases find their masks and boxes by name. Where two phrases of a report show different places of one target,
-    the places need names of their own. :func:`plain_target` takes the number off.
+    Phrases find their masks and boxes by name. If two phrases of a report show different places of one target, the
+    places need different names. :func:`plain_target` removes the number.
     """
     return f"{target} #{number}"
 

@@ -48,6 +48,7 @@ class DataArguments:
         eval_split: split to evaluate on.
         max_train_samples: number of rows to train on, taken from the start of the split; None takes all.
         max_eval_samples: number of rows to evaluate on, taken from the start of the split; None takes all.
+        on_bad_sample: what happens to rows that cannot be read or prepared.
     """
 
     dataset_name: str | None = field(
@@ -83,6 +84,12 @@ class DataArguments:
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Use only the first N evaluation rows."}
     )
+    on_bad_sample: Literal["error", "skip"] = field(
+        default="error",
+        metadata={
+            "help": "Rows that cannot be read or prepared: 'error' stops and names the row, 'skip' warns and leaves it out."
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.dataset_name is None:
@@ -107,7 +114,6 @@ class TextDataArguments(DataArguments):
         max_length: longest sequence in tokens, image tokens included.
         truncation: what happens to longer sequences.
         packing: whether several samples share a row of a batch.
-        on_bad_sample: what happens to rows that cannot be read or prepared.
     """
 
     max_length: int = field(
@@ -123,12 +129,6 @@ class TextDataArguments(DataArguments):
         default=False,
         metadata={
             "help": "Put several samples in one row of a batch, each seeing only itself: less padding."
-        },
-    )
-    on_bad_sample: Literal["error", "skip"] = field(
-        default="error",
-        metadata={
-            "help": "Rows that cannot be read or prepared: 'error' stops and names the row, 'skip' warns and leaves it out."
         },
     )
 

@@ -131,19 +131,19 @@ def labelled_row(size=(12, 40, 30)) -> tuple[dict, dict[str, np.ndarray]]:
     return row, masks
 
 
-def phrase(*targets: str, kind: str | None, present: bool = True) -> PhraseTarget:
-    return PhraseTarget(text="it", targets=targets, present=present, kind=kind)  # type: ignore[arg-type]
+def phrase(*targets: str, label_type: str | None, present: bool = True) -> PhraseTarget:
+    return PhraseTarget(text="it", targets=targets, present=present, label_type=label_type)  # type: ignore[arg-type]
 
 
 def test_each_phrase_gets_the_labels_of_its_own_targets():
     row, masks = labelled_row()
     plan = VividMedProcessor.tiny().image_processor.plan((12, 40, 30), volume().affine)
     phrases = [
-        phrase("liver", kind=None),
-        phrase("liver", "spleen", kind="mask"),
-        phrase("lung nodule", kind="box"),
-        phrase("tumor", kind="mask", present=False),
-        phrase("mass", kind="box", present=False),
+        phrase("liver", label_type=None),
+        phrase("liver", "spleen", label_type="mask"),
+        phrase("lung nodule", label_type="box"),
+        phrase("tumor", label_type="mask", present=False),
+        phrase("mass", label_type="box", present=False),
     ]
     labels = grounding_labels(row, phrases, size=(12, 40, 30), plan=plan)
     assert labels["mask_phrases"].tolist() == [1, 3]
@@ -166,7 +166,7 @@ def test_labels_follow_the_augmented_image():
         moved_row = augmentation.row({**row, "targets": [], "absent": []})
         labels = grounding_labels(
             moved_row,
-            [phrase("spleen", kind="mask")],
+            [phrase("spleen", label_type="mask")],
             size=(12, 40, 30),
             plan=plan,
             augmentation=augmentation,
@@ -180,7 +180,7 @@ def test_a_box_outside_the_image_is_refused():
     row["boxes"] = [{"target": "cyst", "box": [0, 0, 0, 13, 40, 30]}]
     plan = VividMedProcessor.tiny().image_processor.plan((12, 40, 30), volume().affine)
     with pytest.raises(VividMedError, match="box of cyst is inverted or leaves the image"):
-        grounding_labels(row, [phrase("cyst", kind="box")], size=(12, 40, 30), plan=plan)
+        grounding_labels(row, [phrase("cyst", label_type="box")], size=(12, 40, 30), plan=plan)
 
 
 @pytest.mark.parametrize("size", [(1, 4, 5), (3, 1, 5), (3, 4, 1)])

@@ -82,11 +82,11 @@ def report_row(**changes):
     return row
 
 
-def reader(**settings):
-    def converse(kind, row, generator):
-        return build_conversation(kind, row, generator=generator, settings=SURE)
+def transform(**settings):
+    def draw_conversation(row_kind, row, generator):
+        return build_conversation(row_kind, row, generator=generator, settings=SURE)
 
-    return GroundingTransform(**{"seed": 0, "converse": converse, **settings})
+    return GroundingTransform(**{"seed": 0, "draw_conversation": draw_conversation, **settings})
 
 
 def plan_of(example):
@@ -119,7 +119,7 @@ def box_of(example, target):
 
 
 def test_phrase_with_masks_and_boxes_is_labelled_with_both():
-    example = reader()(localization_row())
+    example = transform()(localization_row())
     labels = labels_of(example)
     phrases = example.conversation.phrases
     assert labels["mask_phrases"].tolist() == labels["box_phrases"].tolist() == [0, 1, 2]
@@ -130,7 +130,7 @@ def test_phrase_with_masks_and_boxes_is_labelled_with_both():
 
 
 def test_what_was_not_drawn_of_an_incomplete_target_is_ignored():
-    example = reader()(localization_row(incomplete=["lung nodule"]))
+    example = transform()(localization_row(incomplete=["lung nodule"]))
     labels = labels_of(example)
     nodule, lung = place(example, "lung nodule"), place(example, "left lung")
     assert torch.equal(labels["ignore"][nodule], ~labels["masks"][nodule])
@@ -139,7 +139,7 @@ def test_what_was_not_drawn_of_an_incomplete_target_is_ignored():
 
 
 def test_each_phrase_of_a_report_gets_the_labels_of_its_own_target():
-    example = reader()(report_row())
+    example = transform()(report_row())
     labels = labels_of(example)
     assert labels["box_phrases"].tolist() == [0]
     assert labels["mask_phrases"].tolist() == [1]
@@ -150,13 +150,13 @@ def test_each_phrase_of_a_report_gets_the_labels_of_its_own_target():
 
 
 def test_phrases_cut_by_truncation_have_no_label():
-    example = reader()(report_row())
+    example = transform()(report_row())
     assert set(labels_of(example, phrases=1)) == {"box_phrases", "box_counts", "boxes"}
     assert labels_of(example, phrases=0) == {}
 
 
 def test_mirroring_moves_image_masks_boxes_and_names_together():
-    plain, mirrored = reader()(localization_row()), reader(augmentation=FLIP)(localization_row())
+    plain, mirrored = transform()(localization_row()), transform(augmentation=FLIP)(localization_row())
     assert np.array_equal(mirrored.images[0].array, plain.images[0].array[:, ::-1, ::-1, ::-1])
     text = " ".join(turn["content"] for turn in mirrored.messages).lower()
     assert "left" not in text
@@ -171,25 +171,25 @@ def test_mirroring_moves_image_masks_boxes_and_names_together():
 
 def test_draws_depend_on_seed_epoch_and_index_alone():
     augmentation = AugmentationSettings()
-    one = reader(augmentation=augmentation)(localization_row())
-    again = reader(augmentation=augmentation)(localization_row())
+    one = transform(augmentation=augmentation)(localization_row())
+    again = transform(augmentation=augmentation)(localization_row())
     assert one.messages == again.messages
     assert one.augmentation == again.augmentation
     drawn = {
-        reader(augmentation=augmentation)(localization_row(epoch=epoch)).augmentation for epoch in range(9)
+        transform(augmentation=augmentation)(localization_row(epoch=epoch)).augmentation for epoch in range(9)
     }
     assert len(drawn) > 2
 
 
 def test_rows_for_evaluation_are_neither_moved_nor_equalised():
     for row in (localization_row(epoch=None), report_row(epoch=None)):
-        example = reader(augmentation=FLIP, equalize=1.0)(row)
+        example = transform(augmentation=FLIP, equalize=1.0)(row)
         assert not example.changes_intensity
         assert np.array_equal(example.images[0].array[0], volume().get_fdata().transpose(2, 1, 0))
 
 
 def test_reports_are_equalised_but_never_moved():
-    example = reader(augmentation=FLIP, equalize=1.0)(report_row())
+    example = transform(augmentation=FLIP, equalize=1.0)(report_row())
     assert example.changes_intensity
     assert example.augmentation.flips == (False, False, False)
     assert example.messages[-1]["content"] == "A<p> nodule</p> lies in the<p> left lung</p>."
@@ -214,7 +214,7 @@ def test_alignment_asks_for_present_targets_first_and_fills_up_with_absent_ones(
 
 
 def test_alignment_on_boxes_gives_every_target_all_its_boxes():
-    example = SegmentationTransform(image_processor=PROCESSOR, form="box")(localization_row(epoch=None))
+    example = SegmentationTransform(image_processor=PROCESSOR, label_type="box")(localization_row(epoch=None))
     assert example["targets"] == ["left lung", "lung nodule", "heart"]
     assert example["labels"]["box_counts"].tolist() == [1, 1, 0]
     assert "masks" not in example["labels"]

@@ -1,4 +1,4 @@
-import shutil
+import json
 from collections import Counter
 from itertools import islice
 
@@ -14,6 +14,7 @@ from vividmed.data.batches.examples import read_images
 from vividmed.data.sampling.keyed_rows import KeyedRows, SampleKey
 from vividmed.data.sampling.mixture import Mixture, load_mixture, sample_conversations
 from vividmed.data.sampling.mixture_config import MixtureConfig, MixtureEntry
+from vividmed.data.sampling.mixture_conversations import mixture_conversation
 from vividmed.data.sampling.mixture_sampler import MixtureSampler, Stratum
 from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.schema import LOCALIZATION, VISION_LANGUAGE
@@ -195,7 +196,7 @@ def test_state_of_another_mixture_is_refused():
         MixtureSampler(strata(5, 8), seed=2),
         MixtureSampler(strata(5, 8, masses=[1.0, 1.0]), seed=1),
     ):
-        with pytest.raises(VividMedError, match="the state is that of another mixture"):
+        with pytest.raises(VividMedError, match="the state belongs to another mixture"):
             other.load_state_dict(state)
 
 
@@ -238,14 +239,14 @@ def test_weights_of_the_file_decide_how_often_a_data_set_comes(mixture):
 
 
 def test_a_data_set_counts_by_cases_where_a_case_gives_several_rows():
-    entry = MixtureEntry(name="brats", kind="localization", weight=0.2, rows_per_case=4)
+    entry = MixtureEntry(name="brats", row_kind="localization", weight=0.2, rows_per_case=4)
     assert entry.mass(400) == pytest.approx(20.0)
 
 
 def test_negative_rows_get_their_share(root):
     entries = (
-        MixtureEntry(name="lesions", kind="localization", negative_fraction=0.1),
-        MixtureEntry(name="reports", kind="vision_language"),
+        MixtureEntry(name="lesions", row_kind="localization", negative_fraction=0.1),
+        MixtureEntry(name="reports", row_kind="vision_language"),
     )
     mixture = load_mixture(MixtureConfig(entries=entries, root=str(root)))
     keys = [key for epoch in epochs(mixture.order(), 600) for key in epoch]
@@ -257,14 +258,14 @@ def test_negative_rows_get_their_share(root):
 
 
 def test_negative_share_that_cannot_be_kept_is_refused(root):
-    entry = MixtureEntry(name="organs", kind="localization", negative_fraction=0.1)
+    entry = MixtureEntry(name="organs", row_kind="localization", negative_fraction=0.1)
     mixture = load_mixture(MixtureConfig(entries=(entry,), root=str(root)))
     with pytest.raises(VividMedError, match="organs: every row is without a positive finding"):
         mixture.order()
 
 
 def test_reports_are_negative_when_their_list_of_findings_has_no_yes():
-    entry = MixtureEntry(name="cxr", kind="vision_language", negative_fraction=0.5)
+    entry = MixtureEntry(name="cxr", row_kind="vision_language", negative_fraction=0.5)
     rows = report_rows("cxr", 4)
     for row, answer in zip(rows, ("edema: no", "edema: yes", "edema: uncertain", None), strict=True):
         if answer:
@@ -348,19 +349,39 @@ def test_stream_decodes_images_and_converses_as_the_mixture_does(root, mixture):
 
 
 def test_stream_with_a_wrong_or_unknown_number_of_rows_is_refused(root, tmp_path):
-    entry = MixtureEntry(name="organs", kind="localization", num_rows=4)
+    entry = MixtureEntry(name="organs", row_kind="localization", num_rows=4)
     stream = MixtureStream(MixtureConfig(entries=(entry,), root=str(root)), batch_size=1)
-    with pytest.raises(VividMedError, match="organs: 7 rows were read where 4 were stated"):
+    with pytest.raises(VividMedError, match="organs: the stream has 7 rows, but 4 were stated"):
         list(islice(stream, 10))
-    shutil.copytree(root / "organs", tmp_path / "fresh")
-    entry = MixtureEntry(name="organs", kind="localization", path=str(tmp_path / "fresh"))
+    (tmp_path / "train.jsonl").write_text(json.dumps(dict.fromkeys(LOCALIZATION)) + "\n")
+    entry = MixtureEntry(name="organs", row_kind="localization", path=str(tmp_path))
     with pytest.raises(VividMedError, match="organs: the stream does not state how many rows it has"):
+        MixtureStream(MixtureConfig(entries=(entry,)), batch_size=1)
+    entry = MixtureEntry(name="lesions", row_kind="localization", num_rows=5, negative_fraction=0.5)
+    with pytest.raises(VividMedError, match="lesions: negative_fraction cannot be kept when streaming"):
         MixtureStream(MixtureConfig(entries=(entry,), root=str(root)), batch_size=1)
-    entry = MixtureEntry(name="lesions", kind="localization", num_rows=5, negative_fraction=0.5)
-    with pytest.raises(
-        VividMedError, match="lesions: negative_fraction needs a mixture that is not streamed"
-    ):
-        MixtureStream(MixtureConfig(entries=(entry,), root=str(root)), batch_size=1)
+
+
+def test_stream_counts_the_rows_of_parquet_files_itself(root):
+    entries = tuple(MixtureEntry(name=name, row_kind="localization") for name in ("organs", "lesions"))
+    stream = MixtureStream(MixtureConfig(entries=entries, root=str(root)), batch_size=1)
+    assert stream.sizes == [SIZES["organs"], SIZES["lesions"]]
+
+
+def test_stream_refuses_the_state_of_another_one(root):
+    state = MixtureStream(root / "mixture.yaml", batch_size=3, buffer_size=4).state_dict(6)
+    with pytest.raises(VividMedError, match="the state belongs to another mixture"):
+        MixtureStream(root / "mixture.yaml", batch_size=3, buffer_size=5).load_state_dict(state)
+
+
+def test_only_rows_of_a_mixture_get_its_conversations(root, mixture):
+    row = mixture[SampleKey(0, 0)]
+    assert mixture_conversation(mixture, row) == mixture.conversation(row)
+    stream = MixtureStream(root / "mixture.yaml", batch_size=1)
+    assert mixture_conversation(stream, row) == mixture.conversation(row)
+    evaluated = KeyedRows(mixture.rows[0])[0]
+    assert mixture_conversation(mixture, evaluated) is None
+    assert mixture_conversation(mixture.rows[0], evaluated) is None
 
 
 def test_missing_file_or_data_set_is_named(tmp_path, root):

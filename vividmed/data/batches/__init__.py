@@ -1,1 +1,1 @@
-"""Rows in, batches of tensors out."""
+"""Turns rows into batches of tensors."""

@@ -1,18 +1,20 @@
-"""Images and targets as training examples of one segmenter, and batches of them."""
+"""Turns localization rows into images with prompted targets for one segmenter, and those into batches."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
 from vividmed.data.batches.augmentation import Augmentation, AugmentationSettings
+from vividmed.data.batches.bad_rows import OnBadSample, Rows, prepare_rows, row_name
 from vividmed.data.batches.collator import BatchSize
 from vividmed.data.batches.examples import read_images
 from vividmed.data.batches.labels import grounding_labels
 from vividmed.data.conversations import PhraseTarget, sample_generator
+from vividmed.data.conversations.settings import LabelType
 from vividmed.data.masks import pack_mask, unpack_mask
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
@@ -23,13 +25,13 @@ from vividmed.triples import Triple
 
 
 class AlignmentExample(TypedDict):
-    """One image and what is asked of it.
+    """One image and its prompts.
 
     Attributes:
         values: (3, D, H, W) in [0, 1].
         patch_size: (z, y, x).
-        targets: names of the taxonomy, the n prompts.
-        labels: of the prompts, in the same order.
+        targets: names of the taxonomy, one per prompt.
+        labels: labels of the prompts, in the same order.
     """
 
     values: torch.Tensor
@@ -40,11 +42,11 @@ class AlignmentExample(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class CropSettings:
-    """How volumes are cut; the defaults are the published ones. Pictures are always taken whole.
+    """How volumes are cropped; the defaults are the published ones. Pictures are never cropped.
 
     Attributes:
         whole: probability of taking the whole volume.
-        centred: probability of centring the crop on a target; elsewhere its place is uniform.
+        centred: probability of centring the crop on a target; otherwise its place is uniform.
         in_plane: probability of another scale in the plane, drawn from 0.8 to 1.4.
         slices: probability of another scale along depth, drawn from 0.9 to 1.2.
     """
@@ -59,22 +61,22 @@ class CropSettings:
 class SegmentationTransform:
     """Turns localization rows into examples; all randomness is a function of (seed, epoch, index).
 
-    Rows without an epoch are for evaluation: whole, not augmented, asked for all their targets.
+    Rows without an epoch are for evaluation: they are neither cropped nor augmented, and all their targets are prompted.
 
     Attributes:
-        image_processor: whose token budget an example fills.
-        low_resolution: a processor of a smaller budget that is taken instead with probability 0.4, if given.
-        form: the labels to take. Targets that lack this form are not asked for.
-        seed: of all draws.
-        augmentation: None for none.
-        crops: of volumes; None to take them whole. Boxes need whole images.
-        max_present: present targets of an example.
-        max_targets: targets of an example, filled up with absent ones.
+        image_processor: processor whose token budget an example fills.
+        low_resolution: processor with a smaller budget that is used instead with probability 0.4; None for none.
+        label_type: label type to train on. Targets without such a label are not prompted.
+        seed: seed of all draws.
+        augmentation: settings of the augmentation; None for none.
+        crops: how volumes are cropped; None to take them whole. Boxes need whole images.
+        max_present: largest number of present targets per example.
+        max_targets: number of targets per example, filled up with absent ones.
     """
 
     image_processor: VividMedImageProcessor
     low_resolution: VividMedImageProcessor | None = None
-    form: Literal["mask", "box"] = "mask"
+    label_type: LabelType = "mask"
     seed: int = 0
     augmentation: AugmentationSettings | None = None
     crops: CropSettings | None = None
@@ -85,15 +87,18 @@ class SegmentationTransform:
         """Read a row with ``index``, and ``epoch`` in training.
 
         Raises:
-            VividMedError: the image cannot be read, or a mask or box does not lie on its grid.
+            VividMedError: there is not exactly one image, it cannot be read, or a mask or box does not lie on its grid.
         """
         training = row.get("epoch") is not None
         generator = sample_generator(seed=self.seed, epoch=row.get("epoch") or 0, index=row.get("index", 0))
         processor = self.image_processor
         if training and self.low_resolution is not None and generator.random() < 0.4:
             processor = self.low_resolution
-        (image,) = read_images(row)
-        # Intensities are those of the whole image, whatever is cut out of it.
+        images = read_images(row)
+        if len(images) != 1:
+            raise VividMedError(f"{len(images)} images are given; masks and boxes need exactly one")
+        image = images[0]
+        # Intensities are scaled over the whole image, whatever is cropped from it.
         image = replace(image, array=processor.scale_intensity(image).numpy())
         if training and self.crops is not None and image.size[0] > 1:
             image, row = _cropped(image, row, processor, self.crops, generator)
@@ -115,7 +120,7 @@ class SegmentationTransform:
     def _phrases(
         self, row: Mapping[str, Any], generator: np.random.Generator, *, all_targets: bool
     ) -> list[PhraseTarget]:
-        located = {entry["target"] for entry in row["masks" if self.form == "mask" else "boxes"]}
+        located = {entry["target"] for entry in row["masks" if self.label_type == "mask" else "boxes"]}
         taxonomy = Taxonomy.load()
         present = [name for name in row["targets"] if name in located]
         absent = list(row["absent"])
@@ -123,7 +128,12 @@ class SegmentationTransform:
             present = [str(name) for name in generator.permutation(present)[: self.max_present]]
             absent = [str(name) for name in generator.permutation(absent)[: self.max_targets - len(present)]]
         return [
-            PhraseTarget(text=taxonomy[name].name, targets=(name,), present=name in located, kind=self.form)
+            PhraseTarget(
+                text=taxonomy[name].name,
+                targets=(name,),
+                present=name in located,
+                label_type=self.label_type,
+            )
             for name in [*present, *absent]
         ]
 
@@ -135,7 +145,7 @@ def _cropped(
     settings: CropSettings,
     generator: np.random.Generator,
 ) -> tuple[MedicalImage, Mapping[str, Any]]:
-    """Cut a volume to what the budget shows at about its own resolution; targets outside become absent."""
+    """Crop a volume to what the budget shows at about its own resolution; targets outside become absent."""
     extent = _extent(image, processor, settings, generator)
     if generator.random() < settings.whole or all(e >= n for e, n in zip(extent, image.size, strict=True)):
         return image, row
@@ -154,7 +164,7 @@ def _cropped(
     masks = [pack_mask(entry["target"], unpack_mask(entry, image.size)[place]) for entry in row["masks"]]
     masks = [mask for mask in masks if any(mask["box"])]
     inside = {mask["target"] for mask in masks}
-    # Of an incomplete target there may be more in the crop than was drawn.
+    # An incomplete target may be in the crop although nothing of it was drawn there.
     known = set(row["targets"]) - set(row["incomplete"])
     outside = [name for name in row["targets"] if name in known - inside]
     targets = {"targets": [name for name in row["targets"] if name in inside]}
@@ -190,32 +200,41 @@ class AlignmentCollator:
     """Joins alignment examples.
 
     Args:
-        read: turns a row into an example.
+        transform: turns a row into an example.
+        on_bad_sample: what to do with rows that cannot be read or prepared: ``"error"``, or ``"skip"`` to leave them
+            out with a warning.
+        spare_rows: with ``"skip"``, rows that stand in, without labels, for a batch that has no usable row left.
     """
 
-    def __init__(self, read: SegmentationTransform):
-        self.read = read
+    def __init__(
+        self,
+        transform: SegmentationTransform,
+        *,
+        on_bad_sample: OnBadSample = "error",
+        spare_rows: Rows | Sequence[Mapping[str, Any]] = (),
+    ):
+        self.transform = transform
+        self.on_bad_sample = on_bad_sample
+        self.spare_rows = spare_rows
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Prepare and join rows.
 
         Returns:
-            ``images``: list of (3, D, H, W); ``patch_sizes`` (N, 3); ``targets``: names asked for, for each image;
-            ``grounding_labels``: for each image; ``target_names``: as ``targets``, of those with a mask. Besides
-            ``sample_ids``, ``num_samples`` and ``size``.
+            ``images``: list of (3, D, H, W); ``patch_sizes`` (N, 3); ``targets``: per image, the names prompted;
+            ``grounding_labels``: one per image; ``target_names``: equal to ``targets``. In addition ``sample_ids``,
+            ``num_samples`` (of those with labels) and ``size``.
 
         Raises:
-            VividMedError: for a row that cannot be prepared, naming it.
+            VividMedError: a row cannot be prepared and is not to be skipped, or no row and no spare row can be
+                prepared. The message names the row.
         """
-        examples = []
-        for row in rows:
-            try:
-                example = self.read(row)
-            except VividMedError as error:
-                raise VividMedError(f"row {row.get('id', '?')}: {error}") from error
-            if row.get("repeated"):
-                example = {**example, "targets": [], "labels": {}}
-            examples.append(example)
+        prepared, is_spare = prepare_rows(
+            rows, self._prepare, on_bad_sample=self.on_bad_sample, spare_rows=self.spare_rows
+        )
+        examples = [example for _, example in prepared]
+        if is_spare:
+            examples = [{**examples[0], "targets": [], "labels": {}}]
         patch_sizes = torch.tensor([example["patch_size"] for example in examples])
         patches = sum(
             math.prod(example["values"].shape[1:]) // math.prod(example["patch_size"]) for example in examples
@@ -227,12 +246,18 @@ class AlignmentCollator:
             "targets": targets,
             "grounding_labels": [example["labels"] for example in examples],
             "target_names": targets,
-            "sample_ids": [str(row.get("id", "?")) for row in rows],
-            "num_samples": sum(not row.get("repeated") for row in rows),
+            "sample_ids": [row_name(row) for row, _ in prepared],
+            "num_samples": 0 if is_spare else sum(not row.get("repeated") for row, _ in prepared),
             "size": BatchSize(
-                samples=len(rows),
+                samples=len(prepared),
                 tokens=patches,
                 supervised_tokens=sum(map(len, targets)),
                 patches=patches,
             ),
         }
+
+    def _prepare(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], AlignmentExample]:
+        example = self.transform(row)
+        if row.get("repeated"):
+            example = {**example, "targets": [], "labels": {}}
+        return row, example

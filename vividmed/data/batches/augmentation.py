@@ -1,8 +1,8 @@
-"""Random mirroring, turning and brightness of training images, with everything that is said about them.
+"""Random flips, turns and changes of brightness of training images, and of everything that is said about them.
 
-An augmentation is drawn once for a sample, from the sample's own generator, and then applied to its image, masks,
-boxes and words alike. Mirroring along the patient's left-right axis exchanges left and right in every name and text
-(the published code mirrored the image alone).
+An augmentation is drawn once per sample, from the sample's own generator, and then applied to its image, masks, boxes
+and words alike. A flip along the patient's left-right axis exchanges left and right in every name and text (the
+published code flipped only the image).
 """
 
 from collections.abc import Mapping
@@ -27,10 +27,10 @@ class AugmentationSettings:
     """Probabilities and ranges; the defaults are the published ones of grounding pre-training.
 
     Attributes:
-        flip: probability of mirroring, for each axis.
-        rotate: probability of a quarter, half or three-quarter turn in the plane. Not done where a target's name has
-            a side, which is told from its place.
-        intensity: probability of scaling the intensities, and again of shifting them.
+        flip: probability of a flip, per axis.
+        rotate: probability of a quarter, half or three-quarter turn in the plane. Images with a target whose name has a
+            side are not turned, since the side could no longer be seen.
+        intensity: probability of scaling the intensities, and independently of shifting them.
         intensity_range: largest relative scaling, and largest shift, of intensities in [0, 1].
     """
 
@@ -42,14 +42,14 @@ class AugmentationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is done to one sample.
+    """The augmentation of one sample.
 
     Attributes:
-        flips: whether (z, y, x) of the array is reversed.
-        quarter_turns: quarter turns in the (y, x) plane, after flipping.
-        swaps_sides: the flips mirror the patient's left and right.
-        scale: factor of intensities in [0, 1].
-        shift: added to them.
+        flips: whether each of the array axes (z, y, x) is reversed.
+        quarter_turns: number of quarter turns in the (y, x) plane, after flipping.
+        swaps_sides: whether the flips mirror the patient's left and right.
+        scale: factor on intensities in [0, 1].
+        shift: added to them afterwards.
     """
 
     flips: tuple[bool, bool, bool] = (False, False, False)
@@ -70,10 +70,10 @@ class Augmentation:
         """Draw an augmentation.
 
         Args:
-            image: decides which array axis runs from right to left; in pictures it is x.
-            names: targets of the sample. A structure without a counterpart on the other side, such as the middle lobe
-                of the right lung, keeps the image from being mirrored.
-            generator: the sample's.
+            image: image of the sample, which decides on the array axis that runs from right to left; in pictures it is x.
+            names: targets of the sample. An image with a structure that has no counterpart on the other side, such as
+                the middle lobe of the right lung, is not mirrored.
+            generator: generator of the sample.
             settings: None for the published ones.
         """
         settings = settings or AugmentationSettings()
@@ -97,13 +97,13 @@ class Augmentation:
         )
 
     def array(self, array: np.ndarray) -> np.ndarray:
-        """Move the voxels of an array (..., D, H, W)."""
+        """Flip and turn an array (..., D, H, W)."""
         array = np.flip(array, tuple(axis - 3 for axis in range(3) if self.flips[axis]))
-        # A copy in any case: an axis of one voxel keeps its negative stride otherwise, which torch refuses.
+        # Always copied: an axis of one voxel would keep its negative stride, which torch refuses.
         return np.rot90(array, self.quarter_turns, axes=(-2, -1)).copy()
 
     def image(self, image: MedicalImage) -> MedicalImage:
-        """Move the voxels of an image; the affine still tells the spacing and which axis is which."""
+        """Flip and turn an image; its affine keeps only the spacing and the order of the axes."""
         affine = image.affine
         if self.quarter_turns % 2:
             spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -113,7 +113,7 @@ class Augmentation:
         return replace(image, array=self.array(image.array), affine=affine)
 
     def boxes(self, boxes: np.ndarray, size: Triple) -> np.ndarray:
-        """Move corner boxes (n, 6), (z0, y0, x0, z1, y1, x1), with the voxels of an image of ``size`` (D, H, W)."""
+        """Flip and turn corner boxes (n, 6), (z0, y0, x0, z1, y1, x1), of an image of ``size`` (D, H, W)."""
         low, high = np.array(boxes[:, :3], dtype=float), np.array(boxes[:, 3:], dtype=float)
         for axis in range(3):
             if self.flips[axis]:
@@ -128,14 +128,14 @@ class Augmentation:
         return np.concatenate([low, high], axis=1)
 
     def name(self, target: str) -> str:
-        """The target that a mirrored structure looks like."""
+        """Name of a target in the augmented image."""
         mirrored = Taxonomy.load().mirror(target) if self.swaps_sides else target
         if mirrored is None:
             raise ValueError(f"{target!r} has no counterpart; draw() does not mirror such an image")
         return mirrored
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A localization row with the names of the moved image; its masks, boxes and image are not moved here."""
+        """A localization row with the names of the augmented image; masks, boxes and image stay as they are."""
         if not self.swaps_sides:
             return dict(row)
         renamed = {
@@ -152,7 +152,7 @@ class Augmentation:
 
 
 def left_right_axis(image: MedicalImage) -> int:
-    """The array axis, of (z, y, x), along which the patient's left and right lie."""
+    """Array axis, of (z, y, x), that runs along the patient's left-right direction."""
     if not image.oriented:
         return 2
     world_of_index = nib.orientations.io_orientation(image.affine)[:, 0]
@@ -160,7 +160,7 @@ def left_right_axis(image: MedicalImage) -> int:
 
 
 def equalize(values: torch.Tensor) -> torch.Tensor:
-    """Equalise the histogram of an image in [0, 1], over the whole volume at once, background left out.
+    """Equalise the histogram of an image in [0, 1], over the whole volume at once, without the background.
 
     Args:
         values: (C, D, H, W) float; equal intensities stay equal, also between slices.

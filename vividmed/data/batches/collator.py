@@ -1,35 +1,33 @@
-"""Rows to the tensors of a training batch."""
+"""Turns rows into the tensors of a training batch."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers.utils import logging
 
+from vividmed.data.batches.bad_rows import OnBadSample, Rows, prepare_rows, row_name
 from vividmed.data.batches.examples import to_example
 from vividmed.errors import VividMedError
-
-logger = logging.get_logger(__name__)
 
 _IGNORED = -100
 _SEQUENCES = {"input_ids": 0, "token_type_ids": 0, "position_ids": 0, "attention_mask": 0}
 _TARGETS = {"labels": _IGNORED, "label_weights": 0}
 
 
-class Rows(Protocol):
-    """Rows by index, such as ``KeyedRows`` or a ``Mixture``."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
-
-
 @dataclass(frozen=True)
 class BatchSize:
-    """What a batch holds: samples, tokens of the decoder (padding left out), labels, patches before pooling."""
+    """Size of a batch.
+
+    Attributes:
+        samples: number of samples.
+        tokens: number of tokens of the decoder, without padding.
+        supervised_tokens: number of labels.
+        patches: number of image patches before pooling.
+    """
 
     samples: int
     tokens: int
@@ -40,21 +38,21 @@ class BatchSize:
 class VividMedCollator:
     """Turns vision-language rows into a batch, right-padded or packed.
 
-    Rows are prepared one by one, so that an error names the row it comes from.
-
     Args:
         processor: a ``VividMedProcessor``.
         max_length: longest sequence in tokens, image tokens included; also the length of a packed row.
-        truncation: ``"error"`` for longer samples, or ``"answer"`` to cut the end of the answer. Neither cuts an image.
-        packing: put several samples in one row, first fit in order of length. ``attention_mask`` then numbers them
-            and positions restart, so that each sample sees only itself and the result equals padding.
+        truncation: what to do with longer samples: ``"error"``, or ``"answer"`` to cut the end of the answer. Images
+            are never cut.
+        packing: put several samples into one row, first fit in order of length. ``attention_mask`` then numbers them
+            and positions restart, so that each sample sees only itself and the result equals that of padding.
         augmentation_seed: jitter the patch depth of volumes in rows that carry an epoch, as in the published
-            training; the draw depends on (seed, epoch, index) alone. None: no augmentation at all.
+            training; the draw depends on (seed, epoch, index) only. None: no augmentation at all.
         intensity_jitter: largest change of contrast (as a share) and of brightness (in standard deviations of the
             normalised image) in the same rows.
-        on_bad_sample: ``"error"`` for a row that cannot be read or prepared, or ``"skip"`` to warn and leave it out.
-        spare_rows: with ``"skip"``, rows that stand in, without labels, for a batch that has no good row left.
-        read: turns a row into what :meth:`encode` takes, ``{"images": ..., "messages": ...}``.
+        on_bad_sample: what to do with rows that cannot be read or prepared: ``"error"``, or ``"skip"`` to leave them
+            out with a warning.
+        spare_rows: with ``"skip"``, rows that stand in, without labels, for a batch that has no usable row left.
+        transform: turns a row into what :meth:`encode` takes, ``{"images": ..., "messages": ...}``.
 
     Example:
         >>> collator = VividMedCollator(VividMedProcessor.tiny(), max_length=256)
@@ -68,11 +66,11 @@ class VividMedCollator:
         max_length: int,
         truncation: Literal["error", "answer"] = "error",
         packing: bool = False,
-        on_bad_sample: Literal["error", "skip"] = "error",
-        spare_rows: Rows = (),
+        on_bad_sample: OnBadSample = "error",
+        spare_rows: Rows | Sequence[Mapping[str, Any]] = (),
         augmentation_seed: int | None = None,
         intensity_jitter: float = 0.0,
-        read: Callable[[Mapping[str, Any]], Any] = to_example,
+        transform: Callable[[Mapping[str, Any]], Any] = to_example,
     ):
         self.processor = processor
         self.max_length = max_length
@@ -82,7 +80,7 @@ class VividMedCollator:
         self.spare_rows = spare_rows
         self.augmentation_seed = augmentation_seed
         self.intensity_jitter = intensity_jitter
-        self.read = read
+        self.transform = transform
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Prepare and join rows.
@@ -90,40 +88,27 @@ class VividMedCollator:
         Returns:
             The model's inputs: ``input_ids``, ``token_type_ids``, ``position_ids``, ``attention_mask``, ``labels``
             (already shifted), ``label_weights``, each (B, L); ``pixel_values``, a flat list of (3, D, H, W);
-            ``patch_sizes``, ``pool_sizes`` (images, 3). Besides ``geometry`` (one a image), ``sample_ids``,
-            ``num_samples`` (those that have kept their labels) and ``size`` (:class:`BatchSize`).
+            ``patch_sizes``, ``pool_sizes`` (images, 3). In addition ``geometry`` (one per image), ``sample_ids``,
+            ``num_samples`` (of those with labels) and ``size`` (:class:`BatchSize`).
 
         Raises:
-            VividMedError: for a bad row under ``"error"``, or when no row is good and no spare row is either.
+            VividMedError: a row cannot be prepared and is not to be skipped, or no row and no spare row can be
+                prepared. The message names the row.
         """
-        samples = []
-        for row in rows:
-            try:
-                samples.append(self._prepare(row))
-            except VividMedError as error:
-                if self.on_bad_sample == "error":
-                    raise
-                logger.warning(f"skipped: {error}")
-        if not samples:
-            samples = [self._spare()]
+        samples, is_spare = prepare_rows(
+            rows, self._prepare, on_bad_sample=self.on_bad_sample, spare_rows=self.spare_rows
+        )
+        if is_spare:
+            _remove_labels(samples[0])
         bins = self._pack(samples) if self.packing else [[sample] for sample in samples]
         return self._join(bins)
 
     def _prepare(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        name = str(row.get("id", row.get("index", "?")))
         generator = self._generator(row)
-        try:
-            prepared = self.encode(self.read(row), generator)
-        except VividMedError as error:
-            raise VividMedError(f"row {name}: {error}") from error
-        except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise VividMedError(f"row {name} cannot be prepared: {reason}; mend or remove it") from error
+        prepared = self.encode(self.transform(row), generator)
         if "labels" not in prepared:
-            raise VividMedError(
-                f"row {name}: the conversation has no answer at its end; training rows need one"
-            )
-        sample = {**prepared, "id": name}
+            raise VividMedError("the conversation does not end with an answer; training rows need one")
+        sample = {**prepared, "id": row_name(row)}
         if generator is not None and self.intensity_jitter:
             low, high = -self.intensity_jitter, self.intensity_jitter
             sample["pixel_values"] = [
@@ -135,7 +120,7 @@ class VividMedCollator:
         return sample
 
     def encode(self, example: Any, generator: np.random.Generator | None) -> dict[str, Any]:
-        """Tensors of one example as ``read`` gives it; a batch of one sample."""
+        """Tensors of one example as ``transform`` gives it: a batch of one sample."""
         return self.processor(
             images=[example["images"]],
             conversations=[example["messages"]],
@@ -150,20 +135,8 @@ class VividMedCollator:
             return None
         return np.random.default_rng((self.augmentation_seed, row["epoch"], row["index"]))
 
-    def _spare(self) -> dict[str, Any]:
-        for index in range(len(self.spare_rows)):
-            try:
-                sample = self._prepare(self.spare_rows[index])
-            except VividMedError:
-                continue
-            _remove_labels(sample)
-            return sample
-        raise VividMedError(
-            "no row of a whole batch can be used (see the warnings above); mend or remove these rows"
-        )
-
     def _pack(self, samples: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        """First fit, longest first; ties keep their order, so that the result is always the same."""
+        """Pack samples into rows, first fit, longest first; samples of equal length keep their order."""
         bins: list[list[dict[str, Any]]] = []
         room: list[int] = []
         for sample in sorted(samples, key=_length, reverse=True):

@@ -1,48 +1,56 @@
-"""Rows of a data set as the processor takes them."""
+"""Turns rows into what the processor takes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from vividmed.data.conversations import Conversation
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.reading import read_encoded, read_image
 
 
-def to_example(row: Mapping[str, Any]) -> dict[str, Any]:
+def to_example(row: Mapping[str, Any], conversation: Conversation | None = None) -> dict[str, Any]:
     """Images and conversation of a vision-language row.
 
     Args:
-        row: A row with the columns ``images``, ``volumes`` and ``messages``. Images may be decoded (PIL, nibabel) or
+        row: a row with the columns ``images``, ``volumes`` and ``messages``. Images may be decoded (PIL, nibabel) or
             encoded as ``datasets`` stores them (``{"bytes": ..., "path": ...}``).
+        conversation: a conversation drawn about the row; None for its own messages.
 
     Returns:
         ``images``: list of :class:`MedicalImage`, pictures before volumes, in order of mention;
         ``messages``: list of ``{"role", "content"}`` with plain text. The images belong to the first user turn.
 
     Raises:
-        VividMedError: If an image cannot be read, naming the column and its place in it.
+        VividMedError: an image cannot be read, or there is none; the message names the column and the place in it.
     """
+    messages = row["messages"] if conversation is None else conversation.messages
     return {
         "images": read_images(row),
-        "messages": [{"role": turn["role"], "content": turn["content"]} for turn in row["messages"]],
+        "messages": [{"role": turn["role"], "content": turn["content"]} for turn in messages],
     }
 
 
 def read_images(row: Mapping[str, Any]) -> list[MedicalImage]:
-    """Images of any kind of row, pictures before volumes.
+    """Images of a row of any kind, pictures before volumes.
 
     Raises:
-        VividMedError: If an image cannot be read, naming the column and its place in it.
+        VividMedError: an image cannot be read, or there is none; the message names the column and the place in it.
     """
-    return [
-        _read(value, f"{column}[{number}]")
-        for column in ("images", "volumes")
-        for number, value in enumerate(row[column])
-    ]
+    images = []
+    for column in ("images", "volumes"):
+        if row.get(column) is None:
+            raise VividMedError(f"field {column!r} is missing or null; give a list, which may be empty")
+        images += [_read(value, f"{column}[{number}]") for number, value in enumerate(row[column])]
+    if not images:
+        raise VividMedError("fields 'images' and 'volumes' are both empty; a row needs an image")
+    return images
 
 
 def _read(value: Any, name: str) -> MedicalImage:
+    if value is None:
+        raise VividMedError(f"{name}: is null; store an image there, or remove the row")
     try:
         image = _decode(value, name) if isinstance(value, Mapping) else read_image(value)
     except VividMedError as error:

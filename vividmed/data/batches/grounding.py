@@ -1,4 +1,4 @@
-"""Grounded conversations as training examples, and batches of them."""
+"""Turns rows into grounded conversations with labels, and those into batches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,25 +12,27 @@ from vividmed.data.batches.collator import VividMedCollator
 from vividmed.data.batches.examples import read_images
 from vividmed.data.batches.labels import grounding_labels
 from vividmed.data.conversations import Conversation, PhraseTarget, build_conversation, sample_generator
+from vividmed.data.schema import row_kind_of
 from vividmed.models.grounding import GroundingLabels
 from vividmed.processing.geometry import ResizePlan
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.special_tokens import PHRASE_END
 from vividmed.triples import Triple
 
-Converse = Callable[[str, Mapping[str, Any], np.random.Generator], Conversation]
+ConversationDrawer = Callable[[str, Mapping[str, Any], np.random.Generator], Conversation]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GroundedExample:
-    """A row, ready for the processor, that can label its phrases once the processor has planned the image.
+    """A row, ready for the processor, that labels its phrases once the processor has planned the image.
 
     Attributes:
-        images: augmented in space, in order of mention.
-        conversation: about the images as augmented.
-        row: with ``masks`` and ``boxes`` of the image as it was read, under the names of the augmented one.
-        size: (D, H, W) of the first image as it was read.
-        augmentation: of the image.
+        images: images with flips and turns applied, in order of mention.
+        conversation: conversation about the augmented images.
+        row: the row; its ``masks`` and ``boxes`` lie on the grid of the image as read, under the names that they have
+            in the augmented image.
+        size: (D, H, W) of the first image as read.
+        augmentation: augmentation of the images.
         equalized: whether the histogram is equalised.
     """
 
@@ -43,7 +45,7 @@ class GroundedExample:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """Turns of the conversation."""
+        """Messages of the conversation."""
         return self.conversation.messages
 
     @property
@@ -53,7 +55,7 @@ class GroundedExample:
 
     @property
     def changes_intensity(self) -> bool:
-        """Whether :meth:`intensity` does anything."""
+        """Whether :meth:`intensity` changes anything."""
         return self.equalized or (self.augmentation.scale, self.augmentation.shift) != (1.0, 0.0)
 
     def intensity(self, values: torch.Tensor) -> torch.Tensor:
@@ -63,17 +65,19 @@ class GroundedExample:
     def labels(self, plan: ResizePlan, num_phrases: int) -> GroundingLabels:
         """Labels of the first phrases on the model's grid.
 
-        A phrase whose targets have masks and boxes is labelled with both.
+        A phrase whose targets have both masks and boxes is labelled with both.
 
         Args:
-            plan: of the first image.
-            num_phrases: phrases that truncation has left.
+            plan: how the first image is resized.
+            num_phrases: number of phrases that truncation has left.
 
         Raises:
             VividMedError: a mask or box does not lie on the grid of the image.
         """
         phrases = self.conversation.phrases[:num_phrases]
-        masked = [phrase if phrase.kind == "mask" else replace(phrase, kind=None) for phrase in phrases]
+        masked = [
+            phrase if phrase.label_type == "mask" else replace(phrase, label_type=None) for phrase in phrases
+        ]
         boxed = [self._as_boxes(phrase) for phrase in phrases]
         return self._labels(masked, plan) | self._labels(boxed, plan)
 
@@ -81,10 +85,10 @@ class GroundedExample:
         return grounding_labels(self.row, phrases, size=self.size, plan=plan, augmentation=self.augmentation)
 
     def _as_boxes(self, phrase: PhraseTarget) -> PhraseTarget:
-        """The phrase with its boxes for a label, where the row has them."""
+        """The phrase with its boxes as a label, if the row has them."""
         located = {entry["target"] for entry in self.row["boxes"]}
         has_boxes = set(phrase.targets) <= located if phrase.present else bool(located)
-        return replace(phrase, kind="box" if phrase.labelled and has_boxes else None)
+        return replace(phrase, label_type="box" if phrase.labelled and has_boxes else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +98,16 @@ class GroundingTransform:
     Rows without an epoch are for evaluation: they are not augmented, and always give the same conversation.
 
     Attributes:
-        seed: of all draws.
-        converse: (kind of row, row, generator) -> conversation; None for the published settings.
-        augmentation: of localization rows; None for none. Reports are not moved, as published: what they say of
-            places beside their phrases would have to change too.
+        seed: seed of all draws.
+        draw_conversation: function of (kind of row, row, generator) that gives the conversation; None for the published
+            settings.
+        augmentation: augmentation of localization rows; None for none. Images of reports are neither flipped nor turned,
+            as published: the text between the phrases names places too and would have to change.
         equalize: probability of equalising the histogram of a grounded report's image.
     """
 
     seed: int
-    converse: Converse | None = None
+    draw_conversation: ConversationDrawer | None = None
     augmentation: AugmentationSettings | None = None
     equalize: float = 0.0
 
@@ -110,27 +115,27 @@ class GroundingTransform:
         """Read a row with ``index``, and ``epoch`` in training.
 
         Raises:
-            VividMedError: the image cannot be read, or no conversation can be drawn.
+            VividMedError: there is no image, it cannot be read, or no conversation can be drawn.
         """
-        kind = kind_of_row(row)
+        row_kind = row_kind_of(row)
         epoch = row.get("epoch")
         generator = sample_generator(seed=self.seed, epoch=epoch or 0, index=row.get("index", 0))
         images = read_images(row)
         size = images[0].size
         augmentation, equalized = Augmentation(), False
-        if epoch is not None and kind == "localization" and self.augmentation is not None:
+        if epoch is not None and row_kind == "localization" and self.augmentation is not None:
             names = [*row["targets"], *row["absent"]]
             augmentation = Augmentation.draw(
                 images[0], names, generator=generator, settings=self.augmentation
             )
             images = [augmentation.image(image) for image in images]
             row = augmentation.row(row)
-        if epoch is not None and kind == "grounded_report":
+        if epoch is not None and row_kind == "grounded_report":
             equalized = bool(generator.random() < self.equalize)
-        converse = self.converse or _published
+        draw_conversation = self.draw_conversation or _published_conversation
         return GroundedExample(
             images=images,
-            conversation=converse(kind, row, generator),
+            conversation=draw_conversation(row_kind, row, generator),
             row=row,
             size=size,
             augmentation=augmentation,
@@ -138,34 +143,29 @@ class GroundingTransform:
         )
 
 
-def kind_of_row(row: Mapping[str, Any]) -> str:
-    """The kind that a row's columns say it is."""
-    if "messages" in row:
-        return "vision_language"
-    return "grounded_report" if "report" in row else "localization"
-
-
-def _published(kind: str, row: Mapping[str, Any], generator: np.random.Generator) -> Conversation:
-    return build_conversation(kind, row, generator=generator)
+def _published_conversation(
+    row_kind: str, row: Mapping[str, Any], generator: np.random.Generator
+) -> Conversation:
+    return build_conversation(row_kind, row, generator=generator)
 
 
 class GroundedCollator(VividMedCollator):
-    """A :class:`VividMedCollator` for rows of any kind, whose batches also hold what the segmenters need.
+    """A :class:`VividMedCollator` for rows of any kind, whose batches also contain what the segmenters need.
 
-    Beside its parent's, the batch has ``grounding_values`` (a list like ``pixel_values``, in [0, 1]),
-    ``grounding_labels`` (one for each sample) and ``target_names`` (for each sample, what its labelled masks show).
-    Phrases that truncation has cut off lose their labels; those before stay as they are.
+    In addition to its parent's, the batch has ``grounding_values`` (a list like ``pixel_values``, in [0, 1]),
+    ``grounding_labels`` (one per sample) and ``target_names`` (per sample, what its labelled masks show). Phrases that
+    truncation has cut off lose their labels; the others keep them.
 
     Args:
         processor: a ``VividMedProcessor``.
-        read: turns a row into a :class:`GroundedExample`.
-        **options: of the parent.
+        transform: turns a row into a :class:`GroundedExample`.
+        **options: arguments of the parent.
     """
 
     def __init__(
-        self, processor: Any, *, read: Callable[[Mapping[str, Any]], GroundedExample], **options: Any
+        self, processor: Any, *, transform: Callable[[Mapping[str, Any]], GroundedExample], **options: Any
     ):
-        super().__init__(processor, read=read, **options)
+        super().__init__(processor, transform=transform, **options)
 
     def encode(self, example: GroundedExample, generator: np.random.Generator | None) -> dict[str, Any]:
         """Tensors of one example."""
@@ -182,7 +182,7 @@ class GroundedCollator(VividMedCollator):
         kept = int((prepared["input_ids"] == phrase_end).sum())
         plans, values = prepared["geometry"], prepared.get("grounding_values")
         if values is None:
-            # Nothing is sought in images of texts without grounding; zeros of their size take no memory.
+            # Images of texts without grounding are not segmented; expanded zeros take no memory.
             values = [torch.zeros(()).expand_as(image) for image in prepared["pixel_values"]]
         elif example.changes_intensity:
             values = [example.intensity(image) for image in values]

@@ -1,4 +1,4 @@
-"""Masks and boxes of phrases on the grid of the model."""
+"""Labels of phrases: their masks and boxes on the model's grid."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -17,6 +17,8 @@ from vividmed.processing.boxes import clip_boxes, corners_to_fractions
 from vividmed.processing.geometry import ResizePlan
 from vividmed.triples import Triple
 
+_HALF = 0.5
+
 
 def grounding_labels(
     row: Mapping[str, Any],
@@ -26,24 +28,24 @@ def grounding_labels(
     plan: ResizePlan,
     augmentation: Augmentation | None = None,
 ) -> GroundingLabels:
-    """Labels of the phrases that have one.
+    """Labels of all phrases that have a label type.
 
-    Each phrase gets the masks or boxes of its own targets; several targets, or instances, of a phrase make one mask
-    or all their boxes. Where a target is ``incomplete``, what lies outside of its masks and boxes is ignored.
+    A phrase is labelled with the union of its targets' masks, or with all of their boxes. Where a target is
+    ``incomplete``, everything outside its masks and boxes is ignored.
 
     Args:
-        row: with ``masks`` and ``boxes`` on the grid of its image as it was read.
-        phrases: in the order of the text; those that truncation has cut off left out.
-        size: (D, H, W) of the image as it was read.
-        plan: from there to the model's grid, after ``augmentation``.
-        augmentation: moves masks and boxes as it moved the image.
+        row: row whose ``masks`` and ``boxes`` lie on the grid of its image as read.
+        phrases: phrases in the order of the text, without those that truncation has cut off.
+        size: (D, H, W) of the image as read.
+        plan: how the image is resized to the model's grid, after ``augmentation``.
+        augmentation: applied to masks and boxes as it was to the image.
 
     Raises:
         VividMedError: a mask or box does not lie on the grid of the image.
     """
     augmentation = augmentation or Augmentation()
-    masked = [number for number, phrase in enumerate(phrases) if phrase.kind == "mask"]
-    boxed = [number for number, phrase in enumerate(phrases) if phrase.kind == "box"]
+    masked = [number for number, phrase in enumerate(phrases) if phrase.label_type == "mask"]
+    boxed = [number for number, phrase in enumerate(phrases) if phrase.label_type == "box"]
     labels: GroundingLabels = {}
     if masked:
         labels["mask_phrases"] = torch.tensor(masked)
@@ -65,7 +67,7 @@ def grounding_labels(
 
 
 def _is_incomplete(row: Mapping[str, Any], phrase: PhraseTarget) -> bool:
-    """Whether there may be more of the phrase's targets than was annotated."""
+    """Whether the phrase's targets may extend beyond what was annotated."""
     return phrase.present and not set(row["incomplete"]).isdisjoint(phrase.targets)
 
 
@@ -89,13 +91,10 @@ def _boxes(
         or (corners[:, :3] >= corners[:, 3:]).any()
     ):
         raise VividMedError(
-            f"a box of {' and '.join(targets)} is inverted or leaves the image of size {size}; mend field 'boxes'"
+            f"a box of {' and '.join(targets)} is inverted or leaves the image of size {size}; correct field 'boxes'"
         )
     moved = plan.boxes_to_model(torch.from_numpy(augmentation.boxes(corners, size)))
     return corners_to_fractions(clip_boxes(moved, plan.model_size), plan.model_size).float()
-
-
-_HALF = 0.5
 
 
 def masks_to_model(
@@ -107,21 +106,21 @@ def masks_to_model(
 ) -> torch.Tensor:
     """Union of packed masks on the model's grid.
 
-    The result is that of :meth:`ResizePlan.apply_mask` on the full grid, but for voxels that are half covered to
-    within rounding. Resizing is linear and separable, so the block inside the box is multiplied with the columns of one
-    matrix an axis that belong to it.
+    The result equals that of :meth:`ResizePlan.apply_mask` on the full grid, except for voxels that are half covered
+    to within rounding. Resizing is linear and separable, so only the block inside the box is resized: per axis it is
+    multiplied by those columns of the resizing matrix that belong to the block.
 
     Args:
-        entries: of a row's ``masks`` column.
+        entries: entries of a row's ``masks`` column.
         size: (D, H, W) of the grid they lie on.
-        plan: from there to the model's grid, after ``augmentation``.
-        augmentation: moves the masks as it moved the image.
+        plan: how that grid is resized to the model's, after ``augmentation``.
+        augmentation: applied to the masks as it was to the image.
 
     Returns:
         (D, H, W) bool.
 
     Raises:
-        VividMedError: A mask does not lie on the grid, or is damaged.
+        VividMedError: a mask does not lie on the grid, or is damaged.
     """
     result = torch.zeros(plan.model_size, dtype=torch.bool)
     entries = [entry for entry in entries if any(entry["box"])]
@@ -150,7 +149,7 @@ def masks_to_model(
 
 
 def _union(entries: Sequence[Mapping[str, Any]], size: Triple) -> tuple[np.ndarray, np.ndarray]:
-    """Bool block that holds all masks, and its box (z0, y0, x0, z1, y1, x1)."""
+    """Bool block that contains all masks, and its box (z0, y0, x0, z1, y1, x1)."""
     boxes = np.array([entry["box"] for entry in entries])
     box = np.concatenate([boxes[:, :3].min(axis=0), boxes[:, 3:].max(axis=0)])
     shape = tuple(int(n) for n in np.minimum(box[3:], size) - box[:3])

@@ -65,7 +65,7 @@ _COUNTABLE_ANOMALIES = frozenset(
 
 @dataclass(frozen=True)
 class NounPhrase:
-    """A term as it stands in a sentence, with its article, and whether its verb is plural."""
+    """A term with its article, and whether its verb is plural."""
 
     text: str
     plural: bool
@@ -74,8 +74,8 @@ class NounPhrase:
 def noun_phrase(term: str, *, anomaly: bool) -> NounPhrase:
     """Give a term its article: ``the liver``, ``a rib``, ``an enlarged heart``, ``atelectasis``, ``C1``, ``both lungs``.
 
-    Organs are known to exist and take *the*; one of many alike and anomalies that can be counted take *a*; the names
-    of states, and names that end in a number, take none.
+    Organs are known to exist and take *the*. A structure that the body has many of and a countable anomaly take *a*.
+    Names of states, and names that end in a number, take no article.
 
     Args:
         term: a name or synonym of the taxonomy.
@@ -97,7 +97,7 @@ def noun_phrase(term: str, *, anomaly: bool) -> NounPhrase:
 
 
 def enumerate_phrases(phrases: Sequence[NounPhrase]) -> NounPhrase:
-    """Join phrases as in a sentence: ``a``, ``a and b``, ``a, b and c``; several need a plural verb."""
+    """Join phrases as in a sentence: ``a``, ``a and b``, ``a, b and c``; several take a plural verb."""
     *first, last = (phrase.text for phrase in phrases)
     if not first:
         return phrases[0]
@@ -105,7 +105,7 @@ def enumerate_phrases(phrases: Sequence[NounPhrase]) -> NounPhrase:
 
 
 def agreement(*, plural: bool) -> dict[str, str]:
-    """Words of a sentence that agree with its subject, by placeholder."""
+    """Words that agree in number with the subject of a sentence, by placeholder."""
     if plural:
         return {"be": "are", "do": "do", "have": "have", "it": "they", "each": "each of them"}
     return {"be": "is", "do": "does", "have": "has", "it": "it", "each": "it"}
@@ -117,7 +117,7 @@ def sentence_case(text: str) -> str:
 
 
 def _is_one_of_many(term: str) -> bool:
-    """Whether a structure's bare kind is named, such as ``rib``, ``left rib`` or ``cervical vertebra``."""
+    """Whether the term names any one of many structures, such as ``rib``, ``left rib`` or ``cervical vertebra``."""
     words = term.split()
     kind = {"left", "right", "blood", "cervical", "thoracic", "lumbar", "intervertebral", "spinal", "osseous"}
     return words[-1] in _ONE_OF_MANY and set(words[:-1]) <= kind

@@ -1,17 +1,19 @@
-"""How conversations are drawn from rows, for each kind of row."""
+"""Settings of the conversations that are drawn from rows, for each kind of row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from vividmed.errors import VividMedError
 
-LabelKind = Literal["mask", "box"]
+LabelType = Literal["mask", "box"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """Numbers between 0 and 1 are probabilities, whole numbers are counts; both are checked."""
+    """Checks settings by their types: floats are probabilities, integers are counts."""
+
+    _old_names: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -23,18 +25,19 @@ class _Settings:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, where: str) -> Self:
-        """Settings from a file.
+        """Make settings from those of a file.
 
         Args:
-            values: setting -> value; what is not named keeps its default.
-            where: how messages name the place.
+            values: value of each setting; what is left out keeps its default.
+            where: place in the file, for messages.
 
         Raises:
-            VividMedError: an unknown setting or an impossible value.
+            VividMedError: a setting is unknown or has an impossible value.
         """
         known = [setting.name for setting in fields(cls)]
+        values = {cls._old_names.get(name, name): value for name, value in values.items()}
         if unknown := [name for name in values if name not in known]:
-            raise VividMedError(f"{where}: {unknown[0]!r} is no setting; use {', '.join(known)}")
+            raise VividMedError(f"{where}: {unknown[0]!r} is not a setting; use {', '.join(known)}")
         try:
             return cls(**values)
         except VividMedError as error:
@@ -43,44 +46,48 @@ class _Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizationSettings(_Settings):
-    """Conversations about localization rows; the defaults are the published ones.
+    """Settings of conversations about localization rows; the defaults are the published ones.
 
     Attributes:
-        max_present: present targets asked for in a question, per category.
-        max_absent: absent targets asked for in a question, per category.
+        max_present: largest number of present targets in a question, per category.
+        max_absent: largest number of absent targets in a question, per category.
         grounding: probability that the answers are grounded.
-        mark_absent: probability that a grounded answer marks absent targets too, which the model learns to ground in
+        mark_absent: probability that a grounded answer also marks absent targets, which the model learns to ground in
             nothing.
-        absent_kind: form of the data set's labels, ``mask`` or ``box``, for rows without any to tell it from. Where
-            neither tells, absent targets are not marked.
-        modality: probability that the modality is asked first.
-        open_anomalies: probability of an open question for all anomalies. Above 0 only for data sets in which every
-            anomaly of an image is annotated.
+        absent_label_type: ``mask`` or ``box``: what the data set labels its targets with, used for rows that have no
+            label to infer it from. Where neither is known, absent targets are not marked.
+        modality: probability that the modality is asked for first.
+        open_anomalies: probability of an open question for all anomalies. Set it above 0 only for data sets in which
+            every anomaly of an image is annotated.
     """
 
     max_present: int = 12
     max_absent: int = 4
     grounding: float = 0.99
     mark_absent: float = 0.2
-    absent_kind: LabelKind | None = None
+    absent_label_type: LabelType | None = None
     modality: float = 0.8
     open_anomalies: float = 0.0
 
+    _old_names: ClassVar[Mapping[str, str]] = {"absent_kind": "absent_label_type"}
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.absent_kind not in (None, *get_args(LabelKind)):
-            raise VividMedError(f"absent_kind is {self.absent_kind!r}; use mask or box, or leave it out")
+        if self.absent_label_type not in (None, *get_args(LabelType)):
+            raise VividMedError(
+                f"absent_label_type is {self.absent_label_type!r}; use mask or box, or leave it out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionLanguageSettings(_Settings):
-    """Conversations about vision-language rows; the defaults are the published ones.
+    """Settings of conversations about vision-language rows; the defaults are the published ones.
 
     Attributes:
-        modality: probability that the modality is asked first.
-        plane: probability that the plane or view is asked first.
-        presence_for_report: probability that, of a row with a report and a list of findings, the list is asked for.
-        vqa_for_report: probability that, of a row with a report and free questions, the questions are asked.
+        modality: probability that the modality is asked for first.
+        plane: probability that the plane or view is asked for first.
+        presence_for_report: probability that a row with a report and a list of findings is asked for the list.
+        vqa_for_report: probability that a row with a report and free questions is asked the questions.
     """
 
     modality: float = 0.2
@@ -91,12 +98,12 @@ class VisionLanguageSettings(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class GroundedReportSettings(_Settings):
-    """Conversations about grounded reports; the defaults are the published ones.
+    """Settings of conversations about grounded reports; the defaults are the published ones.
 
     Attributes:
         grounding: probability that the report is grounded.
-        max_masks: phrases that keep a mask label; the label of others is dropped, their markers stay.
-        max_boxes: phrases that keep a box label.
+        max_masks: largest number of phrases with a mask label; further phrases lose their label and keep their markers.
+        max_boxes: largest number of phrases with a box label.
     """
 
     grounding: float = 0.99
@@ -106,14 +113,14 @@ class GroundedReportSettings(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ConversationSettings:
-    """Settings for each kind of row."""
+    """Settings of conversations for each kind of row."""
 
     localization: LocalizationSettings = field(default_factory=LocalizationSettings)
     vision_language: VisionLanguageSettings = field(default_factory=VisionLanguageSettings)
     grounded_report: GroundedReportSettings = field(default_factory=GroundedReportSettings)
 
 
-SETTINGS_OF_KIND: Mapping[str, type[_Settings]] = {
+SETTINGS_BY_ROW_KIND: Mapping[str, type[_Settings]] = {
     "localization": LocalizationSettings,
     "vision_language": VisionLanguageSettings,
     "grounded_report": GroundedReportSettings,

@@ -1,4 +1,4 @@
-"""Wordings of questions: chosen at random, filled in, grammar kept."""
+"""Wordings of questions, chosen at random and filled in so that they agree in number."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -18,7 +18,7 @@ def wordings(topic: str) -> tuple[str, ...]:
 
 
 def image_words(modality: str | None) -> tuple[str, ...]:
-    """What an image may be called: ``radiograph`` for X-rays, ``scan`` for other modalities, neither for None."""
+    """Words for an image: with ``radiograph`` for X-rays, ``scan`` for other modalities, neither for None."""
     key = "any" if modality is None else "x_ray" if "x-ray" in modality.lower() else "scan"
     return tuple(_templates()["image_words"][key])
 
@@ -30,13 +30,13 @@ def render_template(
     modality: str | None = None,
     names: NounPhrase | None = None,
 ) -> str:
-    """One wording of a topic.
+    """Draw one wording of a topic and fill it in.
 
     Args:
         topic: key of ``templates.yaml``.
-        generator: draws the wording and what the image is called.
-        modality: of the image; None where the question must not give it away.
-        names: what the placeholder ``{names}`` stands for.
+        generator: draws the wording and the word for the image.
+        modality: modality of the image; None if the question must not give it away.
+        names: replaces the placeholder ``{names}``.
     """
     template = choose(wordings(topic), generator)
     values = {"image": choose(image_words(modality), generator)}
@@ -46,7 +46,7 @@ def render_template(
 
 
 def choose(options: Sequence[str], generator: np.random.Generator) -> str:
-    """One of the options, each with the same probability."""
+    """Draw one of the options, each with the same probability."""
     return options[int(generator.integers(len(options)))]
 
 

@@ -1,1 +1,1 @@
-"""Which row comes next: keyed rows, length grouping, mixtures."""
+"""Decides which row comes next: rows by key, length grouping, mixtures and their streams."""

@@ -1,4 +1,4 @@
-"""Rows of a data set by key: which row, and for which epoch."""
+"""Rows of a data set by index and epoch."""
 
 import math
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from torch.utils.data import Dataset
 
 
 class SampleKey(NamedTuple):
-    """Which row to read, and for which epoch.
+    """Index of a row and the epoch it is read in.
 
-    The epoch travels with the row's index so that a data loader's worker, however long it lives, knows which augmentation
-    to draw: randomness is a function of (seed, epoch, index) and never of a worker's own state.
+    The epoch travels with the index because a data loader's worker, which may live through many epochs, needs it to
+    draw the augmentation: randomness is a function of (seed, epoch, index), never of a worker's own state.
     """
 
     epoch: int
@@ -20,17 +20,17 @@ class SampleKey(NamedTuple):
 
 
 class KeyedRows(Dataset):
-    """A data set's rows, by :class:`SampleKey` to train on them or by plain index to evaluate.
+    """Rows of a data set, by :class:`SampleKey` in training and by plain index in evaluation.
 
     Args:
-        rows: of a data set, or any sequence of rows.
-        pad_to_multiple_of: lengthen the data set to a multiple of this number with copies of its first rows, marked
+        rows: a data set, or any sequence of rows.
+        pad_to_multiple_of: lengthens the data set to a multiple of this number with copies of its first rows, marked
             ``"repeated": True``. The collator ignores their labels, so that a distributed evaluation, which needs
             full batches on every process, counts each row once.
     """
 
     def __init__(self, rows: datasets.Dataset | Sequence[dict[str, Any]], pad_to_multiple_of: int = 1):
-        # As stored, images stay encoded: the collator decodes them, and can tell a broken one from the others.
+        # Images stay encoded until the collator decodes them, so that a broken image fails only its own row.
         self._stored = rows.with_format("arrow") if isinstance(rows, datasets.Dataset) else None
         self.rows = rows
         self._length = math.ceil(len(rows) / pad_to_multiple_of) * pad_to_multiple_of
@@ -39,7 +39,7 @@ class KeyedRows(Dataset):
         return self._length
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
-        """The row, images encoded, with ``epoch`` (None for a plain index), ``index`` and ``repeated`` added."""
+        """The row, images encoded, plus ``epoch`` (None for a plain index), ``index`` and ``repeated``."""
         epoch, index = key if isinstance(key, SampleKey) else (None, key)
         repeated = index >= len(self.rows)
         index %= len(self.rows)

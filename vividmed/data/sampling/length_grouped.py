@@ -1,4 +1,4 @@
-"""Shuffled batches of rows of similar length; the order is a function of (seed, epoch) alone."""
+"""Shuffled batches of rows of similar length; the order is a function of (seed, epoch) only."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,19 +10,21 @@ from vividmed.data.sampling.keyed_rows import SampleKey
 
 
 class LengthGroupedSampler(Sampler[SampleKey]):
-    """An endless supply of epochs in which each global batch holds rows of similar length.
+    """Yields the rows of one epoch, arranged so that each global batch has rows of similar length.
 
-    Rows are shuffled, cut into pools of several global batches, sorted by length within a pool, cut into global
-    batches, and the batches shuffled again; the batch with the longest row comes first, so that a run that does not
-    fit in memory fails at its first step. The order is that of the *global* batch: any number of processes, workers
-    or accumulation steps that multiply to it see the same batches. An epoch is a whole number of global batches; the
-    last one is filled up with rows of the epoch's start.
+    Rows are shuffled and cut into pools of several global batches. Each pool is sorted by length and cut into global
+    batches, and all batches are shuffled again. The batch with the longest row comes first, so that a run that does
+    not fit into memory fails at its first step.
+
+    The order is that of the *global* batch: any number of processes, workers or accumulation steps that multiply to it
+    see the same batches. An epoch is a whole number of global batches; the last one is filled up with rows from the
+    start of the epoch.
 
     Args:
-        lengths: tokens of each row.
-        batch_size: rows of one optimizer step over all processes and accumulation steps.
-        seed: of the shuffle.
-        pool_size: global batches that are sorted together; more means less padding and less randomness.
+        lengths: length of each row in tokens.
+        batch_size: number of rows per optimizer step over all processes and accumulation steps.
+        seed: seed of the shuffles.
+        pool_size: number of global batches that are sorted together; more means less padding and less randomness.
     """
 
     def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int, pool_size: int = 32):
@@ -33,6 +35,7 @@ class LengthGroupedSampler(Sampler[SampleKey]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Select the epoch to iterate over."""
         self.epoch = epoch
 
     def __len__(self) -> int:

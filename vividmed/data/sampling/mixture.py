@@ -1,4 +1,4 @@
-"""Mixtures of data sets for training: rows by index, and conversations about them."""
+"""Mixtures of data sets to train on: rows by index, and conversations about them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from datasets import load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from torch.utils.data import Dataset
 
-from vividmed.data.conversations import Conversation, build_conversation, sample_generator
+from vividmed.data.conversations import Conversation
 from vividmed.data.sampling.keyed_rows import KeyedRows, SampleKey
 from vividmed.data.sampling.mixture_config import MixtureConfig, MixtureEntry
+from vividmed.data.sampling.mixture_conversations import draw_conversation
 from vividmed.data.sampling.mixture_sampler import MixtureSampler, Stratum
 from vividmed.data.schema import plain_target, schema
 from vividmed.data.taxonomy import Taxonomy
@@ -29,14 +30,15 @@ _WITHOUT_PIXELS = {
 
 
 class Mixture(Dataset):
-    """Several data sets end to end, as a map-style data set.
+    """Several data sets, one after the other, as a map-style data set.
 
-    Rows come as stored, images encoded (see :func:`vividmed.data.batches.examples.read_images`), with ``dataset`` (name), ``row_kind`` (kind of row), ``epoch`` (the pass over its data set; None for a
-    plain index) and ``index`` (in the mixture) added.
+    Rows come as stored, images encoded (see :func:`vividmed.data.batches.examples.read_images`). Four columns are
+    added: ``dataset``, its name; ``row_kind``; ``epoch``, the pass over its data set, None for a plain index; and
+    ``index``, in the mixture.
 
     Args:
-        config: of the mixture.
-        rows: of each entry, in the same order.
+        config: settings of the mixture.
+        rows: rows of each entry, in the same order.
 
     Raises:
         VividMedError: a data set is empty, or a negative fraction cannot be kept.
@@ -62,11 +64,11 @@ class Mixture(Dataset):
         number, place = self._find(index)
         entry = self.config.entries[number]
         (row,) = self._stored[number][place].to_pylist()
-        return {**row, "dataset": entry.name, "row_kind": entry.kind, "epoch": epoch, "index": index}
+        return {**row, "dataset": entry.name, "row_kind": entry.row_kind, "epoch": epoch, "index": index}
 
     @cached_property
     def strata(self) -> list[Stratum]:
-        """The data sets, those with a negative fraction in two parts, with the mass of each."""
+        """The data sets with their masses; those with a negative fraction are split into two strata."""
         strata = []
         for entry, rows, start in zip(self.config.entries, self.rows, self._starts[:-1], strict=True):
             indices = np.arange(start, start + len(rows))
@@ -85,21 +87,20 @@ class Mixture(Dataset):
         return strata
 
     def order(self, *, batch_size: int = 1) -> MixtureSampler:
-        """The order to train in.
+        """Sampler of the order to train in.
 
         Args:
-            batch_size: rows of one optimizer step over all processes.
+            batch_size: number of rows per optimizer step over all processes.
         """
         return MixtureSampler(self.strata, seed=self.config.seed, batch_size=batch_size)
 
     def conversation(self, row: dict[str, Any]) -> Conversation:
-        """The conversation about a row that this mixture gave, a function of the seed and the row's epoch and index.
+        """The conversation about a row of this mixture, a function of the seed and the row's epoch and index.
 
         Raises:
-            VividMedError: naming the data set and the row.
+            VividMedError: no conversation can be drawn; the message names the data set and the row.
         """
-        entry = self.config.entries[self._find(row["index"])[0]]
-        return draw_conversation(entry, row, seed=self.config.seed)
+        return draw_conversation(self.config.entry(row["dataset"]), row, seed=self.config.seed)
 
     def _find(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
@@ -109,28 +110,15 @@ class Mixture(Dataset):
 
 
 def keyed_rows(rows: datasets.Dataset | Mixture) -> KeyedRows | Mixture:
-    """Rows to train on, by :class:`~vividmed.data.sampling.keyed_rows.SampleKey`; a mixture gives its own so already."""
+    """Rows by :class:`~vividmed.data.sampling.keyed_rows.SampleKey`; a mixture is returned as it is."""
     return rows if isinstance(rows, Mixture) else KeyedRows(rows)
-
-
-def draw_conversation(entry: MixtureEntry, row: dict[str, Any], *, seed: int) -> Conversation:
-    """The conversation about a row with ``epoch`` and ``index``.
-
-    Raises:
-        VividMedError: naming the data set and the row.
-    """
-    generator = sample_generator(seed=seed, epoch=row["epoch"] or 0, index=row["index"])
-    try:
-        return build_conversation(entry.kind, row, generator=generator, settings=entry.conversation)
-    except VividMedError as error:
-        raise VividMedError(f"{entry.name}: {error}") from error
 
 
 def load_mixture(config: MixtureConfig | Path | str, *, root: str | None = None) -> Mixture:
     """Load the data sets of a mixture with ``datasets.load_dataset``.
 
     Args:
-        config: the mixture or its YAML file.
+        config: the mixture, its YAML file, or a stage's configuration that names one.
         root: folder or Hub organisation of the prepared data sets; replaces the file's.
 
     Raises:
@@ -142,10 +130,10 @@ def load_mixture(config: MixtureConfig | Path | str, *, root: str | None = None)
 
 
 def load_entry(config: MixtureConfig, entry: MixtureEntry, *, streaming: bool) -> Any:
-    """The rows of one data set of a mixture, columns checked.
+    """Load one data set of a mixture and check its columns.
 
     Raises:
-        VividMedError: it is not found, or lacks columns of its kind.
+        VividMedError: the data set is not found, or lacks columns of its kind.
     """
     location = config.location(entry)
     try:
@@ -158,27 +146,29 @@ def load_entry(config: MixtureConfig, entry: MixtureEntry, *, streaming: bool) -
             f"{entry.name}: {location} cannot be loaded ({reason}); prepare the data set or correct root, path or split"
         ) from error
     columns = rows.column_names or ()
-    if missing := [column for column in schema(entry.kind) if column not in columns]:
+    if missing := [column for column in schema(entry.row_kind) if column not in columns]:
         raise VividMedError(
-            f"{entry.name}: {location} lacks the column {missing[0]!r} of {entry.kind} rows; prepare it again"
+            f"{entry.name}: {location} lacks the column {missing[0]!r} of {entry.row_kind} rows; prepare it again"
         )
     return rows
 
 
 def negative_rows(entry: MixtureEntry, rows: datasets.Dataset) -> np.ndarray:
-    """Which rows have no positive finding; only their text is read.
+    """Find the rows without a positive finding; only their text is read.
 
-    A localization row is negative when none of its targets is an anomaly, a grounded report when none of its phrases
-    shows one, and a vision-language row when its list of findings says ``yes`` to none.
+    A localization row is negative if none of its targets is an anomaly, a grounded report if none of its phrases
+    shows one, and a vision-language row if its list of findings says ``yes`` to none.
 
     Returns:
         (n,) bool.
 
     Raises:
-        VividMedError: all rows are negative or none is, so that no fraction can be kept.
+        VividMedError: all rows are negative or none is, so that the fraction cannot be kept.
     """
-    columns = rows.select_columns(_WITHOUT_PIXELS[entry.kind])
-    negative = np.fromiter((_is_negative(entry.kind, row) for row in columns), dtype=bool, count=len(rows))
+    columns = rows.select_columns(_WITHOUT_PIXELS[entry.row_kind])
+    negative = np.fromiter(
+        (_is_negative(entry.row_kind, row) for row in columns), dtype=bool, count=len(rows)
+    )
     if negative.all() or not negative.any():
         raise VividMedError(
             f"{entry.name}: {'every' if negative.any() else 'no'} row is without a positive finding, so "
@@ -189,7 +179,7 @@ def negative_rows(entry: MixtureEntry, rows: datasets.Dataset) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledConversation:
-    """What the model would be trained on: a row, images encoded, and the conversation about it."""
+    """One training sample: a row, images encoded, and the conversation about it."""
 
     dataset: str
     row: dict[str, Any]
@@ -224,12 +214,12 @@ def sample_conversations(
     return samples
 
 
-def _is_negative(kind: str, row: dict[str, Any]) -> bool:
-    if kind == "vision_language":
+def _is_negative(row_kind: str, row: dict[str, Any]) -> bool:
+    if row_kind == "vision_language":
         answers = [message["content"] for message in row["messages"][1::2]]
         lists = [answer for answer in answers if answer.startswith(_PRESENCE_LIST)]
         return bool(lists) and not any(": yes" in answer for answer in lists)
-    if kind == "localization":
+    if row_kind == "localization":
         targets = row["targets"]
     else:
         targets = [plain_target(target) for phrase in row["phrases"] for target in phrase["targets"]]

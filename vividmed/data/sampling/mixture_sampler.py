@@ -1,8 +1,8 @@
-"""The order in which a mixture of data sets is drawn: a function of the seed and the position alone."""
+"""The order in which a mixture of data sets is drawn: a function of the seed and the position only."""
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,12 +18,12 @@ _CHOICE, _SHUFFLE = 0, 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stratum:
-    """Rows that are drawn alike.
+    """Rows that are drawn with the same probability.
 
     Attributes:
-        name: for messages and to tell a changed mixture by.
+        name: used in messages and to recognise a changed mixture.
         indices: (n,) int64 indices of the rows in the whole mixture, n >= 1.
-        mass: what its probability is proportional to.
+        mass: unnormalised probability of the stratum.
     """
 
     name: str
@@ -32,18 +32,20 @@ class Stratum:
 
 
 class Draw(NamedTuple):
-    """The stratum that a position of the order takes its row from, and how many rows it has given before."""
+    """The stratum that a position of the order takes its row from, and the number of rows it gave before."""
 
     stratum: int
     earlier: int
 
 
 class MixtureDraws:
-    """Which stratum comes at each position: independent draws in proportion to mass, made in blocks.
+    """Draws the stratum of each position, independently and in proportion to mass.
+
+    Draws are made in blocks, so that any position is reached without drawing all before it one by one.
 
     Args:
-        masses: of each stratum, above 0.
-        seed: of the draws.
+        masses: mass of each stratum, above 0.
+        seed: seed of the draws.
     """
 
     def __init__(self, masses: Sequence[float], *, seed: int):
@@ -52,7 +54,7 @@ class MixtureDraws:
         self._edges = edges / edges[-1]
 
     def starting_at(self, position: int) -> Iterator[Draw]:
-        """An endless sequence of draws from a position on."""
+        """Yield draws from a position on, endlessly."""
         block, offset = divmod(position, _BLOCK)
         counts = self.counts(position)
         while True:
@@ -62,7 +64,7 @@ class MixtureDraws:
             block, offset = block + 1, 0
 
     def counts(self, position: int) -> list[int]:
-        """How often each stratum was drawn before a position."""
+        """Number of times that each stratum was drawn before a position."""
         blocks, offset = divmod(position, _BLOCK)
         total = np.zeros(len(self._edges), dtype=np.int64)
         for block in range(blocks):
@@ -76,16 +78,16 @@ class MixtureDraws:
 
 
 class MixtureSampler(Sampler[SampleKey]):
-    """A map-style mixture's order: strata by chance, the rows of each stratum in shuffled passes.
+    """Order of a map-style mixture: strata at random, the rows of each stratum in shuffled passes.
 
-    Every row of a stratum comes once before any comes again, however epochs are cut. The order is one endless
-    sequence of which an epoch is a stretch, and it is that of all processes together: accelerate deals its batches
-    out to processes, a data loader to workers, and neither changes it.
+    Every row of a stratum comes once before any comes again, wherever epochs begin. The order is one endless
+    sequence, cut into epochs, and it covers all processes: accelerate deals its batches out to processes and a data
+    loader deals them out to workers, and neither changes the order.
 
     Args:
         strata: at least one.
-        seed: of the order.
-        batch_size: rows of one optimizer step over all processes; an epoch is a whole number of steps.
+        seed: seed of the order.
+        batch_size: number of rows per optimizer step over all processes; an epoch is a whole number of steps.
     """
 
     def __init__(self, strata: Sequence[Stratum], *, seed: int, batch_size: int = 1):
@@ -96,16 +98,16 @@ class MixtureSampler(Sampler[SampleKey]):
         self._start = self._position = 0
 
     def __len__(self) -> int:
-        """Rows of an epoch: as many as the mixture has, filled up to a whole number of steps."""
+        """Number of rows per epoch: that of the mixture, rounded up to a whole number of steps."""
         return self._length
 
     def set_epoch(self, epoch: int) -> None:
-        """Iterate over an epoch from now on: from its begin, or from where a loaded state is inside of it."""
+        """Select the epoch to iterate over, from its start, or from a loaded state if that lies inside it."""
         if self._start // self._length != epoch:
             self._start = self._position = epoch * self._length
 
     def __iter__(self) -> Iterator[SampleKey]:
-        """The epoch, or what a loaded state has left of it."""
+        """Yield the epoch, or what a loaded state has left of it."""
         end = (self._start // self._length + 1) * self._length
         passes: dict[int, tuple[int, np.ndarray]] = {}
         for position, (number, earlier) in zip(
@@ -120,27 +122,41 @@ class MixtureSampler(Sampler[SampleKey]):
             yield SampleKey(epoch, int(passes[number][1][place]))
 
     def state_dict(self, position: int | None = None) -> dict[str, Any]:
-        """Where the order stands.
+        """State to resume from.
 
         Args:
-            position: rows trained on since the start of training. None takes those that were drawn, which is right
-                only if no data loader reads ahead.
+            position: number of rows trained on since the start of training. None takes the number of rows drawn,
+                which is correct only if no data loader reads ahead.
         """
         return {"position": self._position if position is None else position, "mixture": self._fingerprint()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state.
+        """Resume from a state.
 
         Raises:
-            VividMedError: the state is one of another mixture, weight or seed.
+            VividMedError: the state belongs to another mixture, weight or seed.
         """
-        if state["mixture"] != self._fingerprint():
-            raise VividMedError(
-                "the state is that of another mixture: data sets, numbers of rows, weights or the seed have changed; "
-                "restore them, or start training anew"
-            )
+        check_fingerprint(state, self._fingerprint())
         self._start = self._position = int(state["position"])
 
     def _fingerprint(self) -> str:
-        parts = [f"{s.name} {len(s.indices)} {float(s.mass).hex()}" for s in self.strata]
-        return hashlib.sha256("\n".join([str(self.seed), *parts]).encode()).hexdigest()
+        return mixture_fingerprint(self.seed, ((s.name, len(s.indices), s.mass) for s in self.strata))
+
+
+def mixture_fingerprint(seed: int, strata: Iterable[tuple[str, int, float]]) -> str:
+    """Hash of everything that decides on the order: the seed, and name, size and mass of each stratum."""
+    parts = [f"{name} {size} {float(mass).hex()}" for name, size, mass in strata]
+    return hashlib.sha256("\n".join([str(seed), *parts]).encode()).hexdigest()
+
+
+def check_fingerprint(state: Mapping[str, Any], fingerprint: str) -> None:
+    """Refuse the state of another mixture.
+
+    Raises:
+        VividMedError: the fingerprints differ.
+    """
+    if state["mixture"] != fingerprint:
+        raise VividMedError(
+            "the state belongs to another mixture: data sets, numbers of rows, weights or the seed have changed; "
+            "restore them, or start training anew"
+        )

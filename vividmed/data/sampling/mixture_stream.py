@@ -4,38 +4,54 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import load_dataset_builder
 from torch.utils.data import IterableDataset, get_worker_info
 
 from vividmed.data.conversations import Conversation
-from vividmed.data.sampling.mixture import draw_conversation, load_entry
+from vividmed.data.sampling.mixture import load_entry
 from vividmed.data.sampling.mixture_config import MixtureConfig, MixtureEntry
-from vividmed.data.sampling.mixture_sampler import MixtureDraws
+from vividmed.data.sampling.mixture_conversations import draw_conversation
+from vividmed.data.sampling.mixture_sampler import MixtureDraws, check_fingerprint, mixture_fingerprint
 from vividmed.errors import VividMedError
 
 _READ_AHEAD = 16
 
 
 class MixtureStream(IterableDataset):
-    """Endless samples of a mixture in one order, whatever the number of workers and processes.
+    """An endless stream of a mixture's rows, in one order whatever the number of workers and processes.
 
-    Data sets are drawn as in the map-style mixture; the rows of each come in passes, shuffled through a buffer. Every
-    worker reads every row, images encoded, and passes on its own rows alone: the price of an order that does not
-    depend on how the work is shared. Give it to a plain ``DataLoader`` with the same ``batch_size``; it deals batches
-    out to processes itself, so do not let accelerate shard it again.
+    Data sets are drawn as in the map-style :class:`~vividmed.data.sampling.mixture.Mixture`; the rows of each come in
+    passes, shuffled through a buffer. Rows come as stored, images encoded, with the same added columns: ``dataset``,
+    ``row_kind``, ``epoch`` and ``index``. :func:`~vividmed.data.sampling.mixture_conversations.mixture_conversation`
+    draws their conversations.
 
-    Rows come with ``dataset``, ``row_kind``, ``epoch`` and ``index`` added, as in the map-style mixture.
+    Every worker of every process reads every row and keeps its own: batch ``i`` belongs to process
+    ``i % num_processes``, and there to worker ``i // num_processes % num_workers``, which is the order in which a
+    ``DataLoader`` asks its workers. So give the stream to a plain ``DataLoader`` with the same ``batch_size``, and do
+    not let accelerate shard it again. The stream never ends: the number of training steps must be given.
+
+    To resume, pass the state to :meth:`load_state_dict` before iterating; rows already trained on are read and
+    skipped, without decoding an image.
 
     Args:
-        config: the mixture or its YAML file.
-        batch_size: of the data loader of each process.
+        config: the mixture, its YAML file, or a stage's configuration that names one.
+        batch_size: batch size of each process's data loader.
         root: folder or Hub organisation of the data sets; replaces the file's.
-        buffer_size: rows of each data set held for shuffling.
-        process_index: of this process.
-        num_processes: that share the batches.
+        buffer_size: number of rows of each data set kept in memory for shuffling.
+        process_index: rank of this process.
+        num_processes: number of processes that share the batches.
 
     Raises:
-        VividMedError: a data set is not found, lacks columns, or does not say how many rows it has; or a negative
+        VividMedError: a data set is not found, lacks columns, or does not state its number of rows; or a negative
             fraction is asked for, which needs all rows at once.
+
+    Example:
+        >>> stream = MixtureStream("mixture.yaml", batch_size=4, process_index=rank, num_processes=world_size)
+        >>> stream.load_state_dict(stream.state_dict(position=step * 4 * world_size))
+        >>> loader = DataLoader(stream, batch_size=4, num_workers=2, collate_fn=collator)
     """
 
     def __init__(
@@ -58,14 +74,12 @@ class MixtureStream(IterableDataset):
         for entry in self.config.entries:
             if entry.negative_fraction is not None:
                 raise VividMedError(
-                    f"{entry.name}: negative_fraction needs a mixture that is not streamed; leave it out"
+                    f"{entry.name}: negative_fraction cannot be kept when streaming; leave it out, or do not stream"
                 )
         self.streams = [load_entry(self.config, entry, streaming=True) for entry in self.config.entries]
-        self.sizes = [
-            _size(entry, stream) for entry, stream in zip(self.config.entries, self.streams, strict=True)
-        ]
-        masses = [entry.mass(size) for entry, size in zip(self.config.entries, self.sizes, strict=True)]
-        self._draws = MixtureDraws(masses, seed=self.config.seed)
+        self.sizes = [_size(self.config, entry) for entry in self.config.entries]
+        self._masses = [entry.mass(size) for entry, size in zip(self.config.entries, self.sizes, strict=True)]
+        self._draws = MixtureDraws(self._masses, seed=self.config.seed)
         self._start = 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -84,18 +98,30 @@ class MixtureStream(IterableDataset):
         """The conversation about a row of the stream, a function of the seed and the row's epoch and index.
 
         Raises:
-            VividMedError: naming the data set and the row.
+            VividMedError: no conversation can be drawn; the message names the data set and the row.
         """
-        entry = next(entry for entry in self.config.entries if entry.name == row["dataset"])
-        return draw_conversation(entry, row, seed=self.config.seed)
+        return draw_conversation(self.config.entry(row["dataset"]), row, seed=self.config.seed)
 
-    def state_dict(self, position: int) -> dict[str, int]:
-        """Where training stands, given the rows trained on by all processes since its start."""
-        return {"position": position}
+    def state_dict(self, position: int) -> dict[str, Any]:
+        """State to resume from.
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a state: rows already trained on are read again and passed over."""
-        self._start = state["position"]
+        Args:
+            position: number of rows that all processes together have trained on.
+        """
+        return {"position": position, "mixture": self._fingerprint()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume from a state.
+
+        Raises:
+            VividMedError: the state belongs to another mixture, weight, seed or buffer size.
+        """
+        check_fingerprint(state, self._fingerprint())
+        self._start = int(state["position"])
+
+    def _fingerprint(self) -> str:
+        names = [f"{entry.name} streamed through {self.buffer_size}" for entry in self.config.entries]
+        return mixture_fingerprint(self.config.seed, zip(names, self.sizes, self._masses, strict=True))
 
     def _endless(self, number: int, count: int) -> Iterator[dict[str, Any]]:
         """Rows of one data set from its ``count``-th on, images encoded, pass after pass."""
@@ -112,30 +138,44 @@ class MixtureStream(IterableDataset):
                 if place >= skipped:
                     added = {
                         "dataset": entry.name,
-                        "row_kind": entry.kind,
+                        "row_kind": entry.row_kind,
                         "epoch": epoch,
                         "index": offset + place,
                     }
                     yield {**row, **added}
             if place + 1 != size:
                 raise VividMedError(
-                    f"{entry.name}: {place + 1} rows were read where {size} were stated; correct num_rows"
+                    f"{entry.name}: the stream has {place + 1} rows, but {size} were stated; correct num_rows"
                 )
             epoch, skipped = epoch + 1, 0
 
 
 def _rows(stream: Any) -> Iterator[dict[str, Any]]:
-    # Row by row a stream would share itself out among the workers of a data loader; in batches it does not.
+    # Iterated row by row, a stream divides itself among the workers of a data loader; in batches it does not.
     for batch in stream.iter(batch_size=_READ_AHEAD):
         names = list(batch)
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(names, values, strict=True))
 
 
-def _size(entry: MixtureEntry, stream: Any) -> int:
-    splits = stream.info.splits
-    size = splits[entry.split].num_examples if splits and entry.split in splits else None
-    size = entry.num_rows or size
-    if not size:
+def _size(config: MixtureConfig, entry: MixtureEntry) -> int:
+    """Number of rows of a data set: as its entry, its card or the footers of its Parquet files state it."""
+    if entry.num_rows is not None:
+        return entry.num_rows
+    builder = load_dataset_builder(config.location(entry), entry.config, revision=entry.revision)
+    splits = builder.info.splits or {}
+    if entry.split in splits and splits[entry.split].num_examples:
+        return splits[entry.split].num_examples
+    files = list((builder.config.data_files or {}).get(entry.split, ()))
+    if not files or not all(str(file).endswith(".parquet") for file in files):
         raise VividMedError(f"{entry.name}: the stream does not state how many rows it has; give num_rows")
-    return size
+    try:
+        return sum(_count_rows(str(file)) for file in files)
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise VividMedError(f"{entry.name}: its rows cannot be counted ({reason}); give num_rows") from error
+
+
+def _count_rows(file: str) -> int:
+    with fsspec.open(file) as stream:
+        return pq.read_metadata(stream).num_rows

@@ -8,6 +8,7 @@ from transformers import set_seed
 
 from vividmed.data.batches.alignment import AlignmentCollator, CropSettings, SegmentationTransform
 from vividmed.data.batches.augmentation import AugmentationSettings
+from vividmed.data.sampling.mixture import keyed_rows
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
@@ -48,7 +49,11 @@ class AlignmentStage(Stage):
             model=PromptTableSegmenter(segmenter, self.alignment_args.losses()),
             args=self.args,
             processing_class=transform.image_processor,
-            data_collator=AlignmentCollator(transform),
+            data_collator=AlignmentCollator(
+                transform,
+                on_bad_sample=self.data_args.on_bad_sample,
+                spare_rows=keyed_rows(rows.train),
+            ),
             train_dataset=rows.train,
             eval_dataset=rows.evaluation,
             train_lengths=[1] * len(rows.train),
@@ -61,7 +66,7 @@ class AlignmentStage(Stage):
         return SegmentationTransform(
             image_processor=_processor(segmenter, args.max_image_tokens, args.max_slice_tokens),
             low_resolution=_processor(segmenter, low, args.low_slice_tokens) if low else None,
-            form=self.label_type,
+            label_type=self.label_type,
             seed=self.args.seed,
             augmentation=AugmentationSettings() if args.augment else None,
             max_present=args.max_present,

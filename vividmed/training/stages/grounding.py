@@ -10,7 +10,7 @@ from vividmed.data.batches.augmentation import AugmentationSettings
 from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.data.conversations import Conversation, build_conversation
 from vividmed.data.sampling.keyed_rows import KeyedRows
-from vividmed.data.sampling.mixture import Mixture
+from vividmed.data.sampling.mixture_conversations import mixture_conversation
 from vividmed.training.arguments import AnsweringTrainingArguments, ModelArguments, TextDataArguments
 from vividmed.training.grounded_answers import SampleOverlays
 from vividmed.training.grounding_arguments import GroundingArguments
@@ -50,7 +50,7 @@ class GroundingStage(LanguageStage):
             model=model,
             args=self.args,
             processing_class=processor,
-            data_collator=self.collator(GroundedCollator, processor, rows, read=self.transform(rows)),
+            data_collator=self.collator(GroundedCollator, processor, rows, transform=self.transform(rows)),
             train_dataset=rows.train,
             eval_dataset=rows.evaluation,
         )
@@ -68,14 +68,15 @@ class GroundingStage(LanguageStage):
     def transform(self, rows: StageRows) -> GroundingTransform:
         """Turns rows into examples; a mixture draws the conversations about its own rows."""
 
-        def converse(kind: str, row: Mapping[str, Any], generator: np.random.Generator) -> Conversation:
-            if isinstance(rows.train, Mixture) and "dataset" in row:
-                return rows.train.conversation(dict(row))
-            return build_conversation(kind, row, generator=generator)
+        def draw_conversation(
+            row_kind: str, row: Mapping[str, Any], generator: np.random.Generator
+        ) -> Conversation:
+            drawn = mixture_conversation(rows.train, row)
+            return drawn or build_conversation(row_kind, row, generator=generator)
 
         return GroundingTransform(
             seed=self.args.seed,
-            converse=converse,
+            draw_conversation=draw_conversation,
             augmentation=AugmentationSettings() if self.grounding_args.augment else None,
             equalize=self.grounding_args.equalize,
         )

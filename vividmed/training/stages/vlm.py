@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vividmed.data.batches.collator import VividMedCollator
-from vividmed.data.batches.examples import read_images, to_example
-from vividmed.data.sampling.mixture import Mixture
+from vividmed.data.batches.examples import to_example
+from vividmed.data.sampling.mixture_conversations import mixture_conversation
 from vividmed.training.answers import CLOSED_KINDS, generate_answers, score_closed
 from vividmed.training.arguments import ModelArguments, VlmDataArguments, VlmTrainingArguments
 from vividmed.training.callbacks import SampleAnswers
@@ -34,10 +34,8 @@ class VlmStage(LanguageStage):
     def build(self, rows: StageRows) -> VividMedTrainer:
         processor = load_processor(self.model_args)
 
-        def read(row: Mapping[str, Any]) -> dict[str, Any]:
-            if isinstance(rows.train, Mixture) and "dataset" in row:
-                return {"images": read_images(row), "messages": rows.train.conversation(dict(row)).messages}
-            return to_example(row)
+        def transform(row: Mapping[str, Any]) -> dict[str, Any]:
+            return to_example(row, mixture_conversation(rows.train, row))
 
         return VividMedTrainer(
             model=self.load_model(processor, frozen=GROUNDING_MODULES),
@@ -48,7 +46,7 @@ class VlmStage(LanguageStage):
                 processor,
                 rows,
                 intensity_jitter=self.data_args.intensity_jitter,
-                read=read,
+                transform=transform,
             ),
             train_dataset=rows.train,
             eval_dataset=rows.evaluation,

@@ -3,10 +3,7 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler
 
-from tests.fixtures.training import make_rows
-from vividmed.data.sampling.keyed_rows import KeyedRows, SampleKey
 from vividmed.data.sampling.length_grouped import LengthGroupedSampler
-from vividmed.data.sampling.lengths import measure_lengths
 
 LENGTHS = torch.randint(20, 200, (103,), generator=torch.Generator().manual_seed(0)).tolist()
 
@@ -61,23 +58,3 @@ def test_fewer_rows_than_a_global_batch_are_repeated():
     rows = [key.row for key in LengthGroupedSampler([5, 6, 7], batch_size=8, seed=0)]
     assert len(rows) == 8
     assert set(rows) == {0, 1, 2}
-
-
-def test_training_rows_carry_their_epoch_and_evaluation_rows_none():
-    rows = KeyedRows(make_rows(range(3)), pad_to_multiple_of=4)
-    assert len(rows) == 4
-    trained, evaluated, repeated = rows[SampleKey(5, 1)], rows[1], rows[3]
-    assert (trained["epoch"], trained["index"], trained["id"]) == (5, 1, "row-1")
-    assert (evaluated["epoch"], evaluated["repeated"]) == (None, False)
-    assert (repeated["id"], repeated["repeated"]) == ("row-0", True)
-
-
-def test_lengths_from_headers_are_those_of_the_prepared_rows():
-    from tests.fixtures.training import MAX_LENGTH, small_processor
-    from vividmed.data.batches.collator import VividMedCollator
-
-    rows, processor = make_rows(range(8)), small_processor()
-    collate = VividMedCollator(processor, max_length=MAX_LENGTH)
-    prepared = [collate([row])["input_ids"].shape[1] for row in rows]
-    assert measure_lengths(rows, processor) == prepared
-    assert len(set(prepared)) > 2
