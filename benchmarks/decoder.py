@@ -1,11 +1,11 @@
-"""Our decoder against ``LlamaForCausalLM`` of the same widths, in one run.
+"""Our decoder compared with ``LlamaForCausalLM`` of the same widths, in one run.
 
     python -m benchmarks.decoder [--rounds 7] [--decode-tokens 64]
 
 Training: forward and backward of a batch of 4 x 512 tokens, half of them image tokens (their features are given, so
-that both sides run a decoder alone), a quarter supervised; Llama computes the logits of every position, as its loss
+that both sides run only a decoder), a quarter supervised. Llama computes the logits of every position, because its loss
 needs them. Decoding: one token at a time with a dynamic cache after a prompt of 512 tokens. The two sides take
-turns; medians and the ratio ours / Llama are printed.
+turns. The program prints medians and the ratio ours / Llama.
 """
 
 import argparse
@@ -48,13 +48,16 @@ def training_steps(ours: VividMedForCausalLM, llama: LlamaForCausalLM) -> tuple[
     token_type_ids[:, 1 : 1 + IMAGE_TOKENS] = 1
     labels = torch.full_like(input_ids, -100)
     labels[:, -SUPERVISED:] = input_ids[:, -SUPERVISED:]
+    # Ours takes labels that are already shifted; Llama shifts them itself.
+    shifted = labels.roll(-1, dims=1)
+    shifted[:, -1] = -100
     features = [torch.randn(IMAGE_TOKENS, WIDTHS["hidden_size"]) for _ in range(BATCH)]
     images = {"image": BaseModelOutputWithPooling(pooler_output=features)}
 
     def our_step() -> None:
         ours.zero_grad()
         ours(
-            input_ids=input_ids, token_type_ids=token_type_ids, labels=labels, mm_encoder_outputs=images
+            input_ids=input_ids, token_type_ids=token_type_ids, labels=shifted, mm_encoder_outputs=images
         ).loss.backward()
 
     def llama_step() -> None:
@@ -113,8 +116,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=7, help="counted rounds after one warm-up")
-    parser.add_argument("--decode-tokens", type=int, default=64, help="tokens decoded in a round")
+    parser.add_argument("--rounds", type=int, default=7, help="number of timed rounds after one warm-up")
+    parser.add_argument("--decode-tokens", type=int, default=64, help="number of tokens to decode per round")
     arguments = parser.parse_args()
     models = build_models()
     print(

@@ -1,1 +1,1 @@
-"""Does it learn? Each script trains, prints a table and fails below its targets; see docs/learning.md."""
+"""Does it learn? Each script trains, prints a table, and fails if a figure is below its target; see docs/learning.md."""

@@ -2,8 +2,8 @@
 
     python -m benchmarks.learning.align_isam
 
-A tiny instance segmenter with random weights is trained on these rows of the embedded sample and measured on the same
-ones. It shows that the stage can fit real boxes; it says nothing about other images. Exits with status 1 where the
+Trains a tiny instance segmenter with random weights on these rows of the embedded sample, and measures it on the same
+rows. This shows that the stage can fit real boxes, and says nothing about other images. The exit status is 1 if the
 target is missed.
 """
 
@@ -35,7 +35,7 @@ CONFIDENT = 0.5
 
 
 def wanted(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """X-rays with all their targets, other images with lesions alone."""
+    """Keep all targets of X-rays, but only the lesions of other images."""
     if row["modality"] == "X-ray":
         return row if row["boxes"] else None
     row = {
@@ -48,7 +48,7 @@ def wanted(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 @torch.no_grad()
 def measure(rows: Path, run: Path) -> list[Figure]:
-    """Figures of the last checkpoint, which still has its prompts."""
+    """Measure the last checkpoint, which still has its prompts."""
     segmenter = InstanceSegmenter.from_pretrained(run)
     model = PromptTableSegmenter(segmenter).eval()
     checkpoint = max(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
@@ -75,7 +75,7 @@ def measure(rows: Path, run: Path) -> list[Figure]:
     every = [iou for ious in found.values() for iou in ious]
     return [
         *figures,
-        Figure(f"mean best IoU of boxes with a score of {CONFIDENT} and more", float(np.mean(confident))),
+        Figure(f"mean best IoU of boxes with a score of at least {CONFIDENT}", float(np.mean(confident))),
         Figure("mean best IoU", float(np.mean(every)), 0.6),
     ]
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.learning.align_sam
 
-A tiny segmenter with random weights is trained on the training volumes and measured on the same ones, on the model's
-grid. It shows that the stage can fit real anatomy; it says nothing about other volumes. Exits with status 1 where the
+Trains a tiny segmenter with random weights on the training volumes, and measures it on the same volumes, on the model's
+grid. This shows that the stage can fit real anatomy, and says nothing about other volumes. The exit status is 1 if the
 target is missed.
 """
 

@@ -15,14 +15,14 @@ _NOTHING = re.compile(r"no nodule", re.IGNORECASE)
 
 
 def dice(mask: np.ndarray | None, truth: np.ndarray) -> float:
-    """Dice coefficient of two masks (D, H, W); 0 where nothing was drawn."""
+    """Dice coefficient of two masks (D, H, W); 0 if nothing was drawn."""
     if mask is None:
         return 0.0
     return float(2 * (mask & truth).sum() / max(1, mask.sum() + truth.sum()))
 
 
 def best_ious(boxes: np.ndarray, truth: np.ndarray) -> list[float]:
-    """For each true box (m, 6) the largest IoU with a found one (n, 6); corners (z0, y0, x0, z1, y1, x1)."""
+    """Largest IoU of each true box (m, 6) with any found box (n, 6); corners are (z0, y0, x0, z1, y1, x1)."""
     if not len(boxes):
         return [0.0] * len(truth)
     return box_iou(truth.astype(np.float32), boxes.astype(np.float32)).max(axis=1).tolist()
@@ -31,12 +31,12 @@ def best_ious(boxes: np.ndarray, truth: np.ndarray) -> list[float]:
 def average_precision(
     boxes: Sequence[np.ndarray], scores: Sequence[np.ndarray], truths: Sequence[np.ndarray]
 ) -> float:
-    """AP at an IoU of 0.5 over images, as COCO defines it, in three dimensions (MONAI's implementation).
+    """Average precision at a 3D IoU of 0.5 over all images, as COCO defines it and MONAI computes it.
 
     Args:
-        boxes: for each image (n, 6) corners.
-        scores: for each image (n,).
-        truths: for each image (m, 6) corners.
+        boxes: (n, 6) corners per image.
+        scores: (n,) per image.
+        truths: (m, 6) corners per image.
     """
     metric = COCOMetric(classes=["nodule"], iou_list=[0.5], iou_range=(0.5, 0.5, 0.05), max_detection=[100])
     matches = matching_batch(
@@ -52,14 +52,14 @@ def average_precision(
 
 
 def statements(report: str) -> dict[str, str]:
-    """What a report says of the nodules: ``count``, and where there are any ``size`` and ``side``."""
+    """Read what a report says about the nodules: ``count`` and, if there are any, ``size`` and ``side``."""
     if match := _FINDING.search(report):
         return dict(zip(("count", "size", "side"), match.groups(), strict=True))
     return {"count": COUNTS[0]} if _NOTHING.search(report) else {}
 
 
 def true_statements(phantom: Phantom) -> dict[str, str]:
-    """What a report should say of the nodules."""
+    """Statements that a correct report makes about the nodules."""
     said = {"count": COUNTS[len(phantom.nodules)]}
     if phantom.side and phantom.size:
         said |= {"size": phantom.size, "side": phantom.side}

@@ -1,8 +1,8 @@
 """Generated chest phantoms: ellipsoid lungs and heart in noise, with nodules whose number, size and side are known.
 
 A phantom is a function of (seed, number) alone, and numbers that were not trained on are held out. Volumes are stored
-with their axes in random directions, which only the affine tells: right and left can be told from the image alone
-when it is turned as the affine says.
+with their axes in random directions, which only the affine reveals: right and left can be told from the image itself
+once it is reoriented by the affine.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,13 +37,13 @@ class Phantom:
     """One phantom.
 
     Attributes:
-        name: tells its seed and number.
+        name: contains its seed and number.
         volume: (D, H, W) int16, Hounsfield-like, stored with the axes of ``affine``.
         affine: 4 x 4, voxel index (x, y, z) -> RAS+ mm.
         organs: name -> (D, H, W) bool.
         nodules: (D, H, W) bool each; all in one lung and of one size.
-        side: of the nodules; None without any.
-        size: of the nodules; None without any.
+        side: side of the nodules; None if there are none.
+        size: size of the nodules; None if there are none.
     """
 
     name: str
@@ -78,7 +78,7 @@ def make_phantom(number: int, *, seed: int = 0) -> Phantom:
     masks = {name: _ellipsoid(*shape) for name, shape in organs.items()}
     for name, mask in masks.items():
         values[mask] = _HEART if name == "heart" else _LUNG
-    # The heart lies in front of the lungs: where both are, the image shows the heart.
+    # The heart lies in front of the lungs, so the image shows the heart where they overlap.
     if "heart" in masks:
         masks |= {name: masks[name] & ~masks["heart"] for name in ("right lung", "left lung")}
     for nodule in nodules:
@@ -158,7 +158,7 @@ def _common(phantom: Phantom, suffix: str) -> dict[str, Any]:
 def _place_nodules(
     lung: tuple[np.ndarray, np.ndarray], count: int, size: str | None, generator: np.random.Generator
 ) -> list[np.ndarray]:
-    """Nodules inside a lung, apart from each other; drawn again until they are."""
+    """Draw nodules inside a lung, again and again until they do not touch."""
     centre, reach = lung
     while True:
         shapes = []
@@ -181,6 +181,6 @@ def _flip(array: np.ndarray, flips: Sequence[bool]) -> np.ndarray:
 
 
 def _affine(flips: Sequence[bool]) -> np.ndarray:
-    """Of a volume whose axes (z, y, x), before flipping, run up, to the back and to the left."""
+    """Affine of a volume whose axes (z, y, x), before flipping, run up, backwards and to the left."""
     z, y, x = (-1.0 if flip else 1.0 for flip in flips)
     return np.diag([-x * SPACING[2], -y * SPACING[1], z * SPACING[0], 1.0])

@@ -1,10 +1,10 @@
-"""Stages vg and grg on generated phantoms, measured on phantoms that they have not seen.
+"""Stages vg and grg on generated phantoms, measured on phantoms that were not used for training.
 
     python -m benchmarks.learning.phantoms
 
 A tiny model with random weights learns to find organs and nodules, then to write reports that state number, size and
-side of the nodules. Everything goes through the public interface: the stages' own commands, ``generate_grounded`` and
-``ground_report``. Exits with status 1 where a target is missed.
+side of the nodules. Everything uses the public interface: the stages' own commands, ``generate_grounded`` and
+``ground_report``. The exit status is 1 if a target is missed.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def prepare(folder: Path) -> None:
 
 
 def run_stage(stage: str, kind: str, start: Path, folder: Path) -> Path:
-    """Train a stage from a folder; gives its output folder."""
+    """Train a stage that starts from a folder, and return its output folder."""
     output = folder / stage
     arguments = ["--stage", stage, "--config", str(CONFIGS / f"phantoms_{stage}.yaml")]
     arguments += ["--mixture", str(folder / f"{kind}.yaml")]
@@ -66,7 +66,7 @@ def run_stage(stage: str, kind: str, start: Path, folder: Path) -> Path:
 
 
 def measure(folder: Path, phantoms: Sequence[Phantom]) -> list[Figure]:
-    """Figures of a trained model."""
+    """Measure a trained model."""
     model = VividMedForCausalLM.from_pretrained(folder).eval()
     processor = VividMedProcessor.from_pretrained(folder)
     images = [nib.Nifti1Image(p.volume.transpose(2, 1, 0), p.affine) for p in phantoms]
@@ -90,7 +90,7 @@ def measure(folder: Path, phantoms: Sequence[Phantom]) -> list[Figure]:
     return [
         *_places("written reports", phantoms, written, mask_target=0.8, box_target=0.7),
         *_places("given reports", phantoms, given),
-        Figure("statements of side, size and count that are right", right / total, 0.9),
+        Figure("correct statements of side, size and count", right / total, 0.9),
     ]
 
 
@@ -102,7 +102,7 @@ def _places(
     mask_target: float | None = None,
     box_target: float | None = None,
 ) -> list[Figure]:
-    """Dice over all organs that are there, and AP of nodules; what a text does not name counts as not found."""
+    """Dice over all organs that are present, and AP of nodules; what a text does not name counts as not found."""
     overlaps, boxes, scores = [], [], []
     for phantom, text in zip(phantoms, texts, strict=True):
         phrases = {phrase.text: phrase for phrase in text.phrases}

@@ -14,11 +14,11 @@ Row = Mapping[str, Any]
 
 
 def save_rows(folder: Path, wanted: Callable[[Row], Row | None]) -> Path:
-    """Write the training rows that are wanted, as they come back, as split ``train``; gives the folder.
+    """Write the training rows that ``wanted`` returns as split ``train``, and return the folder.
 
     Args:
-        folder: to write to.
-        wanted: gives a row, possibly with fewer targets, or None to leave it out. Images are encoded.
+        folder: folder to write to.
+        wanted: takes a row with encoded images, and returns it, possibly with fewer targets, or None to leave it out.
     """
     stored = load_sample("localization", split="train").with_format("arrow")
     rows = [row for i in range(len(stored)) if (row := wanted(stored[i].to_pylist()[0])) is not None]
@@ -30,5 +30,5 @@ def save_rows(folder: Path, wanted: Callable[[Row], Row | None]) -> Path:
 
 
 def is_anomaly(target: str) -> bool:
-    """Whether a target is a finding, not an organ."""
+    """Whether a target is a finding rather than an organ."""
     return Taxonomy.load()[target].category == "anomaly"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure and the least it has to be; None for one that is only told."""
+    """A metric and its target; no target if it is only reported."""
 
     name: str
     value: float
@@ -19,10 +19,10 @@ class Figure:
 
 
 def conclude(figures: Sequence[Figure], *, started: float) -> int:
-    """Print the table; exit status 1 if a target was missed.
+    """Print the table and return the exit status: 1 if a target was missed, else 0.
 
     Args:
-        figures: in the order to print.
+        figures: figures in the order of printing.
         started: ``time.perf_counter()`` at the start of the benchmark.
     """
     width = max(len(figure.name) for figure in figures)

@@ -1,4 +1,4 @@
-"""The material and the measures of the learning benchmarks."""
+"""Phantoms and metrics of the learning benchmarks."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_rows_are_valid_and_reports_true():
         assert statements(parse_grounded_text(marked_report(phantom)).text) == true_statements(phantom)
 
 
-def test_sides_hold_in_the_patient_whatever_the_axes_of_the_volume():
+def test_sides_are_those_of_the_patient_for_any_axes_of_the_volume():
     for phantom in PHANTOMS:
         for name, mask in phantom.organs.items():
             z, y, x = np.argwhere(mask).mean(0)
@@ -68,7 +68,7 @@ def test_nodules_lie_in_the_lung_that_the_report_names():
             assert (nodule & lungs).sum() > 0.8 * nodule.sum()
 
 
-def test_average_precision_wants_every_box_once_at_its_place():
+def test_average_precision_counts_every_box_once_and_in_its_place():
     assert average_precision(TRUTHS, SURE, TRUTHS) == pytest.approx(1)
     assert average_precision([truth[:0] for truth in TRUTHS], [s[:0] for s in SURE], TRUTHS) == 0
     far = [truth + 20 for truth in TRUTHS]
@@ -78,7 +78,7 @@ def test_average_precision_wants_every_box_once_at_its_place():
     assert 0 < average_precision(doubled, scores, TRUTHS) < 0.7
 
 
-def test_overlap_measures():
+def test_dice_and_best_iou_of_known_overlaps():
     mask = np.zeros((2, 4, 4), dtype=bool)
     mask[:, :2] = True
     assert dice(mask, mask) == 1
@@ -89,7 +89,7 @@ def test_overlap_measures():
     assert best_ious(np.array([[0.0, 0, 0, 2, 2, 1], [9, 9, 9, 10, 10, 10]]), box) == pytest.approx([0.5])
 
 
-def test_statements_are_read_from_what_a_model_may_write():
+def test_statements_are_read_from_any_text():
     assert statements("There is one small nodule in the left lung.") == {
         "count": "one",
         "size": "small",
@@ -99,7 +99,7 @@ def test_statements_are_read_from_what_a_model_may_write():
     assert statements("nodule nodule in") == {}
 
 
-def test_missed_target_is_the_exit_status(capsys):
+def test_missed_target_gives_exit_status_one(capsys):
     assert conclude([Figure("a", 0.9, 0.8), Figure("b", 0.1)], started=0) == 0
     assert conclude([Figure("a", 0.7, 0.8)], started=0) == 1
     assert "MISSED" in capsys.readouterr().out
