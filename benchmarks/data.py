@@ -58,7 +58,7 @@ class _Benchmark(Adapter):
 
     def cases(self, origin: Path) -> Iterator[Case]:
         ct = ImageFile(path=origin / "cxr.nii.gz", modality="CT")
-        organs = LabelMap(origin / "mask.nii.gz", CT_ORGANS)
+        organs = LabelMap(origin / "mask.nii.gz", CT_ORGANS, ignored=range(1, 256))
         yield Case(id="ct", patient="ct", split="train", images=(ct,), annotations=(organs,))
         radiograph = ImageFile(path=origin / "RG1_UNCR.dcm", modality="X-ray")
         yield Case(id="radiograph", patient="radiograph", split="train", images=(radiograph,), boxes=_BOXES)

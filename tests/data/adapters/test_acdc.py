@@ -1,6 +1,6 @@
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
 
 HEART = {"right ventricle cavity": 1, "myocardium": 2, "left ventricle cavity": 3}
 PHANTOMS = {

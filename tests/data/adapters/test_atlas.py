@@ -1,6 +1,6 @@
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
 
 SPACE = "space-MNI152NLin2009aSym"
 STROKE = Phantom(values=(1,), spacing=(1.0, 1.0, 1.0), background=0, axcodes="RAS")

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
 
 AIRWAY = Phantom(values=(1,), spacing=(0.75, 0.75, 1.0))
 EMPTY = Phantom(values=(), spacing=(0.75, 0.75, 1.0), seed=1)

@@ -1,6 +1,13 @@
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, image_of, prepare_miniature, truncate
+from tests.fixtures.miniatures import (
+    Phantom,
+    Prepared,
+    assert_row_shows,
+    image_of,
+    prepare_miniature,
+    truncate,
+)
 
 CT = Phantom(values=(1,), spacing=(2.0, 2.0, 3.0))
 PET = Phantom(values=(1,), spacing=(2.0, 2.0, 3.0), background=0, body=5, seed=1)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
 
 SEQUENCES = {"t1c": "T1CE MRI", "t1n": "T1 MRI", "t2f": "T2-FLAIR MRI", "t2w": "T2 MRI"}
 TUMOUR = Phantom(values=(1, 2, 3), background=0, body=400)

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.miniatures import (
+from tests.fixtures.miniatures import (
     Prepared,
     image_of,
     picture,

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
 
 DRAWN = {"liver": 1, "bladder": 2, "kidney": 4}
 ALL = Phantom(values=(1, 2, 3, 4, 5, 6), spacing=(0.75, 0.75, 2.0))

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, image_of, prepare_miniature, truncate, write_table
+from tests.fixtures.miniatures import Phantom, Prepared, image_of, prepare_miniature, truncate, write_table
 from vividmed.data.raw.finding_labels import CT_RATE_TARGETS
 
 SCAN = Phantom(values=(1, 2), axcodes="LPS", spacing=(1.5, 1.5, 3.0))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from tests.data.miniatures import (
+from tests.fixtures.miniatures import (
     Phantom,
     Prepared,
     centre_mm,
@@ -112,4 +112,4 @@ def test_splits_and_patients_are_those_of_ct_rate(prepared: Prepared):
 def test_a_volume_that_was_not_exported_is_left_out_and_truncated_masks_fail(prepared: Prepared):
     assert list(prepared.result.left_out) == ["valid_2_a_1"]
     assert list(prepared.result.failed) == ["train_2_a_1"]
-    assert "no readable masks" in prepared.result.failed["train_2_a_1"]
+    assert "does not contain readable masks" in prepared.result.failed["train_2_a_1"]

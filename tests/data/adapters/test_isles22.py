@@ -1,6 +1,6 @@
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
 
 STROKE = Phantom(values=(1,), spacing=(2.0, 2.0, 2.0), background=0, body=300, axcodes="RAS")
 HEALTHY = Phantom(values=(), spacing=(2.0, 2.0, 2.0), background=0, body=300, seed=1)

@@ -5,7 +5,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from tests.data.miniatures import (
+from tests.fixtures.miniatures import (
     Phantom,
     Prepared,
     assert_row_shows,
@@ -140,8 +140,8 @@ def test_no_mark_means_no_nodule_but_a_small_mark_means_unknown(prepared: Prepar
 
 def test_radiographs_and_series_without_a_reading_are_left_out(prepared: Prepared, scans: dict[str, Scan]):
     assert prepared.result.left_out == {
-        scans["unread"].id: "no XML file holds a reading of it",
-        scans["radiograph"].id: "is no CT but DX",
+        scans["unread"].id: "no XML file contains a reading of it",
+        scans["radiograph"].id: "it is not CT but DX",
     }
 
 

@@ -1,7 +1,7 @@
 import nibabel as nib
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
 
 PHANTOMS = {
     "1/0": Phantom(values=(1, 2), spacing=(0.75, 0.75, 1.0)),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, centre_mm, masks_of, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, centre_mm, masks_of, prepare_miniature, truncate
 
 NODE = "mediastinal lymph node"
 TWO = Phantom(values=(1, 2), spacing=(0.75, 0.75, 2.5))

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.miniatures import (
+from tests.fixtures.miniatures import (
     Prepared,
     image_of,
     picture,
@@ -106,7 +106,7 @@ def test_splits_are_those_of_the_list(captions: Prepared):
 def test_cases_without_findings_are_left_out_and_broken_series_fail(captions: Prepared):
     assert list(captions.result.left_out) == ["ct_case/000003/Axial_C"]
     assert set(captions.result.failed) == {"ct_case/000004/Axial_C", "ct_case/000005/Axial_C"}
-    assert "without a gap" in captions.result.failed["ct_case/000004/Axial_C"]
+    assert "without gaps" in captions.result.failed["ct_case/000004/Axial_C"]
 
 
 def test_questions_share_images_patients_and_splits_with_the_captions(

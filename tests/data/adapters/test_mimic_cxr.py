@@ -2,7 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture, write_table
+from tests.fixtures.miniatures import (
+    Prepared,
+    picture,
+    prepare_miniature,
+    truncate,
+    write_picture,
+    write_table,
+)
 from vividmed.data.adapters.mimic_cxr import JPG
 from vividmed.data.raw.finding_labels import CHEXPERT_TARGETS, NO_FINDING
 

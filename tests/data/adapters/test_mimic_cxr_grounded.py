@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.data.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture
+from tests.fixtures.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture
 
 REPORT = "Findings: There is a left pleural effusion, the heart is enlarged. A right rib is seen.\nImpression: Effusion."
 FOLDER = "p10/p10000001/s50000001"
@@ -76,10 +76,10 @@ def test_frontal_images_are_rows_and_keep_phrases_without_boxes(prepared: Prepar
     assert [phrase["targets"] for phrase in row["phrases"]] == [[], [], []]
 
 
-def test_studies_without_frontal_image_or_readable_boxes_are_left_out(prepared: Prepared):
-    assert set(prepared.result.left_out) == {"s50000003", "ff-6"}
-    assert "ff-6_box.json" in prepared.result.left_out["ff-6"]
+def test_studies_without_frontal_image_are_left_out_and_unreadable_boxes_fail(prepared: Prepared):
+    assert set(prepared.result.left_out) == {"s50000003"}
+    assert "ff-6_box.json" in prepared.result.failed["ff-6"]
 
 
 def test_a_truncated_image_fails(prepared: Prepared):
-    assert list(prepared.result.failed) == ["dd-4"]
+    assert set(prepared.result.failed) == {"dd-4", "ff-6"}

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from tests.data.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture, write_table
+from tests.fixtures.miniatures import (
+    Prepared,
+    picture,
+    prepare_miniature,
+    truncate,
+    write_picture,
+    write_table,
+)
 
 REPORTS = {  # uid: findings, impression; 3 and 5 do not exist
     "1": ("Heart size is normal. The XXXX are clear.", "Normal chest."),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.miniatures import (
+from tests.fixtures.miniatures import (
     Phantom,
     Prepared,
     assert_row_shows,

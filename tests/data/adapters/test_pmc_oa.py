@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.data.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture
+from tests.fixtures.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture
 
 CAPTIONS = {
     "PMC3055235_gyg110003f1_a.jpg": "  axial CT of the\nabdomen with a cyst",

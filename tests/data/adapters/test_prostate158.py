@@ -1,6 +1,6 @@
 import pytest
 
-from tests.data.miniatures import (
+from tests.fixtures.miniatures import (
     Phantom,
     Prepared,
     assert_row_shows,

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.miniatures import Prepared, image_of, picture, prepare_miniature, truncate, write_picture
+from tests.fixtures.miniatures import Prepared, image_of, picture, prepare_miniature, truncate, write_picture
 
 SLICES = np.stack([picture((36, 44), seed) for seed in range(3)])
 RECORDS = {

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.data.miniatures import (
+from tests.fixtures.miniatures import (
     Phantom,
     Prepared,
     centre_mm,

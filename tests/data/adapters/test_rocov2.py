@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from tests.data.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture, write_table
+from tests.fixtures.miniatures import (
+    Prepared,
+    picture,
+    prepare_miniature,
+    truncate,
+    write_picture,
+    write_table,
+)
 
 CAPTIONS = {
     "ROCOv2_2023_train_000001": "CT of the chest,\nshowing a nodule (arrow).",

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
 
 TREE = "aortic vessel tree"
 PHANTOMS = {

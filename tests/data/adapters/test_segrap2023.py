@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
 
 FILES = {
     "Brain": "brain",

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
 
 ORGANS = {"esophagus": 1, "heart": 2, "trachea": 3, "aorta": 4}
 PHANTOMS = {

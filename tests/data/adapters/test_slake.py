@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture
+from tests.fixtures.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture
 
 PARTS = {  # part: image -> modality, questions (question, answer, language)
     "train": {

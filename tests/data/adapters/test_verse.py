@@ -1,6 +1,6 @@
 import pytest
 
-from tests.data.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
 
 LEVELS = [f"C{i}" for i in range(1, 8)] + [f"T{i}" for i in range(1, 13)] + [f"L{i}" for i in range(1, 7)]
 VERTEBRAE = {f"{level} vertebra": value for value, level in enumerate(LEVELS, start=1)}

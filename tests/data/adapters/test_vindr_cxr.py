@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.data.miniatures import (
+from tests.fixtures.miniatures import (
     Prepared,
     image_of,
     picture,

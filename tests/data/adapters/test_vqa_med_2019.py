@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture
+from tests.fixtures.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture
 from vividmed.data.adapters.vqa_med_2019 import _PARTS as PARTS
 from vividmed.errors import VividMedError
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.data.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture
+from tests.fixtures.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture
 
 QUESTIONS = [  # image, organ, phrase type, question, answer
     ("synpic100.jpg", "CHEST", "freeform", "Is the heart enlarged?", "Yes"),

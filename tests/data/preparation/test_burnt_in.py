@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from tests.data.miniatures import Phantom, write_picture, write_radiograph
+from tests.fixtures.miniatures import Phantom, write_picture, write_radiograph
 from tests.fixtures.preparation import Toy
 from vividmed.data.adapters.base import Case, ImageFile
 from vividmed.data.preparation.burnt_in import shows_text

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from tests.data.miniatures import picture, write_picture
+from tests.fixtures.miniatures import picture, write_picture
 from tests.fixtures.preparation import Toy, add_case
 from vividmed.data.adapters.base import (
     Case,
@@ -145,7 +145,7 @@ def test_an_unknown_target_fails_its_case(origin: Path, tmp_path: Path):
     class Unknown(Toy):
         def cases(self, origin: Path) -> Iterator[Case]:
             image = origin / "images/p0_0.nii.gz"
-            label = LabelMap(origin / "labels/p0_0.nii.gz", {"flux capacitor": 1})
+            label = LabelMap(origin / "labels/p0_0.nii.gz", {"flux capacitor": 1}, ignored=2)
             yield Case(
                 id="a", patient="a", images=(ImageFile(path=image, modality="CT"),), annotations=(label,)
             )
@@ -161,6 +161,7 @@ def test_partly_annotated_targets_without_voxels_are_not_absent(origin: Path, tm
             label = LabelMap(
                 origin / "labels/p0_0.nii.gz",
                 {"liver": 1, "lung nodule": 7, "spleen": 8},
+                ignored=2,
                 partial=frozenset({"lung nodule"}),
             )
             none = MaskFiles({"stomach": (), "colon": ()}, partial=frozenset({"colon"}))

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.data.miniatures import Phantom, picture, truncate, write_picture, write_radiograph, write_table
+from tests.fixtures.miniatures import Phantom, picture, truncate, write_picture, write_radiograph, write_table
 from tests.fixtures.preparation import Toy
 from vividmed.data.adapters import get_adapter
 from vividmed.data.adapters.base import Case, ImageFile, LabelMap
@@ -284,9 +284,12 @@ ZIPS: dict[str, tuple[Callable[[Path, bytes], Path], str]] = {
     "corrupt": (_corrupt, "not a readable archive"),
     "cut": (lambda path, image: truncate(_zip(path, {"ct.nii.gz": image})), "not a readable archive"),
     "no archive": (lambda path, _: _written(path.with_suffix(".zip"), b"<html>"), "not a readable archive"),
-    "nothing": (lambda path, _: _zip(path, {}), "holds 0 images"),
-    "text": (lambda path, _: _zip(path, {"readme.txt": b"text"}), "holds 0 images"),
-    "two images": (lambda path, image: _zip(path, {"a.nii.gz": image, "b.nii.gz": image}), "holds 2 images"),
+    "nothing": (lambda path, _: _zip(path, {}), "contains 0 images"),
+    "text": (lambda path, _: _zip(path, {"readme.txt": b"text"}), "contains 0 images"),
+    "two images": (
+        lambda path, image: _zip(path, {"a.nii.gz": image, "b.nii.gz": image}),
+        "contains 2 images",
+    ),
     "cut image": (
         lambda path, image: _zip(path, {"ct.nii.gz": image[:300]}),
         "ct.nii.gz: not a readable NIfTI",
@@ -323,8 +326,11 @@ def test_16_spoilt_archives_fail_alone_and_write_nothing_outside(tmp_path: Path)
     [
         (lambda path: write_table(path, [{"id": 1, "Patient's Sex": "M"}]), "column 'amos_id' is missing"),
         (lambda path: _written(path, "amos_id,Patient's Sex\n1,männlich\n".encode("latin-1")), "UTF-8"),
-        (lambda path: _written(path, b""), "is missing"),
-        (lambda path: write_table(path, [{"amos_id": 1, "Patient's Sex": s} for s in "MF"]), "two values"),
+        (lambda path: _written(path, b""), "the table is empty"),
+        (
+            lambda path: write_table(path, [{"amos_id": 1, "Patient's Sex": s} for s in "MF"]),
+            "already has another",
+        ),
         (lambda path: path.unlink(), "labeled_data_meta"),
         (lambda path: path.rename(path.with_suffix(".zip")), "unpack labeled_data_meta.zip in place"),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.miniatures import Phantom, write_picture
+from tests.fixtures.miniatures import Phantom, write_picture
 from vividmed.data.preparation.instances import remove_specks, split_instances
 from vividmed.data.preparation.intensity import intensity_limits, to_uint8
 from vividmed.data.preparation.labelled_image import LabelledImage
@@ -176,12 +176,6 @@ def test_cropping_and_shrinking_keep_places_in_the_patient(tmp_path: Path):
     centre = (np.array(moved[:3]) + np.array(moved[3:]) - 1)[::-1] / 2
     place = (sheet.image.affine @ [*centre, 1])[:3]
     np.testing.assert_allclose(place, phantom.centre_mm(1), atol=max(sheet.image.spacing))
-
-
-def test_a_box_outside_the_image_is_refused():
-    image = MedicalImage(np.zeros((1, 1, 10, 10), np.uint8), np.eye(4), source="a.png")
-    with pytest.raises(VividMedError, match=r"a.png: the box .* of 'mass' is empty or outside"):
-        LabelledImage(image, (), (("mass", (0, 12, 0, 1, 14, 5)),)).clipped()
 
 
 def test_quantiles_ignore_a_padded_rim_where_asked():

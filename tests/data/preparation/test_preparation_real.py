@@ -17,7 +17,7 @@ import pytest
 from datasets import Dataset, load_dataset
 from scipy import ndimage
 
-from tests.data.miniatures import image_of
+from tests.fixtures.miniatures import image_of
 from tests.fixtures.preparation import Toy
 from vividmed.cli.main import main
 from vividmed.data.adapters.base import Case, DrawnMasks, ImageFile, LabelMap
@@ -66,7 +66,7 @@ class Real(Toy):
                 patient=key,
                 split="train",
                 images=(ImageFile(path=origin / image, modality=modality),),
-                annotations=(LabelMap(origin / labels, targets),),
+                annotations=(LabelMap(origin / labels, targets, ignored=range(1, 256)),),
             )
         yield Case(
             id="radiograph",

@@ -13,8 +13,8 @@ import pytest
 from datasets import load_dataset
 
 from data_scripts.prepare import main
-from tests.data.miniatures import Phantom, write_table
 from tests.fixtures.hub.minihub import Hub, serve
+from tests.fixtures.miniatures import Phantom, write_table
 from vividmed.data.adapters import get_adapter
 from vividmed.data.preparation.prepare import prepare_dataset
 

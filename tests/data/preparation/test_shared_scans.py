@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.miniatures import write_table
+from tests.fixtures.miniatures import write_table
 from vividmed.data.adapters import adapter_names, get_adapter
 from vividmed.data.preparation.case_rows import Processing
 from vividmed.data.preparation.plan import list_cases

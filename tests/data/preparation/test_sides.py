@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.miniatures import Phantom
+from tests.fixtures.miniatures import Phantom
 from tests.fixtures.preparation import Toy
 from vividmed.data.adapters.base import Case, ImageFile, LabelMap
 from vividmed.data.preparation.prepare import prepare_dataset
@@ -23,7 +23,7 @@ class Sided(Toy):
             id="1",
             patient="1",
             images=(ImageFile(path=origin / "image.nii.gz", modality="CT"),),
-            annotations=(LabelMap(origin / "label.nii.gz", self.labels),),
+            annotations=(LabelMap(origin / "label.nii.gz", self.labels, ignored=PHANTOM.values),),
         )
 
 

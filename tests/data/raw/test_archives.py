@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.miniatures import Phantom, write_table
+from tests.fixtures.miniatures import Phantom, write_table
 from vividmed.data.preparation.integrity import count_files
 from vividmed.data.raw.archives import unpack_hint
 from vividmed.data.raw.documents import read_text
@@ -61,7 +61,7 @@ def test_a_damaged_packed_table_is_named(tmp_path: Path, suffix: str):
 def test_an_archive_of_another_table_is_no_substitute(tmp_path: Path):
     other = write_table(tmp_path / "other.csv", [{"a": 1}])
     zipped(tmp_path / "master_table.csv.zip", other, root=tmp_path)
-    with pytest.raises(VividMedError, match=r"holds 0 files of the name master_table\.csv"):
+    with pytest.raises(VividMedError, match=r"contains 0 files named master_table\.csv"):
         read_table(tmp_path / "master_table.csv")
 
 
@@ -85,5 +85,5 @@ def test_the_hint_names_archives_and_numbered_parts(tmp_path: Path):
         (tmp_path / name).touch()
     assert unpack_hint(tmp_path) == (
         "unpack files/images.zip.001, files/images.zip.002, labels.tar.gz and 1 more in place, "
-        "the numbered parts joined by cat"
+        "after joining the numbered parts with cat"
     )

@@ -26,12 +26,12 @@ def test_records_come_from_lists_and_from_lines(tmp_path: Path):
     ("name", "content", "message"),
     [
         ("missing.json", None, "no such file"),
-        ("latin.json", '["ä"]'.encode("latin-1"), "not a readable UTF-8 text"),
+        ("latin.json", '["ä"]'.encode("latin-1"), "line 1 is not UTF-8"),
         ("cut.json", b'[{"image": "a"}, {"ima', "not readable as JSON"),
-        ("dict.json", b'{"image": "a"}', "no list of records"),
-        ("names.json", b'["image"]', "record 0 has no field 'image'"),
-        ("lacks.json", b'[{"image": "a"}, {"caption": "b"}]', "record 1 has no field 'image'"),
-        ("cut.jsonl", b'{"image": "a"}\n{"image"\n', "line 2 is no JSON"),
+        ("dict.json", b'{"image": "a"}', "does not contain a list of records"),
+        ("names.json", b'["image"]', "record 0 is not an object"),
+        ("lacks.json", b'[{"image": "a"}, {"caption": "b"}]', "record 1 lacks the field 'image'"),
+        ("cut.jsonl", b'{"image": "a"}\n{"image"\n', "line 2: not readable as JSON"),
     ],
 )
 def test_a_malformed_file_is_named_with_its_problem(

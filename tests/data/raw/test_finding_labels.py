@@ -67,14 +67,14 @@ def test_targets_are_canonical_names_and_distinct():
 
 @pytest.mark.parametrize("value", ["2", "yes", 0.5])
 def test_other_values_are_refused_with_row_and_column(value):
-    with pytest.raises(VividMedError, match=r"labels.csv, line 7: column 'Edema' holds"):
+    with pytest.raises(VividMedError, match=r"labels.csv, line 7: column 'Edema' contains"):
         parse_chexpert(chexpert(Edema=value), where=WHERE)
-    with pytest.raises(VividMedError, match=r"labels.csv, line 7: column 'Emphysema' holds .*; use"):
+    with pytest.raises(VividMedError, match=r"labels.csv, line 7: column 'Emphysema' contains .*; use"):
         parse_ct_rate(ct_rate() | {"Emphysema": value}, where=WHERE)
 
 
 def test_blank_is_refused_where_the_file_knows_none():
-    with pytest.raises(VividMedError, match="column 'Emphysema' holds ''; use 0 or 1"):
+    with pytest.raises(VividMedError, match="column 'Emphysema' contains ''; use 0 or 1"):
         parse_ct_rate(ct_rate() | {"Emphysema": ""}, where=WHERE)
 
 

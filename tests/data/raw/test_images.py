@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.miniatures import Phantom, picture, write_channels, write_radiograph
+from tests.fixtures.miniatures import Phantom, picture, write_channels, write_radiograph
 from vividmed.data.raw.images import read_original
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage

@@ -1,7 +1,9 @@
 import pytest
 
+from vividmed.data.raw.grounded_sentences import mark_sentences
 from vividmed.data.raw.report_text import (
     ReportText,
+    clean_text,
     clean_whitespace,
     cut_notification,
     drop_placeholders,
@@ -170,3 +172,98 @@ def test_mentions_of_the_past_are_found_as_whole_words():
 )
 def test_views_and_planes_have_standard_names(value, name):
     assert view_name(value) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Not given.",
+        "not given",
+        "NOT GIVEN.",
+        "N/A",
+        "n.a.",
+        "None.",
+        "nan",
+        "NULL",
+        "-",
+        "...",
+        "",
+        " \n ",
+        None,
+        "Not available.",
+        "not provided",
+        "Not applicable",
+        "(not stated)",
+        "[No report]",
+        "Unknown.",
+        "pending",
+        "Findings: not given.",
+        "Impression was not provided.",
+        "Not given. N/A.",
+        "XXXX",
+        "___",
+        "See above.",
+        "No findings given.",
+        "As above.",
+        float("nan"),
+    ],
+)
+def test_texts_that_only_say_that_nothing_was_given_are_empty(text: object):
+    assert clean_text(text) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "None of the lungs is affected.",
+        "Normal.",
+        "No acute findings.",
+        "No findings.",
+        "Unknown mass in the liver.",
+        "Not given. The heart is enlarged.",
+        "Contrast was not given.",
+        "X-ray normal.",
+        "Missing left kidney.",
+        "No pneumothorax.",
+        "12",
+        "Na 140 mmol/l",
+    ],
+)
+def test_texts_that_say_something_stay(text: str):
+    assert clean_text(f" {text}\n") == text
+
+
+LONG = 100_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Dr. A " * (LONG // 6),
+        "Dr. " * (LONG // 4),
+        "A. " * (LONG // 3),
+        "." * LONG,
+        " " * LONG + "x",
+        ". " * (LONG // 2) + "a",
+        "approx." * (LONG // 7),
+        "No. 1 " * (LONG // 6),
+        "\n" * LONG,
+        "was " * (LONG // 4),
+    ],
+    ids=lambda text: repr(text[:8]),
+)
+def test_hostile_texts_of_100_000_letters_are_read_in_linear_time(text: str):
+    # A quadratic step would take minutes: these only return if there is none.
+    assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
+    cut_notification(text)
+    drop_placeholders(text)
+    clean_text(text)
+    mark_sentences([(text, ["liver"])])
+    for head in ("Findings:", "\n" * 1000 + "Findings: a"):
+        assert parse_report(head + text) is not None
+    report_from_sections(split_sections(f"\n FINDINGS:{text}\n IMPRESSION: {text}"))
+
+
+@pytest.mark.parametrize("blank", ["\n" * LONG, "\n " * (LONG // 2), " \n" * (LONG // 2)])
+def test_the_impression_is_found_after_100_000_blank_lines(blank: str):
+    assert parse_report(f"Findings: a{blank}\n Impression: b") == ReportText("a", "b")

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.miniatures import picture, truncate, write_picture
+from tests.fixtures.miniatures import picture, truncate, write_picture
 from vividmed.data.raw.slices import read_slices
 from vividmed.errors import VividMedError
 
@@ -41,7 +41,7 @@ def test_hidden_files_are_no_slices(tmp_path: Path):
 def test_a_gap_a_late_start_and_a_name_are_refused(tmp_path: Path):
     for name, numbers in (("gap", [1, 2, 4]), ("late", [2, 3]), ("empty", [])):
         (tmp_path / name).mkdir()
-        with pytest.raises(VividMedError, match=f"{name}.*without a gap"):
+        with pytest.raises(VividMedError, match=f"{name}.*without gaps"):
             read_slices(write_series(tmp_path / name, numbers))
     write_picture(write_series(tmp_path / "named", [1]) / "scout.png", picture())
     with pytest.raises(VividMedError, match="not named by its number"):

@@ -1,4 +1,4 @@
-"""One file a data set, found by name; see ``docs/adapters.md``."""
+"""Adapters of published data sets, one file each, found by name; see ``docs/adapters.md``."""
 
 import difflib
 from functools import cache
@@ -24,14 +24,14 @@ def adapter_names() -> list[str]:
 
 
 def get_adapter(name: str) -> Adapter:
-    """The adapter of a data set.
+    """Find the adapter of a data set.
 
     Raises:
-        VividMedError: There is none of that name.
+        VividMedError: No adapter has that name.
     """
     names = adapter_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise VividMedError(f"{name!r} is no data set with an adapter; {hint}prepare.py --list shows all")
+        raise VividMedError(f"no data set has the name {name!r}; {hint}prepare.py --list shows all")
     return registered()[name]()

@@ -1,6 +1,7 @@
 """AMOS22: abdominal organs in CT and MRI."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from vividmed.data.adapters.base import (
@@ -8,8 +9,10 @@ from vividmed.data.adapters.base import (
     Case,
     ImageFile,
     LabelMap,
+    Listed,
     Split,
     column,
+    each_case,
     files,
     read_table,
     register,
@@ -47,8 +50,8 @@ class Amos22(Adapter):
     access = "open"
     redistribute = "no"
     terms = (
-        "The archive is under CC BY 4.0 and the record of the publication names a non-commercial licence; which holds "
-        "must be settled before the scans are shared."
+        "The archive is under CC BY 4.0, but the record of the publication names a non-commercial licence; which one "
+        "applies must be settled before the scans are shared."
     )
     homepage = "https://amos22.grand-challenge.org/"
     citation = (
@@ -65,23 +68,29 @@ class Amos22(Adapter):
     gigabytes = 24.0
     published_split = True
 
-    def cases(self, origin: Path) -> Iterator[Case]:
+    def cases(self, origin: Path) -> Iterator[Listed]:
         table = read_table(files(origin, "labeled_data_meta*.csv")[0], "amos_id", "Patient's Sex")
         sex = {key.zfill(4): value for key, value in column(table, "amos_id", "Patient's Sex").items()}
         for suffix, split in _PARTS:
-            for label in files(origin, f"amos22/labels{suffix}/amos_*.nii.gz"):
-                key = label.name.removesuffix(".nii.gz")
-                number = key.removeprefix("amos_")
-                # Label 15 is one organ or the other; of a patient of unknown sex it says nothing.
-                organ = _BY_SEX.get(sex.get(number, ""))
-                labels = _LABELS | ({organ: _PROSTATE_OR_UTERUS} if organ else {})
-                modality = "CT" if int(number) <= _LAST_CT else "MRI"
-                yield Case(
-                    id=key,
-                    patient=number,
-                    split=split,
-                    images=(
-                        ImageFile(path=origin / f"amos22/images{suffix}" / label.name, modality=modality),
-                    ),
-                    annotations=(LabelMap(label, labels),),
-                )
+            labels = files(origin, f"amos22/labels{suffix}/amos_*.nii.gz")
+            images = origin / f"amos22/images{suffix}"
+            make = partial(_case, images=images, split=split, sex=sex)
+            yield from each_case(((label.name.removesuffix(".nii.gz"), label) for label in labels), make)
+
+
+def _case(label: Path, *, images: Path, split: Split, sex: Mapping[str, str]) -> Case:
+    key = label.name.removesuffix(".nii.gz")
+    number = key.removeprefix("amos_")
+    # Label 15 is one organ or the other; without the patient's sex it says nothing.
+    organ = _BY_SEX.get(sex.get(number, ""))
+    return Case(
+        id=key,
+        patient=number,
+        split=split,
+        images=(ImageFile(path=images / label.name, modality="CT" if int(number) <= _LAST_CT else "MRI"),),
+        annotations=(
+            LabelMap(label, _LABELS | {organ: _PROSTATE_OR_UTERUS})
+            if organ
+            else LabelMap(label, _LABELS, ignored=_PROSTATE_OR_UTERUS),
+        ),
+    )

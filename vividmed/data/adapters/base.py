@@ -1,28 +1,33 @@
-"""What an adapter says about an original data set; everything that does not differ between sets is written elsewhere.
+"""The interface of adapters: the facts of an original data set and its cases.
 
-``docs/adapters.md`` shows how to write one.
+Everything that does not differ between data sets is written elsewhere. ``docs/adapters.md`` shows how to write an
+adapter.
 """
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, TypeVar
 
 from vividmed.data.raw.annotation import Annotation, DrawnMasks, LabelMap, MaskFiles
 from vividmed.data.raw.archives import unpack_hint
+from vividmed.data.raw.boxes import box_2d
 from vividmed.data.raw.case import (
     Case,
+    Failed,
     ImageFile,
+    Listed,
     QuestionAnswer,
     Skipped,
     Split,
-    box_2d,
     caption_turn,
     presence_turn,
     report_turn,
+    vqa_turns,
 )
-from vividmed.data.raw.tables import column, read_table
+from vividmed.data.raw.splits import official_split
+from vividmed.data.raw.tables import TableRow, column, number, read_table
 from vividmed.data.schema import RowKind, numbered
 from vividmed.data.terms import Access, Redistribution
 from vividmed.errors import VividMedError
@@ -32,52 +37,64 @@ __all__ = [
     "Annotation",
     "Case",
     "DrawnMasks",
+    "Failed",
     "ImageFile",
     "LabelMap",
+    "Listed",
     "MaskFiles",
     "QuestionAnswer",
     "Skipped",
     "Split",
+    "TableRow",
+    "below",
     "box_2d",
     "caption_turn",
     "column",
+    "each_case",
     "files",
+    "number",
     "numbered",
+    "official_split",
     "presence_turn",
     "read_table",
     "register",
     "report_turn",
+    "vqa_turns",
 ]
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _REGISTRY: dict[str, "type[Adapter]"] = {}
 _AdapterT = TypeVar("_AdapterT", bound="type[Adapter]")
+_T = TypeVar("_T")
 
 
 class Adapter(ABC):
     """One original data set: its facts as class attributes, and its cases.
 
     Attributes:
-        name: Of the command line: lower case, digits and hyphens.
-        title: As its authors call it.
-        kind: Of the rows.
-        modalities: That occur, as in :class:`ImageFile`.
-        targets: Names of the taxonomy that its masks, boxes or labels know; empty for free text.
-        licence: Of the data, with its version.
+        name: name on the command line: lower case, digits and hyphens.
+        title: name that its authors give it.
+        row_kind: kind of its rows.
+        modalities: modalities that occur, as in :class:`ImageFile`.
+        targets: names of the taxonomy that occur in its masks, boxes or labels; empty for free text.
+        licence: licence of the data, with its version.
         access: ``open``, ``registered`` (an account or a form), or ``credentialed`` (training and a signed agreement).
-        redistribute: May prepared data be shared? ``yes``; ``no``; or ``derived_gated``: only behind a gate with the
-            same terms.
-        terms: One sentence on the access terms, printed where sharing is refused; may be empty for ``yes``.
-        homepage: Address of the data set's page.
-        citation: Authors, title, venue and year of the publication to cite.
-        layout: Glob pattern below the origin to the number of files in the complete data set, None where it varies.
-        gigabytes: Size of the original files, about.
-        patients: Name of the data set whose patients these are, for data sets that annotate images of another one.
-            Images of a patient lie in one split across all data sets.
-        published_split: Whether cases name an official split.
-        exclude_minimum: Compute intensity limits over voxels above the smallest value, for scans with a padded rim.
-        max_depth: Largest number of slices kept; None keeps all.
-        max_in_plane: Largest length of the shorter in-plane edge.
+        redistribute: whether prepared data may be shared: ``yes``; ``no``; or ``derived_gated``: only behind a gate with
+            the same terms.
+        terms: one sentence on the access terms, printed when sharing is refused; may be empty for ``yes``.
+        homepage: address of the data set's page.
+        citation: authors, title, venue and year of the publication to cite.
+        layout: glob pattern below the origin to the number of files in the complete data set, None if it varies.
+        gigabytes: approximate size of the original files.
+        patients: name of the data set that the patients belong to, if this one annotates images of another. All images
+            of a patient lie in one split across all data sets.
+        shares_patients: whether some images are also in other data sets. Their split must then depend on the patient
+            only, not on how many patients this data set has. A data set named by ``patients`` shares its patients too.
+        published_split: whether cases name an official split.
+        exclude_minimum: whether intensity limits are computed over the voxels above the smallest value, for scans with
+            a padded rim.
+        max_depth: largest number of slices kept; None keeps all.
+        max_in_plane: largest length of the shorter in-plane edge.
     """
 
     name: ClassVar[str]
@@ -94,35 +111,47 @@ class Adapter(ABC):
     layout: ClassVar[Mapping[str, int | None]]
     gigabytes: ClassVar[float]
     patients: ClassVar[str | None] = None
+    shares_patients: ClassVar[bool] = False
     published_split: ClassVar[bool] = False
     exclude_minimum: ClassVar[bool] = False
     max_depth: ClassVar[int | None] = None
     max_in_plane: ClassVar[int] = 512
 
     @abstractmethod
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
-        """Every case of the data set, in any order, without reading an image.
+    def cases(self, origin: Path) -> Iterator[Listed]:
+        """Yield every case of the data set, in any order, without reading an image.
 
-        A case whose files are missing is yielded all the same: reading it fails and is reported with its name.
+        A case whose files are missing is yielded like any other: reading it fails and is reported with its id. Wherever
+        a name, a row or a record may be malformed, :func:`each_case` makes the cases, so that one odd entry does not
+        stop the others.
 
         Args:
-            origin: Folder that holds the original layout.
+            origin: folder with the original layout.
 
         Raises:
-            VividMedError: A table of the data set is missing or lacks a column.
+            VividMedError: A table of the data set is missing or malformed.
         """
 
     def patient_key(self, case: Case) -> str:
         """Key of a patient across data sets: ``owner:patient``."""
         return case.patient if ":" in case.patient else f"{self.patients or self.name}:{case.patient}"
 
+    def has_own_patients(self, cases: Iterable[Case]) -> bool:
+        """Whether no image of these cases is known to be in another data set too."""
+        owners = {adapter.patients for adapter in _REGISTRY.values()}
+        if self.shares_patients or self.patients or self.name in owners:
+            return False
+        return not any(":" in case.patient for case in cases)
+
 
 def register(adapter: _AdapterT) -> _AdapterT:
-    """Class decorator that makes an adapter known by its name."""
+    """Class decorator that makes an adapter available under its name."""
     if not _NAME.fullmatch(adapter.name):
-        raise ValueError(f"{adapter.name!r} is no adapter name: use lower case, digits and hyphens")
+        raise ValueError(f"{adapter.name!r} is not a valid adapter name: use lower case, digits and hyphens")
     if _REGISTRY.setdefault(adapter.name, adapter) is not adapter:
-        raise ValueError(f"{adapter.name!r} names two adapters: {_REGISTRY[adapter.name]} and {adapter}")
+        raise ValueError(
+            f"two adapters have the name {adapter.name!r}: {_REGISTRY[adapter.name]} and {adapter}"
+        )
     return adapter
 
 
@@ -132,17 +161,46 @@ def registered() -> dict[str, type[Adapter]]:
 
 
 def files(origin: Path, pattern: str) -> list[Path]:
-    """Files and folders that match, sorted, without the hidden ones that archives bring along.
+    """List matching files and folders, sorted, without the hidden ones that macOS adds to archives.
 
     Args:
-        origin: Folder of the data set.
-        pattern: Glob pattern below it.
+        origin: folder of the data set.
+        pattern: glob pattern below it. Names that come from files or tables must be escaped with ``glob.escape``.
 
     Raises:
-        VividMedError: There are none.
+        VividMedError: Nothing matches.
     """
     found = sorted(path for path in origin.glob(pattern) if not path.name.startswith("."))
     if not found:
         remedy = unpack_hint(origin) or "give the folder of the original data set"
-        raise VividMedError(f"{origin}: holds nothing that matches {pattern}; {remedy}")
+        raise VividMedError(f"{origin}: contains nothing that matches {pattern}; {remedy}")
     return found
+
+
+def below(folder: Path, name: str | PurePosixPath) -> Path:
+    """Path that a table or record names, relative to a folder.
+
+    Raises:
+        VividMedError: The name is empty, or leads out of the folder.
+    """
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or not relative.parts:
+        raise VividMedError(f"{str(name)!r} is not a path below {folder}; correct the entry of the table")
+    return folder / relative
+
+
+def each_case(items: Iterable[tuple[str, _T]], make: Callable[[_T], Case | Skipped]) -> Iterator[Listed]:
+    """Make a case of each item; an item of which none can be made fails and does not stop the others.
+
+    Args:
+        items: id to list a failure under, and what the case is made of: a file, a row, a record.
+        make: makes the case of one item.
+    """
+    for key, item in items:
+        try:
+            yield make(item)
+        except VividMedError as error:
+            yield Failed(key, str(error))
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            yield Failed(key, f"its name or entry is not in the published form ({reason})")

@@ -10,10 +10,12 @@ _SEQUENCES = {"t1c": "T1CE MRI", "t1n": "T1 MRI", "t2f": "T2-FLAIR MRI", "t2w": 
 
 
 class _BraTS2023(Adapter):
-    """Attributes:
-    prefix: Of the case folders, ``BraTS-<challenge>``.
-    labels: Target to label values. Value 1 is necrosis in gliomas of adults and the non-enhancing core elsewhere, 2 is
-        oedema (with non-enhancing parts), 3 enhances.
+    """One of the challenges.
+
+    Attributes:
+        prefix: beginning of the names of its case folders, ``BraTS-<challenge>``.
+        labels: target to label values. Value 1 is necrosis in gliomas of adults and the non-enhancing core elsewhere; 2
+            is oedema (with non-enhancing parts); 3 is the enhancing tumour.
     """
 
     prefix: ClassVar[str]

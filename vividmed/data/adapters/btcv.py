@@ -8,10 +8,12 @@ from vividmed.data.adapters.base import Adapter, Case, ImageFile, LabelMap, file
 
 
 class _BTCV(Adapter):
-    """Attributes:
-    image_name: Pattern of the image files, with ``*`` for the number of the patient.
-    label_name: Of the label maps.
-    labels: Target to label value.
+    """One region of BTCV.
+
+    Attributes:
+        image_name: pattern of the image files, with ``*`` for the number of the patient.
+        label_name: pattern of the label maps.
+        labels: target to label value.
     """
 
     image_name: ClassVar[str]
@@ -25,6 +27,7 @@ class _BTCV(Adapter):
         "Synapse gives the scans to registered users; the licence must be confirmed before they are shared."
     )
     homepage = "https://www.synapse.org/Synapse:syn3193805"
+    shares_patients = True
     citation = "Landman et al. MICCAI Multi-Atlas Labeling Beyond the Cranial Vault. Synapse, 2015."
 
     def cases(self, origin: Path) -> Iterator[Case]:

@@ -1,10 +1,11 @@
 """BUSI: benign and malignant lesions in breast ultrasound.
 
-The images are of 600 women, but nothing tells which: a patient may occur under several numbers, and so in several
-splits.
+The images show 600 women, but nothing says which image shows whom: a patient may occur under several numbers, and so in
+several splits.
 """
 
 from collections.abc import Iterator, Mapping
+from glob import escape
 from pathlib import Path
 
 from vividmed.data.adapters.base import Adapter, Case, ImageFile, MaskFiles, files, register
@@ -39,8 +40,8 @@ class BUSI(Adapter):
         for grade in _GRADES:
             for image in files(origin, f"{grade}/{grade} (*).png"):
                 key = image.stem
-                # One file a lesion: <key>_mask.png, <key>_mask_1.png, ...; of a normal breast one that is empty.
-                further = sorted(image.parent.glob(f"{key}_mask_*.png"))
+                # One file per lesion: <key>_mask.png, <key>_mask_1.png, ...; a normal breast has one that is empty.
+                further = sorted(image.parent.glob(f"{escape(key)}_mask_*.png"))
                 yield Case(
                     id=key,
                     patient=key,
@@ -52,7 +53,7 @@ class BUSI(Adapter):
 
 
 def _by_target(grade: str, masks: tuple[Path, ...]) -> Mapping[str, tuple[Path, ...]]:
-    """Masks under their kind of lesion; the grade holds for all lesions of an image."""
+    """Masks under their kind of lesion; the grade applies to all lesions of an image."""
     return {
         _TUMOUR: masks,
         _BENIGN: masks if grade == "benign" else (),

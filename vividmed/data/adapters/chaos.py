@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 
 from vividmed.data.adapters.base import Adapter, Case, DrawnMasks, ImageFile, files, register
+from vividmed.data.raw.annotation import check_known
 from vividmed.data.raw.images import read_original
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
@@ -81,19 +82,23 @@ def _case(
 def _organs(
     series: Path, pictures: tuple[Path, ...], labels: Mapping[str, range], image: MedicalImage
 ) -> Iterable[tuple[str, np.ndarray]]:
-    """Stack one picture a slice; the order of names is that of the DICOM files, which may run up or down the body."""
+    """Stack one picture per slice. Names have the order of the DICOM files, which may run up or down the body."""
     slices = sorted(path for path in series.glob("[!.]*.dcm"))
     if len(slices) != len(pictures):
         raise VividMedError(
             f"{series}: has {len(slices)} slices but {len(pictures)} pictures in Ground; copy the data set again"
         )
     array = np.zeros(image.size, np.uint8)
+    known = {value for values in labels.values() for value in values}
     to_index = np.linalg.inv(image.affine)
     for path, picture in zip(slices, pictures, strict=True):
         x, y, z = pydicom.dcmread(path, specific_tags=["ImagePositionPatient"]).ImagePositionPatient
         drawn = read_original(picture).array[0, 0]
         if drawn.shape != image.size[1:]:
-            raise VividMedError(f"{picture}: has the size {drawn.shape}, its slice {image.size[1:]}")
-        array[round((to_index @ [-x, -y, z, 1])[2])] = drawn  # DICOM counts millimetres to the left and back
+            raise VividMedError(
+                f"{picture}: has the size {drawn.shape}, but its slice has {image.size[1:]}; copy it again"
+            )
+        check_known(np.unique(drawn), known, picture)
+        array[round((to_index @ [-x, -y, z, 1])[2])] = drawn  # DICOM's axes point to the left and to the back
     for target, values in labels.items():
         yield target, (array >= values.start) & (array < values.stop)

@@ -1,17 +1,22 @@
-"""CheXpert: chest radiographs with labels of fourteen findings, without places.
+"""CheXpert: chest radiographs with labels of fourteen findings, without locations.
 
-Labels of the training images are those of the visual CheXbert labeller, labels of the others are radiologists'.
+Training images have labels of the visual CheXbert labeller, the others have those of radiologists.
 """
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from vividmed.data.adapters.base import (
     Adapter,
     Case,
     ImageFile,
+    Listed,
     Skipped,
     Split,
+    TableRow,
+    below,
+    each_case,
     presence_turn,
     read_table,
     register,
@@ -52,30 +57,28 @@ class CheXpert(Adapter):
     gigabytes = 440.0
     published_split = True
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+    def cases(self, origin: Path) -> Iterator[Listed]:
         for table, split in _TABLES:
-            for row in read_table(origin / table, "Path", NO_FINDING, *CHEXPERT_TARGETS):
-                # Some tables name the files from the folder of the images, others from above it.
-                path = origin / _IMAGES / row["Path"].removeprefix(f"{_IMAGES}/")
-                patient, study = path.parts[-3:-1]
-                key = f"{patient}-{study}-{path.stem}"
-                labels = parse_chexpert(row, where=f"{table}, {row['Path']}")
-                if not (labels.present or labels.absent or labels.uncertain):
-                    yield Skipped(key, "its labels say nothing about any finding")
-                    continue
-                yield Case(
-                    id=key,
-                    patient=patient,
-                    split=split,
-                    images=(ImageFile(path=path, modality="X-ray", plane=_view(path, row)),),
-                    turns=(
-                        presence_turn(
-                            present=labels.present, absent=labels.absent, uncertain=labels.uncertain
-                        ),
-                    ),
-                )
+            rows = read_table(origin / table, "Path", NO_FINDING, *CHEXPERT_TARGETS)
+            yield from each_case(
+                ((row["Path"], row) for row in rows), partial(_case, origin=origin, split=split)
+            )
 
 
-def _view(path: Path, row: Mapping[str, str]) -> str:
-    """``AP`` or ``PA`` where the table tells, else what the name of the file tells: ``view1_frontal.jpg``."""
-    return row.get("AP/PA") or path.stem.rpartition("_")[2]
+def _case(row: TableRow, *, origin: Path, split: Split) -> Case | Skipped:
+    # Some tables name the files from the folder of the images, others from above it.
+    name = PurePosixPath(row["Path"].removeprefix(f"{_IMAGES}/"))
+    patient, study = name.parts[-3:-1]
+    key = f"{patient}-{study}-{name.stem}"
+    labels = parse_chexpert(row, where=row.where)
+    if not (labels.present or labels.absent or labels.uncertain):
+        return Skipped(key, "its labels say nothing about any finding")
+    # AP or PA if the table has it, else what the name says: view1_frontal.jpg.
+    view = row.get("AP/PA") or name.stem.rpartition("_")[2]
+    return Case(
+        id=key,
+        patient=patient,
+        split=split,
+        images=(ImageFile(path=below(origin / _IMAGES, name), modality="X-ray", plane=view),),
+        turns=(presence_turn(present=labels.present, absent=labels.absent, uncertain=labels.uncertain),),
+    )

@@ -1,8 +1,8 @@
 """CT-RATE with grounded reports as the published system makes them: tagged phrases and masks of the model SAT.
 
-The origin holds ``train.json`` and ``test.json`` with tagged reports, and the exported volumes as
-``image/<study>/<volume>.nii.gz``, or in another folder below ``image``, with ``<volume>_seg.json``, the names of the
-masks, and ``<volume>_seg.pt.zst``, a compressed tensor of them, beside each.
+The origin contains ``train.json`` and ``test.json`` with tagged reports, and the exported volumes as
+``image/<study>/<volume>.nii.gz``, or in another folder below ``image``. Next to each volume lie ``<volume>_seg.json``, the
+names of the masks, and ``<volume>_seg.pt.zst``, a compressed tensor of them.
 """
 
 import contextlib
@@ -17,9 +17,27 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from vividmed.data.adapters.base import Adapter, Case, DrawnMasks, ImageFile, Skipped, Split, files, register
-from vividmed.data.adapters.ct_rate import CTRATE, LICENCE, TERMS, held_out_patients, patient_of, split_of
-from vividmed.data.raw.documents import read_json, read_records
+from vividmed.data.adapters.base import (
+    Case,
+    DrawnMasks,
+    ImageFile,
+    Listed,
+    Skipped,
+    Split,
+    each_case,
+    files,
+    register,
+)
+from vividmed.data.adapters.ct_rate import CTRATE
+from vividmed.data.adapters.ct_rate_family import (
+    CTRATEAdapter,
+    held_out_patients,
+    patient_of,
+    split_of,
+    volume_name,
+)
+from vividmed.data.raw.documents import is_file, read_json, read_records
+from vividmed.data.raw.report_text import clean_text, parse_report
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 from vividmed.processing.grounded_text import format_grounded_text
@@ -29,51 +47,49 @@ _PARTS = ("train.json", "test.json")
 
 
 @register
-class CTRATEGrounded(Adapter):
-    """A row for each reconstruction that has masks; phrases without a mask stay marked and have no label.
+class CTRATEGrounded(CTRATEAdapter):
+    """A row for each reconstruction that has masks; phrases without a mask stay marked but have no label.
 
-    Tags and masks meet in the taxonomy: they name some structures differently.
+    Tags and masks name some structures differently; both are translated to names of the taxonomy.
     """
 
     name = "ct-rate-grounded"
     title = "CT-RATE (grounded reports)"
     row_kind = "grounded_report"
-    modalities = ("CT",)
-    licence = LICENCE
-    access = "registered"
-    redistribute = "derived_gated"
-    terms = TERMS
     homepage = CTRATE.homepage
     citation = CTRATE.citation
     layout = dict.fromkeys(_PARTS, 1) | {"image/**/*_seg.json": None, "image/**/*_seg.pt.zst": None}
     gigabytes = 2500.0
-    patients = "ct-rate"
-    published_split = True
-    exclude_minimum = True
-    max_depth = 128
-    max_in_plane = 256
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
-        held_out = held_out_patients(origin)
-        volumes = {path.name.removesuffix(".nii.gz"): path for path in files(origin, "image/**/*.nii.gz")}
+    def cases(self, origin: Path) -> Iterator[Listed]:
+        make = partial(
+            _case,
+            volumes={volume_name(path.name): path for path in files(origin, "image/**/*.nii.gz")},
+            held_out=held_out_patients(origin),
+        )
         for name in _PARTS:
             for record in read_records(origin / name, "image", "ref_report", "tags"):
-                for image in record["image"]:
-                    # Records name converted files; the name before the first dot is that of the volume.
-                    volume = PurePosixPath(image).name.partition(".")[0]
-                    if volume not in volumes:
-                        yield Skipped(volume, "it was not exported")
-                        continue
-                    try:
-                        split = split_of(patient_of(volume), held_out)
-                        yield _case(volume, volumes[volume], split, record)
-                    except (AttributeError, KeyError, TypeError, VividMedError) as error:
-                        yield Skipped(volume, f"its tags or masks are not in the published form ({error})")
+                images = record["image"] if isinstance(record["image"], list) else [record["image"]]
+                yield from each_case(((_volume(image), (_volume(image), record)) for image in images), make)
 
 
-def _case(volume: str, path: Path, split: Split, record: dict[str, Any]) -> Case:
+def _volume(image: Any) -> str:
+    """Records name converted files; the name before the first dot is that of the volume."""
+    return PurePosixPath(str(image)).name.partition(".")[0]
+
+
+def _case(
+    item: tuple[str, dict[str, Any]], *, volumes: dict[str, Path], held_out: dict[str, Split]
+) -> Case | Skipped:
+    volume, record = item
+    if volume not in volumes:
+        return Skipped(volume, "it was not exported")
+    written = parse_report(record["ref_report"])
+    if written is not None and not clean_text(written.findings):
+        return Skipped(volume, "its report has no findings")
+    path = volumes[volume]
     names = path.with_name(f"{volume}_seg.json")
-    channels = _channels(read_json(names)) if names.is_file() else {}
+    channels = _channels(read_json(names)) if is_file(names) else {}
     stored = path.with_name(f"{volume}_seg.pt.zst")
     tags = sorted(record["tags"], key=lambda tag: tag["start"])
     targets = [_target(tag["target"]) for tag in tags]
@@ -82,7 +98,7 @@ def _case(volume: str, path: Path, split: Split, record: dict[str, Any]) -> Case
     return Case(
         id=volume,
         patient=patient_of(volume),
-        split=split,
+        split=split_of(patient_of(volume), held_out),
         images=(ImageFile(path=path, modality="CT", plane="axial"),),
         annotations=(masks,) if wanted else (),
         report=format_grounded_text(record["ref_report"], [(tag["start"], tag["end"]) for tag in tags]),
@@ -91,13 +107,13 @@ def _case(volume: str, path: Path, split: Split, record: dict[str, Any]) -> Case
 
 
 def _target(tag: str) -> str:
-    """The taxonomy's name; tags are free text of a language model and may be none of it."""
+    """The taxonomy's name of a tag; tags are free text of a language model and may not be in the taxonomy."""
     taxonomy = Taxonomy.load()
     return taxonomy[tag].name if tag in taxonomy else tag
 
 
 def _channels(names: list[str]) -> dict[str, int]:
-    """Target to its place in the stored masks."""
+    """Target to its index in the stored masks."""
     of_sat = {target.sat_name: target.name for target in Taxonomy.load() if target.sat_name}
     return {of_sat.get(name, _target(name)): number for number, name in enumerate(names)}
 
@@ -105,19 +121,19 @@ def _channels(names: list[str]) -> dict[str, int]:
 def _draw(
     path: Path, channels: tuple[tuple[str, int], ...], image: MedicalImage
 ) -> Iterable[tuple[str, np.ndarray]]:
-    """Masks in the axis order of the NIfTI file, (n, x, y, z)."""
+    """The stored masks have the axis order of the NIfTI file, (n, x, y, z)."""
     masks = _load(path)
     for target, channel in channels:
         if masks.ndim != 4 or channel >= len(masks):
             raise VividMedError(
-                f"{path}: has the shape {masks.shape} and so no mask {channel} for {target!r}"
+                f"{path}: the shape {masks.shape} leaves no mask {channel} for {target!r}; run the segmentation again"
             )
         yield target, masks[channel].T
 
 
 def _load(path: Path) -> np.ndarray:
     with contextlib.suppress(ImportError):
-        import monai.data  # noqa: F401 - makes its tensor type, in which masks were saved, safe to load
+        import monai.data  # noqa: F401 - declares its tensor type, in which masks were saved, as safe to load
     try:
         with pa.input_stream(str(path), compression="zstd") as stream:
             masks = torch.load(io.BytesIO(stream.read()), map_location="cpu", weights_only=True)
@@ -127,5 +143,5 @@ def _load(path: Path) -> np.ndarray:
     except (OSError, EOFError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise VividMedError(
-            f"{path}: holds no readable masks ({reason}); install monai or copy it again"
+            f"{path}: does not contain readable masks ({reason}); install monai or copy the file again"
         ) from error

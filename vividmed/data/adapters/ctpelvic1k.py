@@ -1,30 +1,26 @@
 """CTPelvic1K: pelvic bones in CT of two clinics and of five other data sets.
 
-The origin holds, besides the archives of the masks and of the two clinics, the images of the others, or links to them:
-``BTCV/Abdomen`` and ``BTCV/Cervix`` with their ``RawData``, ``CT COLONOGRAPHY``, ``MSD/Task10_Colon`` and ``KiTS19``.
+The origin contains, in addition to the archives of the masks and of the two clinics, the images of the others or links
+to them: ``BTCV/Abdomen`` and ``BTCV/Cervix`` with their ``RawData``, ``CT COLONOGRAPHY``, ``MSD/Task10_Colon`` and
+``KiTS19``.
 
-Value 4 of the masks, the lumbar vertebrae, is not used: only the lower ones are drawn.
+The masks' value 4, the lumbar vertebrae, is not used: only the lower ones are drawn.
 """
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from functools import partial
+from glob import escape
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-
-from vividmed.data.adapters.base import Adapter, Case, ImageFile, LabelMap, Skipped, files, register
-from vividmed.data.raw.images import read_original
-from vividmed.processing.medical_image import MedicalImage
+from vividmed.data.adapters.base import Adapter, Case, LabelMap, Listed, Skipped, each_case, files, register
+from vividmed.data.raw.borrowed_images import Located, case_of_only_image, read_like_itk, series_folders
 
 _LABELS = {"sacrum": 1, "right hip bone": 2, "left hip bone": 3}
+_LUMBAR_VERTEBRAE = 4
 _MASK = "*dataset*/**/*_mask_4label.nii*"
 # Files of dataset 7 lack the prefix.
 _NAME = re.compile(r"(?:dataset([1-7])_)?(.+)_mask_4label\.nii(?:\.gz)?")
-
-Located = tuple[str, str, list[Path]]
-"""Id of the case, key of the patient, and the files or folders that may be its image."""
 
 
 @register
@@ -37,7 +33,7 @@ class CTPelvic1K(Adapter):
     access = "registered"
     redistribute = "no"
     terms = (
-        "Most images belong to other data sets, among them BTCV, whose terms hold for what is made of them."
+        "Most images belong to other data sets, among them BTCV, whose terms also cover data made from them."
     )
     homepage = "https://github.com/MIRACLE-Center/CTPelvic1K"
     citation = (
@@ -55,48 +51,23 @@ class CTPelvic1K(Adapter):
         "KiTS19/data/case_*/imaging.nii.gz": None,
     }
     gigabytes = 200.0
+    shares_patients = True
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
-        for mask in files(origin, _MASK):
-            match = _NAME.fullmatch(mask.name)
-            if match is None:
-                continue
-            number, name = match.groups(default="7")
-            key, patient, found = _SOURCES[number](origin, name)
-            if len(found) != 1:
-                yield Skipped(key, f"{len(found)} images fit the mask {mask.name}")
-                continue
-            read = None if found[0].is_dir() else read_like_itk
-            yield Case(
-                id=key,
-                patient=patient,
-                images=(ImageFile(path=found[0], modality="CT", read=read),),
-                annotations=(LabelMap(mask, _LABELS, read=read_like_itk),),
-            )
+    def cases(self, origin: Path) -> Iterator[Listed]:
+        masks = [mask for mask in files(origin, _MASK) if _NAME.fullmatch(mask.name)]
+        yield from each_case(((mask.name, mask) for mask in masks), partial(_case, origin=origin))
 
 
-def read_like_itk(path: Path) -> MedicalImage:
-    """Read a NIfTI file; one that does not place its volume in the patient was written from DICOM by ITK.
-
-    Its axes then run left, back and up, whereas nibabel takes them to run left, forward and up. ITK itself is no reader
-    for it: it fills up what is missing of a truncated file.
-    """
-    image = read_original(path)
-    header = nib.Nifti1Image.from_filename(path).header
-    if header["sform_code"] or header["qform_code"]:
-        return image
-    x, y, z = header.get_zooms()[:3]
-    return replace(image, affine=np.diag([-x, -y, z, 1.0]))
-
-
-def series_folders(subject: Path, number: str) -> list[Path]:
-    """Folders of a subject of TCIA that hold a series of a number, ``<subject>/<study>/<number>.000000-<text>``."""
-    return sorted(path for path in subject.glob(f"*/{number}.*") if path.is_dir())
+def _case(mask: Path, *, origin: Path) -> Case | Skipped:
+    match = _NAME.fullmatch(mask.name)
+    number, name = match.groups(default="7") if match else ("7", mask.name)
+    annotation = LabelMap(mask, _LABELS, ignored=_LUMBAR_VERTEBRAE, read=read_like_itk)
+    return case_of_only_image(*_SOURCES[number](origin, name), annotation)
 
 
 def _btcv_abdomen(origin: Path, name: str) -> Located:
     number = name.removeprefix("img")
-    found = sorted(origin.glob(f"BTCV/Abdomen/RawData/T*ing/img/{name}.nii.gz"))
+    found = sorted(origin.glob(f"BTCV/Abdomen/RawData/T*ing/img/{escape(name)}.nii.gz"))
     return f"BTCV-Abdomen-{number}", f"btcv-abdomen:{number}", found
 
 
@@ -109,24 +80,28 @@ def _colonography(origin: Path, name: str) -> Located:
 
 def _msd_colon(origin: Path, name: str) -> Located:
     number = name.removeprefix("colon_")
-    found = sorted(origin.glob(f"MSD/Task10_Colon/imagesT*/{name}.nii.gz"))
+    found = sorted(origin.glob(f"MSD/Task10_Colon/imagesT*/{escape(name)}.nii.gz"))
     return f"MSD-T10-{number}", f"msd-task10-colon:{number}", found
 
 
 def _kits19(origin: Path, name: str) -> Located:
     number = name.removeprefix("case_")
-    return f"KiTS19-{number}", f"kits19:{number}", sorted(origin.glob(f"KiTS19/data/{name}/imaging.nii.gz"))
+    return (
+        f"KiTS19-{number}",
+        f"kits19:{number}",
+        sorted(origin.glob(f"KiTS19/data/{escape(name)}/imaging.nii.gz")),
+    )
 
 
 def _btcv_cervix(origin: Path, name: str) -> Located:
     number = name.removesuffix("_Image")
-    found = sorted(origin.glob(f"BTCV/Cervix/RawData/T*ing/img/{number}-Image.nii.gz"))
+    found = sorted(origin.glob(f"BTCV/Cervix/RawData/T*ing/img/{escape(number)}-Image.nii.gz"))
     return f"BTCV-Cervix-{number}", f"btcv-cervix:{number}", found
 
 
 def _clinic(number: str) -> Callable[[Path, str], Located]:
     def locate(origin: Path, name: str) -> Located:
-        found = sorted(origin.glob(f"*dataset{number}*/**/dataset{number}_{name}_data.nii.gz"))
+        found = sorted(origin.glob(f"*dataset{number}*/**/dataset{number}_{escape(name)}_data.nii.gz"))
         return name, name, found
 
     return locate

@@ -1,17 +1,19 @@
 """CTSpine1K: every visible vertebra in CT of four other data sets.
 
-The origin holds, besides the masks and ``Path.csv``, the images, or links to them: ``CT COLONOGRAPHY``,
+The origin contains, in addition to the masks and ``Path.csv``, the images or links to them: ``CT COLONOGRAPHY``,
 ``HNSCC-3DCT-RT``, ``MSD/Task03_Liver`` and ``CT-COVID-19``.
 
-The authors' split is not kept: other data sets train on any scans of LiTS and of CT COLONOGRAPHY.
+The authors' split is not kept: other data sets train on any scan of LiTS and CT COLONOGRAPHY.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
+from glob import escape
 from pathlib import Path
 
-from vividmed.data.adapters.base import Adapter, Case, ImageFile, LabelMap, Skipped, files, register
-from vividmed.data.adapters.ctpelvic1k import read_like_itk, series_folders
-from vividmed.errors import VividMedError
+from vividmed.data.adapters.base import Adapter, Case, LabelMap, Listed, Skipped, each_case, files, register
+from vividmed.data.raw.borrowed_images import Located, case_of_only_image, read_like_itk, series_folders
+from vividmed.data.raw.documents import read_text
 
 _REGIONS = (("C", 1, 7), ("T", 8, 12), ("L", 20, 6))
 _LABELS = {
@@ -19,6 +21,8 @@ _LABELS = {
     for region, first, count in _REGIONS
     for number in range(count)
 }
+_NOT_VERTEBRAE = (26, 27, 28)
+"""Sacrum, coccyx and a 13th thoracic vertebra in the scheme of VerSe, which the masks follow."""
 _MASK = "CTSpine1K/*/gt/*_seg.nii.gz"
 _SERIES = "Path.csv"
 
@@ -47,34 +51,28 @@ class CTSpine1K(Adapter):
         "CT-COVID-19/*/*/volume-covid19-*.nii.gz": None,
     }
     gigabytes = 150.0
+    shares_patients = True
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
-        series = _series(origin / _SERIES)
-        for mask in files(origin, _MASK):
-            name = mask.name.removesuffix("_seg.nii.gz")
-            key, patient, found = _locate(origin, name, series)
-            if len(found) != 1:
-                yield Skipped(key, f"{len(found)} images fit the mask {mask.name}")
-                continue
-            read = None if found[0].is_dir() else read_like_itk
-            yield Case(
-                id=key,
-                patient=patient,
-                images=(ImageFile(path=found[0], modality="CT", read=read),),
-                annotations=(LabelMap(mask, _LABELS, read=read_like_itk),),
-            )
+    def cases(self, origin: Path) -> Iterator[Listed]:
+        make = partial(_case, origin=origin, series=_series(origin / _SERIES))
+        yield from each_case(((mask.name, mask) for mask in files(origin, _MASK)), make)
 
 
-def _locate(origin: Path, name: str, series: Mapping[str, str]) -> tuple[str, str, list[Path]]:
-    """Id of the case, key of the patient, and the files or folders that may be its image."""
+def _case(mask: Path, *, origin: Path, series: Mapping[str, str]) -> Case | Skipped:
+    located = _locate(origin, mask.name.removesuffix("_seg.nii.gz"), series)
+    annotation = LabelMap(mask, _LABELS, ignored=_NOT_VERTEBRAE, read=read_like_itk)
+    return case_of_only_image(*located, annotation)
+
+
+def _locate(origin: Path, name: str, series: Mapping[str, str]) -> Located:
     if name.startswith("liver_"):
         number = name.removeprefix("liver_")
-        found = sorted(origin.glob(f"MSD/Task03_Liver/imagesT*/{name}.nii.gz"))
+        found = sorted(origin.glob(f"MSD/Task03_Liver/imagesT*/{escape(name)}.nii.gz"))
         return f"MSD-T03-{number}", f"lits:{number}", found
     if name.startswith("volume-covid19"):
         volume = name.removesuffix("_ct")
         subject = volume.removeprefix("volume-covid19-")
-        found = sorted(origin.glob(f"CT-COVID-19/*/*/{volume}.nii.gz"))
+        found = sorted(origin.glob(f"CT-COVID-19/*/*/{escape(volume)}.nii.gz"))
         return f"COVID19-{subject}", f"ct-covid-19:{subject}", found
     if name.startswith("HN_"):
         return f"HNSCC-{name}", f"hnscc-3dct-rt:{name}", _folders(origin / "HNSCC-3DCT-RT", series.get(name))
@@ -86,7 +84,7 @@ def _locate(origin: Path, name: str, series: Mapping[str, str]) -> tuple[str, st
 
 
 def _folders(collection: Path, place: str | None) -> list[Path]:
-    """The folder of a series, or those with its number: the end of the names differs between downloads."""
+    """The folder of a series, or those with its number, because the ends of the names differ between downloads."""
     if place is None:
         return []
     if (collection / place).is_dir():
@@ -97,10 +95,5 @@ def _folders(collection: Path, place: str | None) -> list[Path]:
 
 def _series(path: Path) -> dict[str, str]:
     """Subject to the folder of the series that was used, ``<subject>/<study>/<series>``."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise VividMedError(
-            f"{path}: not a readable list of series ({error}); take it from the repository of CTSpine1K"
-        ) from error
-    return {line.partition("/")[0]: line.strip() for line in lines if line.count("/") == 2}
+    lines = map(str.strip, read_text(path).splitlines())
+    return {line.partition("/")[0]: line for line in lines if line.count("/") == 2}

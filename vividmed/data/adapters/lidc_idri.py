@@ -1,7 +1,7 @@
 """LIDC-IDRI: lung nodules outlined by up to four readers in chest CT, with the lungs and trachea of LUNA16.
 
-The origin holds the collection as TCIA gives it, ``LIDC-IDRI/<patient>/<study>/<series>``, the XML files of the
-readings anywhere, and, if wanted, ``seg-lungs-LUNA16`` of the LUNA16 challenge.
+The origin contains the collection as TCIA distributes it, ``LIDC-IDRI/<patient>/<study>/<series>``, the XML files of
+the readings in any folder, and optionally ``seg-lungs-LUNA16`` of the LUNA16 challenge.
 """
 
 import re
@@ -26,6 +26,7 @@ from vividmed.data.adapters.base import (
     files,
     register,
 )
+from vividmed.data.raw.case import printable
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
 
@@ -66,10 +67,10 @@ class LIDCIDRI(Adapter):
             series = str(header.get("SeriesInstanceUID") or folder.name)
             key = f"{patient}_{series}"
             if header.get("Modality", "CT") != "CT":
-                yield Skipped(key, f"is no CT but {header.Modality}")
+                yield Skipped(key, f"it is not CT but {printable(str(header.Modality))}")
                 continue
             if series not in readings:
-                yield Skipped(key, "no XML file holds a reading of it")
+                yield Skipped(key, "no XML file contains a reading of it")
                 continue
             contrast = "ContrastBolusAgent" in header and bool(header.ContrastBolusAgent)
             reading, marked = readings[series]
@@ -82,13 +83,13 @@ class LIDCIDRI(Adapter):
                 patient=patient,
                 images=(ImageFile(path=folder, modality="contrast-enhanced CT" if contrast else "CT"),),
                 annotations=(nodules, LabelMap(lungs, _LUNGS)) if lungs.exists() else (nodules,),
-                # Nodules below 3 mm are marked by a point: no mask, but no proof of absence either.
+                # Nodules below 3 mm are marked by a point: they have no mask, but are not absent either.
                 absent=() if marked else (_NODULE,),
             )
 
 
 def _readings(origin: Path) -> dict[str, tuple[Path, bool]]:
-    """Series to its XML file and whether any reader marked a nodule of any size there."""
+    """Series to its XML file, and whether any reader marked a nodule of any size in it."""
     found: dict[str, tuple[Path, bool]] = {}
     for path in files(origin, "**/*.xml"):
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -98,7 +99,7 @@ def _readings(origin: Path) -> dict[str, tuple[Path, bool]]:
 
 
 def _header(folder: Path) -> pydicom.Dataset:
-    """Fields of the first file of a series; empty if it cannot be read, which fails the case later."""
+    """Fields of the first file of a series; empty if it cannot be read, because of which the case fails later."""
     wanted = ["Modality", "SeriesInstanceUID", "ContrastBolusAgent"]
     for path in sorted(folder.glob("[!.]*.dcm"))[:1]:
         try:
@@ -109,7 +110,7 @@ def _header(folder: Path) -> pydicom.Dataset:
 
 
 def _nodules(reading: Path, image: MedicalImage) -> Iterable[tuple[str, np.ndarray]]:
-    """One mask a nodule: the voxels that at least half of those who outlined it have inside."""
+    """Yield one mask per nodule: the voxels inside the outlines of at least half of the readers who outlined it."""
     outlined = _outlined(reading, image)
     if not outlined:
         return
@@ -130,7 +131,7 @@ def _nodules(reading: Path, image: MedicalImage) -> Iterable[tuple[str, np.ndarr
 
 
 def _outlined(reading: Path, image: MedicalImage) -> list[tuple[int, np.ndarray]]:
-    """Reader and sorted flat indices of the voxels of each nodule that has an inside."""
+    """Reader, and sorted flat indices of the voxels, of each nodule that encloses any."""
     try:
         sessions = ElementTree.parse(reading).getroot().findall("{*}readingSession")
         found = []
@@ -146,13 +147,13 @@ def _outlined(reading: Path, image: MedicalImage) -> list[tuple[int, np.ndarray]
                 inside = np.setdiff1d(np.concatenate(voxels[True]), np.concatenate(voxels[False]))
                 if inside.size:
                     found.append((reader, inside))
-    except (OSError, ElementTree.ParseError, TypeError, ValueError) as error:
-        raise VividMedError(f"{reading}: not a readable reading ({error}); copy it again") from error
+    except (OSError, ElementTree.ParseError, OverflowError, TypeError, ValueError) as error:
+        raise VividMedError(f"{reading}: cannot be read as a reading ({error}); copy it again") from error
     return found
 
 
 def _inside(roi: ElementTree.Element, image: MedicalImage) -> np.ndarray:
-    """Flat indices of the voxels within an outline, which itself runs through the first voxels outside."""
+    """Flat indices of the voxels within an outline, which runs through the first voxels outside."""
     z = round((float(roi.findtext("{*}imageZposition") or "nan") - image.affine[2, 3]) / image.affine[2, 2])
     points = [
         (int(edge.findtext("{*}xCoord") or ""), int(edge.findtext("{*}yCoord") or ""))
@@ -160,9 +161,12 @@ def _inside(roi: ElementTree.Element, image: MedicalImage) -> np.ndarray:
     ]
     if len(points) < 3:
         return np.empty(0, np.int64)
+    depth, height, width = image.size
+    if not 0 <= z < depth or any(not (-1 <= x <= width and -1 <= y <= height) for x, y in points):
+        raise ValueError("an outline leaves the scan")
     x0, y0 = np.min(points, axis=0)
-    width, height = np.max(points, axis=0) - (x0, y0) + 1
-    canvas = Image.new("1", (int(width), int(height)))
+    size = np.max(points, axis=0) - (x0, y0) + 1
+    canvas = Image.new("1", (int(size[0]), int(size[1])))
     ImageDraw.Draw(canvas).polygon([(int(x - x0), int(y - y0)) for x, y in points], fill=1, outline=0)
     y, x = np.nonzero(np.asarray(canvas))
     return np.ravel_multi_index((np.full_like(x, z), y + y0, x + x0), image.size)

@@ -7,7 +7,7 @@ from vividmed.data.adapters.base import Adapter, Case, ImageFile, LabelMap, file
 
 _LABELS: Mapping[str, int | tuple[int, ...]] = {"liver": (1, 2), "liver tumor": 2}
 _WRONG_HEADERS = frozenset({"48", "49", "50", "51", "52"})
-"""Label maps whose header places them elsewhere although they fit the image voxel by voxel."""
+"""Scans whose label map fits the image voxel by voxel although its header places it elsewhere."""
 
 
 @register
@@ -21,12 +21,13 @@ class LiTS(Adapter):
     redistribute = "no"
     terms = (
         "The challenge gives the scans to registered participants; a licence without derivatives does not allow "
-        "sharing what is made of them."
+        "sharing data made from them."
     )
     homepage = "https://competitions.codalab.org/competitions/17094"
     citation = "Bilic et al. The Liver Tumor Segmentation Benchmark (LiTS). Medical Image Analysis 84, 2023."
     layout = {"Training Batch */volume-*.nii": 131, "Training Batch */segmentation-*.nii": 131}
     gigabytes = 50.0
+    shares_patients = True
 
     def cases(self, origin: Path) -> Iterator[Case]:
         for label in files(origin, "Training Batch */segmentation-*.nii"):

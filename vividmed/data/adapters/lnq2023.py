@@ -10,7 +10,7 @@ _LABELS = {"mediastinal lymph node": 1}
 
 @register
 class LNQ2023(Adapter):
-    """Of the training scans not every node was annotated: each annotated one is an instance, and none are absent."""
+    """Not every node of the training scans was annotated: each annotated one is an instance, and none are absent."""
 
     name = "lnq2023"
     title = "LNQ2023"
@@ -19,7 +19,7 @@ class LNQ2023(Adapter):
     licence = "CC BY 4.0 (not confirmed)"
     access = "registered"
     redistribute = "no"
-    terms = "The challenge gives the scans to its participants; confirm the licence before they are shared."
+    terms = "The challenge gives the scans to its participants; the licence must be confirmed before they are shared."
     homepage = "https://lnqproject.org/challenge"
     citation = (
         "Dorent et al. LNQ 2023 challenge: Benchmark of weakly-supervised techniques for mediastinal lymph node "

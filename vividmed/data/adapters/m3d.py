@@ -1,23 +1,28 @@
 """M3D: CT series of Radiopaedia as numbered slices, with their findings (M3D-Cap) and questions (M3D-VQA)."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from vividmed.data.adapters.base import (
     Adapter,
     Case,
     ImageFile,
+    Listed,
     QuestionAnswer,
     Skipped,
     Split,
+    TableRow,
+    each_case,
+    official_split,
     read_table,
     register,
     report_turn,
+    vqa_turns,
 )
-from vividmed.data.raw.documents import read_json, read_text
-from vividmed.data.raw.report_text import clean_whitespace, view_name
+from vividmed.data.raw.documents import is_file, read_json, read_text
+from vividmed.data.raw.report_text import clean_text, view_name
 from vividmed.data.raw.slices import read_slices
 from vividmed.data.raw.splits import assign_splits
 from vividmed.errors import VividMedError
@@ -27,7 +32,7 @@ _TERMS = (
 )
 _FINDINGS = re.compile(r"study_findings:(.*?)(?:\n\w+:|\Z)", re.DOTALL)
 _SHORTEST = 5
-_PARTS: dict[str, Split] = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+_PARTS: tuple[tuple[str, Split], ...] = (("train", "train"), ("val", "validation"), ("test", "test"))
 
 
 class _M3D(Adapter):
@@ -55,18 +60,11 @@ class M3DCap(_M3D):
     layout = {"M3D_Cap/M3D_Cap.json": 1, "M3D_Cap/ct_case/*/text.txt": None}
     gigabytes = 978.0
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
-        for series, split in _listed_series(origin / "M3D_Cap/M3D_Cap.json").items():
-            text = origin / "M3D_Cap" / series.parent / "text.txt"
-            if not text.is_file():
-                yield Skipped(str(series), "its text is missing")
-                continue
-            match = _FINDINGS.search(read_text(text))
-            findings = clean_whitespace(match[1]) if match else ""
-            if len(findings) < _SHORTEST:
-                yield Skipped(str(series), "its text has no findings")
-                continue
-            yield _case(origin, series, split, (report_turn(findings),))
+    def cases(self, origin: Path) -> Iterator[Listed]:
+        listed = _listed_series(origin / "M3D_Cap/M3D_Cap.json")
+        yield from each_case(
+            ((str(series), (series, split)) for series, split in listed.items()), partial(_caption, origin)
+        )
 
 
 @register
@@ -84,21 +82,36 @@ class M3DVQA(_M3D):
     }
     gigabytes = 978.0
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+    def cases(self, origin: Path) -> Iterator[Listed]:
         owner = _listed_series(origin / "M3D_Cap/M3D_Cap.json")
-        turns: dict[PurePosixPath, list[QuestionAnswer]] = defaultdict(list)
-        splits: dict[PurePosixPath, Split] = {}
-        for part in ("train", "val", "test"):
+        rows: dict[str, tuple[Split, list[TableRow]]] = {}
+        for part, split in _PARTS:
             for row in read_table(origin / f"M3D-VQA/M3D_VQA_{part}.csv", "Image Path", "Question", "Answer"):
-                series = _series(row["Image Path"])
-                splits.setdefault(series, owner.get(series, _PARTS[part]))
-                if row["Question"] and row["Answer"]:
-                    turns[series].append(QuestionAnswer("vqa", row["Question"], row["Answer"]))
-        for series, split in splits.items():
-            if series in turns:
-                yield _case(origin, series, split, tuple(turns[series]))
-            else:
-                yield Skipped(str(series), "has no question with an answer")
+                rows.setdefault(row["Image Path"], (split, []))[1].append(row)
+        yield from each_case(rows.items(), partial(_questions, origin, owner))
+
+
+def _caption(origin: Path, item: tuple[PurePosixPath, Split]) -> Case | Skipped:
+    series, split = item
+    text = origin / "M3D_Cap" / series.parent / "text.txt"
+    if not is_file(text):
+        return Skipped(str(series), "its text is missing")
+    match = _FINDINGS.search(read_text(text))
+    findings = clean_text(match[1]) if match else ""
+    if len(findings) < _SHORTEST:
+        return Skipped(str(series), "its text has no findings")
+    return _case(origin, series, split, (report_turn(findings),))
+
+
+def _questions(
+    origin: Path, owner: Mapping[PurePosixPath, Split], item: tuple[Split, list[TableRow]]
+) -> Case | Skipped:
+    split, rows = item
+    series = _series(rows[0]["Image Path"])
+    turns = tuple(vqa_turns((row["Question"], row["Answer"]) for row in rows))
+    if not turns:
+        return Skipped(str(series), "it has no question with an answer")
+    return _case(origin, series, owner.get(series, split), turns)
 
 
 def _case(origin: Path, series: PurePosixPath, split: Split, turns: tuple[QuestionAnswer, ...]) -> Case:
@@ -113,25 +126,29 @@ def _case(origin: Path, series: PurePosixPath, split: Split, turns: tuple[Questi
 
 
 def _listed_series(path: Path) -> dict[PurePosixPath, Split]:
-    """Every series of M3D-Cap and its official split; of a case in several splits, the most held out."""
-    listed: dict[PurePosixPath, Split] = {}
+    """Every series of M3D-Cap and its official split; a case in several splits gets the most held out of them."""
     content = read_json(path)
     try:
-        for part, entries in content.items():
-            if part in _PARTS:
-                listed |= {_series(entry["image"]): _PARTS[part] for entry in entries}
+        listed = {
+            _series(entry["image"]): split
+            for part, entries in content.items()
+            if (split := official_split(part))
+            for entry in entries
+        }
     except (AttributeError, KeyError, TypeError) as error:
         raise VividMedError(f"{path}: not in the form {{split: [{{image, text}}]}} ({error!r})") from error
-    # M3D-VQA asks about some series only: without the others, a case would lie in another split there.
+    # M3D-VQA asks about some series only: without the others, a case could get another split there.
     splits = assign_splits((_patient(series), split) for series, split in listed.items())
     return {series: splits[_patient(series)] for series in listed}
 
 
 def _series(path: str) -> PurePosixPath:
-    """``ct_case/000006/Axial_C`` of the path of an image, which names a converted array."""
+    """``ct_case/000006/Axial_C`` from the path of an image, which names a converted array."""
     parts = PurePosixPath(path).parts
-    if len(parts) < 3:
-        raise VividMedError(f"{path!r} names no series of M3D-Cap; paths end in ct_case/<case>/<series>.npy")
+    if len(parts) < 3 or ".." in parts:
+        raise VividMedError(
+            f"{path!r} is not the path of a series of M3D-Cap; paths end in ct_case/<case>/<series>.npy"
+        )
     return PurePosixPath(*parts[-3:-1], parts[-1].removesuffix(".npy"))
 
 
@@ -140,5 +157,5 @@ def _patient(series: PurePosixPath) -> str:
 
 
 def _plane(name: str) -> str | None:
-    """Series are named after their plane first: ``Axial_C__portal_venous_phase``."""
+    """The names of series begin with the plane: ``Axial_C__portal_venous_phase``."""
     return view_name(re.split(r"[^A-Za-z]", name, maxsplit=1)[0])

@@ -1,29 +1,41 @@
 """MIMIC-CXR with grounded reports as the published system makes them: tagged phrases and boxes of a detector.
 
-The origin holds ``train.json`` and ``test.json`` with tagged reports, and the images as
-``image/p10/p10000032/s50414267/<dicom>.jpg`` with ``<dicom>_box.json`` beside each: target to corners in pixels.
+The origin contains ``train.json`` and ``test.json`` with tagged reports, and the images as
+``image/p10/p10000032/s50414267/<dicom>.jpg``, each with a ``<dicom>_box.json``: target to corners in pixels.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, Split, box_2d, register
+from vividmed.data.adapters.base import (
+    Adapter,
+    Case,
+    Failed,
+    ImageFile,
+    Listed,
+    Skipped,
+    Split,
+    box_2d,
+    each_case,
+    register,
+)
 from vividmed.data.adapters.mimic_cxr import LICENCE, MIMICCXR, TERMS
 from vividmed.data.adapters.vindr_cxr import VinDrCXR
-from vividmed.data.raw.documents import read_json, read_records
-from vividmed.data.raw.report_text import FRONTAL_VIEWS
+from vividmed.data.masks import Box
+from vividmed.data.raw.documents import is_file, read_json, read_records
+from vividmed.data.raw.report_text import FRONTAL_VIEWS, clean_text, parse_report
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 from vividmed.processing.grounded_text import format_grounded_text
 
 _PARTS: dict[str, Split] = {"train.json": "train", "test.json": "test"}
-Boxes = dict[str, list[tuple[float, float, float, float]]]
 
 
 @register
 class MIMICCXRGrounded(Adapter):
-    """A row for each frontal image; phrases whose target has no box stay marked and have no label."""
+    """A row for each frontal image; phrases whose target has no box stay marked but have no label."""
 
     name = "mimic-cxr-grounded"
     title = "MIMIC-CXR (grounded reports)"
@@ -44,24 +56,29 @@ class MIMICCXRGrounded(Adapter):
     patients = "mimic-cxr"
     published_split = True
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+    def cases(self, origin: Path) -> Iterator[Listed]:
         for name, split in _PARTS.items():
-            for record in read_records(origin / name, "image", "plane", "ref_report", "tags"):
-                views = dict(zip(map(PurePosixPath, record["image"]), record["plane"], strict=False))
+            records = read_records(origin / name, "image", "plane", "ref_report", "tags")
+            for number, record in enumerate(records):
+                try:
+                    views = dict(zip(map(PurePosixPath, record["image"]), record["plane"], strict=False))
+                except TypeError as error:
+                    yield Failed(f"{name} {number}", f"its images are not in the published form ({error})")
+                    continue
                 frontal = [path for path, view in views.items() if view in FRONTAL_VIEWS]
                 if not frontal:
-                    yield Skipped(PurePosixPath(record["image"][0]).parts[-2], "has no frontal image")
-                for path in frontal:
-                    try:
-                        yield _case(origin, split, path, views[path], record)
-                    except (KeyError, TypeError, VividMedError) as error:
-                        yield Skipped(
-                            _dicom(path), f"its tags or boxes are not in the published form ({error})"
-                        )
+                    study = next((path.parent.name for path in views), "") or f"{name} {number}"
+                    yield Skipped(study, "it has no frontal image")
+                items = ((_dicom(path), (path, views[path], record)) for path in frontal)
+                yield from each_case(items, partial(_case, origin=origin, split=split))
 
 
-def _case(origin: Path, split: Split, path: PurePosixPath, view: str, record: dict[str, Any]) -> Case:
+def _case(item: tuple[PurePosixPath, str, dict[str, Any]], *, origin: Path, split: Split) -> Case | Skipped:
+    path, view, record = item
     dicom = _dicom(path)
+    written = parse_report(record["ref_report"])
+    if written is not None and not clean_text(written.findings):
+        return Skipped(dicom, "its report has no findings")
     folder = origin.joinpath("image", *path.parts[-4:-1])
     located = _boxes(folder / f"{dicom}_box.json")
     tags = sorted(record["tags"], key=lambda tag: tag["start"])
@@ -72,25 +89,29 @@ def _case(origin: Path, split: Split, path: PurePosixPath, view: str, record: di
         images=(ImageFile(path=folder / f"{dicom}.jpg", modality="X-ray", plane=view),),
         report=format_grounded_text(record["ref_report"], [(tag["start"], tag["end"]) for tag in tags]),
         phrases=tuple((tag["target"],) if tag["target"] in located else () for tag in tags),
-        boxes=tuple((target, box_2d(*corners)) for target, boxes in located.items() for corners in boxes),
+        boxes=tuple((target, box) for target, boxes in located.items() for box in boxes),
     )
 
 
 def _dicom(path: PurePosixPath) -> str:
-    """Name of the original image; records name a converted file in the same folders."""
+    """Name of the original image; records name a converted file in a folder of the same name."""
     return path.name.partition(".")[0]
 
 
-def _boxes(path: Path) -> Boxes:
-    """Boxes of the targets that have any and that the taxonomy knows; tags are free text of a language model."""
-    if not path.is_file():
+def _boxes(path: Path) -> dict[str, list[Box]]:
+    """Boxes of the targets that have any and are in the taxonomy; tags are free text of a language model."""
+    if not is_file(path):
         return {}
     taxonomy = Taxonomy.load()
     try:
-        return {
-            target: [(float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in boxes]
+        drawn = {
+            target: [(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes]
             for target, boxes in read_json(path).items()
             if boxes and target in taxonomy
         }
     except (AttributeError, TypeError, ValueError) as error:
         raise VividMedError(f"{path}: not in the form {{target: [[x0, y0, x1, y1]]}} ({error})") from error
+    return {
+        target: [box_2d(*corners, where=f"{path}: {target}") for corners in boxes]
+        for target, boxes in drawn.items()
+    }

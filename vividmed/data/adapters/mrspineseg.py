@@ -26,9 +26,7 @@ class MRSpineSeg(Adapter):
     licence = "MRSpineSeg challenge data terms (not confirmed)"
     access = "registered"
     redistribute = "no"
-    terms = (
-        "The challenge gives the scans to registered participants; nothing is known to allow sharing them."
-    )
+    terms = "The challenge gives the scans to registered participants; no known terms allow sharing them."
     homepage = "https://www.spinesegmentation-challenge.com/"
     citation = (
         "Pang et al. SpineParseNet: Spine Parsing for Volumetric MR Image by a Two-Stage Segmentation Framework With "

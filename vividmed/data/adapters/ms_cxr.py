@@ -1,14 +1,30 @@
 """MS-CXR: phrases of reports with boxes on images of MIMIC-CXR-JPG.
 
-The origin holds the table of MS-CXR in ``MS-CXR`` and, beside it, ``MIMIC-CXR-JPG``.
+The origin contains the table of MS-CXR in ``MS-CXR``, and ``MIMIC-CXR-JPG``.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from vividmed.data.adapters.base import Adapter, Case, ImageFile, box_2d, numbered, read_table, register
+from vividmed.data.adapters.base import (
+    Adapter,
+    Case,
+    ImageFile,
+    Listed,
+    Split,
+    TableRow,
+    below,
+    box_2d,
+    each_case,
+    number,
+    numbered,
+    read_table,
+    register,
+)
 from vividmed.data.adapters.mimic_cxr import JPG, LICENCE, TERMS, official_splits
+from vividmed.data.masks import Box
 from vividmed.data.raw.finding_labels import CHEXPERT_TARGETS
 from vividmed.data.raw.grounded_sentences import mark_sentences
 from vividmed.errors import VividMedError
@@ -27,7 +43,8 @@ _FINDINGS = {
         "Pneumothorax",
     )
 }
-_FIELDS = ("dicom_id", "category_name", "label_text", "path", "x", "y", "w", "h")
+_SIZE = ("image_height", "image_width")
+_FIELDS = ("dicom_id", "category_name", "label_text", "path", "x", "y", "w", "h", *_SIZE)
 
 
 @register
@@ -50,43 +67,44 @@ class MSCXR(Adapter):
     patients = "mimic-cxr"
     published_split = True
 
-    def cases(self, origin: Path) -> Iterator[Case]:
-        splits = official_splits(origin)
-        images: dict[str, list[dict[str, str]]] = defaultdict(list)
+    def cases(self, origin: Path) -> Iterator[Listed]:
+        images: dict[str, list[TableRow]] = defaultdict(list)
         for row in read_table(origin / _TABLE, *_FIELDS):
             images[row["dicom_id"]].append(row)
-        for dicom, rows in images.items():
-            path = PurePosixPath(rows[0]["path"])
-            # A phrase has a row for each of its boxes.
-            phrases = {key: number for number, key in enumerate(dict.fromkeys(map(_phrase, rows)), 1)}
-            names = {key: numbered(_target(key[0]), number) for key, number in phrases.items()}
-            report, grounded = mark_sentences((key[1], [name]) for key, name in names.items())
-            yield Case(
-                id=dicom,
-                patient=path.parts[-3],
-                split=splits.get(dicom),
-                images=(ImageFile(path=origin / JPG / path, modality="X-ray"),),
-                report=report,
-                phrases=grounded,
-                boxes=tuple((names[_phrase(row)], _box(row)) for row in rows),
-            )
+        yield from each_case(images.items(), partial(_case, origin=origin, splits=official_splits(origin)))
 
 
-def _phrase(row: dict[str, str]) -> tuple[str, str]:
+def _case(rows: list[TableRow], *, origin: Path, splits: Mapping[str, Split]) -> Case:
+    dicom, path = rows[0]["dicom_id"], PurePosixPath(rows[0]["path"])
+    # A phrase has one row per box.
+    phrases = {key: index for index, key in enumerate(dict.fromkeys(map(_phrase, rows)), 1)}
+    names = {key: numbered(_target(key[0]), index) for key, index in phrases.items()}
+    report, grounded = mark_sentences((key[1], [name]) for key, name in names.items())
+    height, width = (round(number(rows[0], name)) for name in _SIZE)
+    return Case(
+        id=dicom,
+        patient=path.parts[-3],
+        split=splits.get(dicom),
+        images=(ImageFile(path=below(origin / JPG, path), modality="X-ray"),),
+        report=report,
+        phrases=grounded,
+        boxes=tuple((names[_phrase(row)], _box(row)) for row in rows),
+        boxes_drawn_on=(height, width),
+    )
+
+
+def _phrase(row: TableRow) -> tuple[str, str]:
     return row["category_name"], row["label_text"]
 
 
 def _target(category: str) -> str:
     if category not in _FINDINGS:
         raise VividMedError(
-            f"{_TABLE}: category {category!r} is unknown; it has {', '.join(_FINDINGS)} in version 1.1.0"
+            f"{_TABLE}: category {category!r} is unknown; version 1.1.0 has {', '.join(_FINDINGS)}"
         )
     return _FINDINGS[category]
 
 
-def _box(row: dict[str, str]) -> tuple[int, int, int, int, int, int]:
-    try:
-        x, y, width, height = (float(row[name]) for name in "xywh")
-    except ValueError as error:
-        raise VividMedError(f"{_TABLE}: a box of {row['dicom_id']} is no number ({error})") from error
-    return box_2d(x, y, x + width, y + height)
+def _box(row: TableRow) -> Box:
+    x, y, width, height = (number(row, name) for name in "xywh")
+    return box_2d(x, y, x + width, y + height, where=row.where)

@@ -1,6 +1,6 @@
 """Medical Segmentation Decathlon: nine of its tasks, which share one layout.
 
-Task01 (brain tumours) is older BraTS data under other labels and has no adapter.
+Task01 (brain tumours) consists of older BraTS data with other labels and has no adapter.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,15 +11,17 @@ from vividmed.data.adapters.base import Adapter, Case, ImageFile, LabelMap, file
 
 
 class _Decathlon(Adapter):
-    """Attributes:
-    labels: Target to the label value, or values, that make it up.
+    """One task of the Decathlon.
+
+    Attributes:
+        labels: target to the label value, or values, that make it up.
     """
 
     labels: ClassVar[Mapping[str, int | tuple[int, ...]]]
     licence = "CC BY-SA 4.0"
     access = "open"
     redistribute = "yes"
-    terms = "Copies and what is made from them keep CC BY-SA 4.0."
+    terms = "Copies and data made from them stay under CC BY-SA 4.0."
     homepage = "http://medicaldecathlon.com/"
     citation = "Antonelli et al. The Medical Segmentation Decathlon. Nature Communications 13, 2022."
 
@@ -140,5 +142,6 @@ class DecathlonColon(_Decathlon):
     modalities = ("CT",)
     labels = {"colon cancer": 1}
     targets = tuple(labels)
+    shares_patients = True  # CTPelvic1K labels some of these scans
     layout = _layout(126)
     gigabytes = 5.8

@@ -1,11 +1,24 @@
 """OpenI, the Indiana University chest radiographs with reports, in the edition of Kaggle."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
-from vividmed.data.adapters.base import Adapter, Case, ImageFile, Skipped, read_table, register, report_turn
-from vividmed.data.raw.report_text import clean_whitespace, drop_placeholders, view_name
+from vividmed.data.adapters.base import (
+    Adapter,
+    Case,
+    ImageFile,
+    Listed,
+    Skipped,
+    TableRow,
+    below,
+    each_case,
+    read_table,
+    register,
+    report_turn,
+)
+from vividmed.data.raw.report_text import clean_text, drop_placeholders, view_name
 
 
 @register
@@ -17,7 +30,7 @@ class OpenI(Adapter):
     licence = "CC BY-NC-ND 4.0 (not confirmed)"
     access = "open"
     redistribute = "no"
-    terms = "The licence is taken to forbid sharing changed copies, such as prepared images."
+    terms = "The licence is understood to forbid sharing changed copies, such as prepared images."
     homepage = "https://www.kaggle.com/datasets/raddar/chest-xrays-indiana-university"
     citation = (
         "Demner-Fushman et al. Preparing a collection of radiology examinations for distribution and retrieval. "
@@ -30,27 +43,33 @@ class OpenI(Adapter):
     }
     gigabytes = 14.0
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+    def cases(self, origin: Path) -> Iterator[Listed]:
         # A report and its images share the uid, which has gaps: the number of the row means nothing.
-        images: dict[str, list[ImageFile]] = defaultdict(list)
+        images: dict[str, list[TableRow]] = defaultdict(list)
         for row in read_table(origin / "indiana_projections.csv", "uid", "filename", "projection"):
-            images[row["uid"]].append(
-                ImageFile(
-                    path=origin / "images/images_normalized" / row["filename"],
-                    modality="X-ray",
-                    plane=view_name(row["projection"]),
-                )
+            images[row["uid"]].append(row)
+        reports = read_table(origin / "indiana_reports.csv", "uid", "findings", "impression")
+        make = partial(_case, folder=origin / "images/images_normalized", images=images)
+        yield from each_case(((row["uid"], row) for row in reports), make)
+
+
+def _case(report: TableRow, *, folder: Path, images: Mapping[str, list[TableRow]]) -> Case | Skipped:
+    uid = report["uid"]
+    findings, impression = (
+        drop_placeholders(clean_text(report[name])) for name in ("findings", "impression")
+    )
+    if uid not in images:
+        return Skipped(uid, "it has no image")
+    if not findings or not impression:
+        return Skipped(uid, "its findings or impression are empty or contain only removed words")
+    return Case(
+        id=uid,
+        patient=uid,
+        images=tuple(
+            ImageFile(
+                path=below(folder, row["filename"]), modality="X-ray", plane=view_name(row["projection"])
             )
-        for row in read_table(origin / "indiana_reports.csv", "uid", "findings", "impression"):
-            uid = row["uid"]
-            findings, impression = (
-                drop_placeholders(clean_whitespace(row[name])) for name in ("findings", "impression")
-            )
-            if not images[uid]:
-                yield Skipped(uid, "has no image")
-            elif not findings or not impression:
-                yield Skipped(uid, "findings or impression are empty, or nothing but removed words")
-            else:
-                yield Case(
-                    id=uid, patient=uid, images=tuple(images[uid]), turns=(report_turn(findings, impression),)
-                )
+            for row in images[uid]
+        ),
+        turns=(report_turn(findings, impression),),
+    )

@@ -15,9 +15,7 @@ class Parse2022(Adapter):
     licence = "PARSE2022 challenge data terms (not confirmed)"
     access = "registered"
     redistribute = "no"
-    terms = (
-        "The challenge gives the scans to registered participants; nothing is known to allow sharing them."
-    )
+    terms = "The challenge gives the scans to registered participants; no known terms allow sharing them."
     homepage = "https://parse2022.grand-challenge.org/"
     citation = (
         "Luo et al. Efficient automatic segmentation for multi-level pulmonary arteries: The PARSE challenge. "

@@ -1,6 +1,6 @@
-"""PENGWIN: bones of fractured pelves in CT, and in radiographs simulated from these scans.
+"""PENGWIN: bones of fractured pelves in CT and in radiographs simulated from these scans.
 
-Fragments of one bone are merged: they are pieces of it, not instances.
+Fragments of a bone are merged: they are pieces of it, not instances.
 """
 
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ class PengwinRadiograph(_Pengwin):
 
 
 def _read_attenuation(path: Path) -> MedicalImage:
-    """The files hold transmitted intensity, bright where nothing is; radiographs show its negative logarithm."""
+    """Read transmitted intensity, which is bright in empty space; radiographs show its negative logarithm."""
     image = read_original(path)
     array = image.array.astype(np.float32)
     return replace(image, array=-np.log(array - array.min() + _FLOOR))
@@ -94,7 +94,9 @@ def _draw_bones(path: Path, image: MedicalImage) -> Iterator[tuple[str, np.ndarr
     """Bones overlap in projection: bit ``10 * bone + fragment`` of a 32-bit word, fragments from 1, is one fragment."""
     words = read_original(path).array[0]
     if words.dtype.kind not in "iu" or words.dtype.itemsize < 4:
-        raise VividMedError(f"{path}: holds {words.dtype} values; give the 32-bit labels of the data set")
-    for index, bone in enumerate(_BONES):
-        bits = ((1 << _FRAGMENTS) - 1) << (_FRAGMENTS * index + 1)
-        yield bone, words & bits != 0
+        raise VividMedError(f"{path}: contains {words.dtype} values; give the 32-bit labels of the data set")
+    bits = [((1 << _FRAGMENTS) - 1) << (_FRAGMENTS * index + 1) for index in range(len(_BONES))]
+    if (words & ~np.int64(sum(bits))).any():
+        raise VividMedError(f"{path}: sets bits that belong to no bone; give the labels of the data set")
+    for bone, mask in zip(_BONES, bits, strict=True):
+        yield bone, words & mask != 0

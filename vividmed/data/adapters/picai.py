@@ -53,7 +53,7 @@ class PICAI(Adapter):
             if key not in drawn:
                 yield Skipped(key, "no expert drew the lesions of this study")
                 continue
-            # Cancer of grade 1 was not drawn, so an empty mask excludes cancer only where none was found at all.
+            # Cancer of grade 1 was not drawn, so an empty mask excludes cancer only if none was found at all.
             annotation = LabelMap(
                 drawn[key],
                 {_CANCER: _GRADES},

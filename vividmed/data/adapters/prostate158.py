@@ -1,6 +1,7 @@
 """Prostate158: zones of the prostate and cancer in T2-weighted MRI."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from vividmed.data.adapters.base import (
@@ -9,7 +10,11 @@ from vividmed.data.adapters.base import (
     Case,
     ImageFile,
     LabelMap,
+    Listed,
     Split,
+    TableRow,
+    below,
+    each_case,
     read_table,
     register,
 )
@@ -40,23 +45,25 @@ class Prostate158(Adapter):
     gigabytes = 2.5
     published_split = True
 
-    def cases(self, origin: Path) -> Iterator[Case]:
+    def cases(self, origin: Path) -> Iterator[Listed]:
         for table, split in _TABLES:
-            for row in read_table(origin / table, *_COLUMNS):
-                annotations: list[Annotation] = [LabelMap(origin / row["t2_anatomy_reader1"], _ZONES)]
-                if row["t2_tumor_reader1"]:
-                    tumour = LabelMap(
-                        origin / row["t2_tumor_reader1"],
-                        {_CANCER: _CANCER_VALUE},
-                        instances=frozenset({_CANCER}),
-                    )
-                    annotations.append(tumour)
-                yield Case(
-                    id=row["ID"],
-                    patient=row["ID"],
-                    split=split,
-                    images=(ImageFile(path=origin / row["t2"], modality="T2 MRI"),),
-                    annotations=tuple(annotations),
-                    # Every study was read for cancer; without a lesion there is no file.
-                    absent=() if row["t2_tumor_reader1"] else (_CANCER,),
-                )
+            rows = read_table(origin / table, *_COLUMNS)
+            yield from each_case(
+                ((row["ID"], row) for row in rows), partial(_case, origin=origin, split=split)
+            )
+
+
+def _case(row: TableRow, *, origin: Path, split: Split) -> Case:
+    annotations: list[Annotation] = [LabelMap(below(origin, row["t2_anatomy_reader1"]), _ZONES)]
+    if row["t2_tumor_reader1"]:
+        drawn = below(origin, row["t2_tumor_reader1"])
+        annotations.append(LabelMap(drawn, {_CANCER: _CANCER_VALUE}, instances=frozenset({_CANCER})))
+    return Case(
+        id=row["ID"],
+        patient=row["ID"],
+        split=split,
+        images=(ImageFile(path=below(origin, row["t2"]), modality="T2 MRI"),),
+        annotations=tuple(annotations),
+        # Every study was read for cancer; a study without a lesion has no file.
+        absent=() if row["t2_tumor_reader1"] else (_CANCER,),
+    )

@@ -1,9 +1,10 @@
 """Radiopaedia cases of RadFM: series as numbered slices (RP3D), with findings and questions.
 
-The origin holds ``RP3D-Image/raw_images/<case>/<study>/<series>/<number>.jpeg`` and the texts of RadFM.
+The origin contains ``RP3D-Image/raw_images/<case>/<study>/<series>/<number>.jpeg`` and the texts of RadFM.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,14 +12,16 @@ from vividmed.data.adapters.base import (
     Adapter,
     Case,
     ImageFile,
-    QuestionAnswer,
+    Listed,
     Skipped,
     Split,
+    each_case,
     register,
     report_turn,
+    vqa_turns,
 )
 from vividmed.data.raw.documents import as_line, read_records
-from vividmed.data.raw.report_text import view_name
+from vividmed.data.raw.report_text import clean_text, view_name
 from vividmed.data.raw.slices import read_slices
 from vividmed.errors import VividMedError
 
@@ -47,24 +50,32 @@ class Radiopaedia(Adapter):
     max_depth = 128
     max_in_plane = 256
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+    def cases(self, origin: Path) -> Iterator[Listed]:
         for split, name in _TEXTS.items():
-            for record in read_records(origin / _FOLDER / name, "image_path", "finding"):
-                series = [_series(path) for path in _listed(record["image_path"])]
-                if not series:
-                    continue
-                key = "+".join(str(path) for path in series)
-                finding = as_line(record["finding"])
-                if not finding:
-                    yield Skipped(key, "has no findings")
-                    continue
-                yield Case(
-                    id=key,
-                    patient=series[0].parts[0],
-                    split=split,
-                    images=_images(origin, series, record),
-                    turns=(report_turn(finding), *_questions(record.get("qa_list"))),
-                )
+            records = read_records(origin / _FOLDER / name, "image_path", "finding")
+            items = ((_key(record), record) for record in records if _listed(record["image_path"]))
+            yield from each_case(items, partial(_case, origin=origin, split=split))
+
+
+def _key(record: dict[str, Any]) -> str:
+    """``<case>/<study>/<series>`` of every image, whatever folder the paths begin with, joined."""
+    return "+".join("/".join(PurePosixPath(str(path)).parts[-3:]) for path in _listed(record["image_path"]))
+
+
+def _case(record: dict[str, Any], *, origin: Path, split: Split) -> Case | Skipped:
+    finding = clean_text(record["finding"])
+    if not finding:
+        return Skipped(_key(record), "it has no findings")
+    series = [_series(path) for path in _listed(record["image_path"])]
+    pairs = [pair for pair in _listed(record.get("qa_list")) if isinstance(pair, dict)]
+    questions = vqa_turns((pair.get("question"), pair.get("answer")) for pair in pairs)
+    return Case(
+        id=_key(record),
+        patient=series[0].parts[0],
+        split=split,
+        images=_images(origin, series, record),
+        turns=(report_turn(finding), *questions),
+    )
 
 
 def _images(origin: Path, series: list[PurePosixPath], record: dict[str, Any]) -> tuple[ImageFile, ...]:
@@ -84,16 +95,9 @@ def _images(origin: Path, series: list[PurePosixPath], record: dict[str, Any]) -
 def _series(path: str) -> PurePosixPath:
     """``<case>/<study>/<series>``, whatever folder the path begins with."""
     parts = PurePosixPath(path).parts
-    if len(parts) < 3:
-        raise VividMedError(f"{path!r} names no series; paths end in <case>/<study>/<series>")
+    if len(parts) < 3 or ".." in parts:
+        raise VividMedError(f"{path!r} is not the path of a series; paths end in <case>/<study>/<series>")
     return PurePosixPath(*parts[-3:])
-
-
-def _questions(pairs: Any) -> Iterator[QuestionAnswer]:
-    for pair in (pair for pair in _listed(pairs) if isinstance(pair, dict)):
-        question, answer = (as_line(pair.get(name)) for name in ("question", "answer"))
-        if question and answer:
-            yield QuestionAnswer("vqa", question, answer)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -101,7 +105,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _for_each(value: Any, count: int) -> list[Any]:
-    """A value for each image: one that holds for all is repeated; unknown where the numbers do not fit."""
+    """A value for each image: a single value applies to all; unknown if the numbers do not match."""
     values = _listed(value)
     if len(values) == 1:
         return values * count

@@ -1,7 +1,7 @@
 """ReXGroundingCT: findings of chest CT reports, each with a mask, on volumes of CT-RATE.
 
-The origin holds ``dataset`` of CT-RATE (second release) and, beside it, ``ReXGroundingCT`` with ``dataset.json`` and
-``segmentations``: 4D files with a mask for each finding along the first axis, on the grid of the volume.
+The origin contains ``dataset`` of CT-RATE (second release) and ``ReXGroundingCT`` with ``dataset.json`` and
+``segmentations``: 4D files with one mask per finding along the first axis, on the grid of the volume.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,17 +12,30 @@ from typing import Any
 import numpy as np
 
 from vividmed.data.adapters.base import (
-    Adapter,
     Case,
     DrawnMasks,
     ImageFile,
+    Listed,
     Skipped,
+    Split,
+    each_case,
     numbered,
     register,
 )
-from vividmed.data.adapters.ct_rate import LICENCE, held_out_patients, patient_of, split_of, volume_path
-from vividmed.data.raw.documents import as_line, read_json
+from vividmed.data.adapters.ct_rate_family import (
+    LICENCE,
+    REXGROUNDINGCT,
+    CTRATEAdapter,
+    held_out_patients,
+    listed_volumes,
+    patient_of,
+    split_of,
+    volume_name,
+    volume_path,
+)
+from vividmed.data.raw.documents import is_file
 from vividmed.data.raw.grounded_sentences import mark_sentences
+from vividmed.data.raw.report_text import clean_text
 from vividmed.errors import VividMedError
 from vividmed.processing.file_errors import readable_as
 from vividmed.processing.medical_image import MedicalImage
@@ -42,20 +55,18 @@ _CATEGORIES = {
     "2f": "honeycombing",
     "2g": "pneumothorax",
 }
-"""Those that are one target; 1f and 2h are other findings, 2e is effusion or thickening of the pleura."""
+"""Categories that are one target; 1f and 2h are other findings, 2e is effusion or thickening of the pleura."""
 
 
 @register
-class ReXGroundingCT(Adapter):
-    """Training masks show up to three places of a finding, those of validation all."""
+class ReXGroundingCT(CTRATEAdapter):
+    """Training masks show up to three places of a finding, validation masks show all of them."""
 
     name = "rexgroundingct"
     title = "ReXGroundingCT"
     row_kind = "grounded_report"
-    modalities = ("CT",)
     targets = (*_CATEGORIES.values(), _ANY_FINDING)
     licence = f"agreement on the Hub (masks and text; not confirmed), {LICENCE} (volumes)"
-    access = "registered"
     redistribute = "no"
     terms = "The Hub repository is gated, and whether prepared data may be shared behind the same gate is not known."
     homepage = "https://huggingface.co/datasets/rajpurkarlab/ReXGroundingCT"
@@ -63,55 +74,55 @@ class ReXGroundingCT(Adapter):
         "Baharoon et al. ReXGroundingCT: A 3D Chest CT Dataset for Segmentation of Findings from Free-Text Reports. "
         "arXiv:2507.22030, 2025."
     )
-    layout = {"ReXGroundingCT/dataset.json": 1, "ReXGroundingCT/segmentations/*.nii.gz": 3042}
+    layout = {REXGROUNDINGCT: 1, "ReXGroundingCT/segmentations/*.nii.gz": 3042}
     gigabytes = 700.0
-    patients = "ct-rate"
-    published_split = True
-    exclude_minimum = True
-    max_depth = 128
-    max_in_plane = 256
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
-        held_out = held_out_patients(origin)
-        for part, entries in read_json(origin / "ReXGroundingCT/dataset.json").items():
-            for entry in entries:
-                volume = entry["name"].removesuffix(".nii.gz")
-                masks = origin / f"ReXGroundingCT/segmentations/{volume}.nii.gz"
-                if not masks.is_file():
-                    yield Skipped(volume, "its masks are withheld or missing")
-                    continue
-                patient = patient_of(volume)
-                names = _names(entry.get("findings") or {}, entry.get("categories") or {})
-                report, phrases = mark_sentences(
-                    (as_line(entry["findings"][index]), [name]) for index, name in names.items()
-                )
-                channels = tuple((name, int(index)) for index, name in names.items())
-                targets = tuple(names.values())
-                yield Case(
-                    id=volume,
-                    patient=patient,
-                    split=split_of(patient, held_out),
-                    images=(ImageFile(path=volume_path(origin, volume), modality="CT", plane="axial"),),
-                    annotations=(DrawnMasks(targets, partial(_draw, masks, channels), (masks,)),),
-                    incomplete=targets if part == "train" else (),
-                    report=f"Findings: {report}",
-                    phrases=phrases,
-                )
+    def cases(self, origin: Path) -> Iterator[Listed]:
+        items = (
+            (volume_name(entry["name"]), (part, entry))
+            for part, entry in listed_volumes(origin / REXGROUNDINGCT)
+        )
+        yield from each_case(items, partial(_case, origin=origin, held_out=held_out_patients(origin)))
+
+
+def _case(item: tuple[str, Mapping[str, Any]], *, origin: Path, held_out: dict[str, Split]) -> Case | Skipped:
+    part, entry = item
+    volume = volume_name(entry["name"])
+    masks = origin / f"ReXGroundingCT/segmentations/{volume}.nii.gz"
+    if not is_file(masks):
+        return Skipped(volume, "its masks are withheld or missing")
+    patient = patient_of(volume)
+    names = _names(entry.get("findings") or {}, entry.get("categories") or {})
+    report, phrases = mark_sentences((entry["findings"][index], [name]) for index, name in names.items())
+    if not phrases:
+        return Skipped(volume, "its report has no findings")
+    channels = tuple((name, int(index)) for index, name in names.items())
+    targets = tuple(names.values())
+    return Case(
+        id=volume,
+        patient=patient,
+        split=split_of(patient, held_out),
+        images=(ImageFile(path=volume_path(origin, volume), modality="CT", plane="axial"),),
+        annotations=(DrawnMasks(targets, partial(_draw, masks, channels), (masks,)),),
+        incomplete=targets if part == "train" else (),
+        report=f"Findings: {report}",
+        phrases=phrases,
+    )
 
 
 def _names(findings: Mapping[str, Any], categories: Mapping[str, Any]) -> dict[str, str]:
-    """Index of each finding to the name of its mask, which is unique in the report."""
+    """Index of each finding that has a text to the name of its mask, which is unique in the report."""
     return {
         index: numbered(_CATEGORIES.get(str(categories.get(index)), _ANY_FINDING), int(index) + 1)
         for index, text in findings.items()
-        if as_line(text)
+        if clean_text(text)
     }
 
 
 def _draw(
     path: Path, channels: tuple[tuple[str, int], ...], image: MedicalImage
 ) -> Iterable[tuple[str, np.ndarray]]:
-    """The masks of one volume; shapes decide, since a 4D header does not say how the masks lie."""
+    """Masks of one volume. The axes are judged by the shape, because a 4D header does not describe them."""
     with readable_as(path, "NIfTI file"):
         stored = load_nifti(path)
         size = image.size[::-1]
@@ -121,9 +132,11 @@ def _draw(
             array = np.asanyarray(stored.dataobj)
         else:
             raise VividMedError(
-                f"{path}: has the shape {stored.shape}; one mask a finding on the grid {size} of the volume is needed"
+                f"{path}: the shape is {stored.shape}; one mask per finding on the grid {size} of the volume is needed"
             )
     for name, channel in channels:
         if channel >= len(array):
-            raise VividMedError(f"{path}: holds {len(array)} masks and so none for finding {channel}")
+            raise VividMedError(
+                f"{path}: contains {len(array)} masks and so none for finding {channel}; copy the data set again"
+            )
         yield name, array[channel].T != 0

@@ -1,20 +1,25 @@
 """ROCOv2: captioned figures of articles in PubMed Central, of all modalities of radiology."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from vividmed.data.adapters.base import (
     Adapter,
     Case,
     ImageFile,
+    Listed,
     Skipped,
     Split,
+    TableRow,
+    below,
     caption_turn,
     column,
+    each_case,
     read_table,
     register,
 )
-from vividmed.data.raw.report_text import clean_whitespace
+from vividmed.data.raw.report_text import MIN_CAPTION_LETTERS, clean_text
 
 _PARTS: dict[str, Split] = {"train": "train", "valid": "validation", "test": "test"}
 # Concepts of the UMLS that the authors assigned by hand.
@@ -26,7 +31,6 @@ _MODALITIES = {
     "C0002978": "angiography",
     "C0032743": "PET",
 }
-_SHORTEST = 10
 
 
 @register
@@ -38,7 +42,7 @@ class ROCOv2(Adapter):
     licence = "CC BY-NC-SA 4.0 (not confirmed; each article has its own)"
     access = "open"
     redistribute = "no"
-    terms = "Figures keep the licences of their articles, which have not been looked at one by one."
+    terms = "Figures keep the licences of their articles, which have not been checked one by one."
     homepage = "https://doi.org/10.5281/zenodo.10821435"
     citation = (
         "Rückert et al. ROCOv2: Radiology Objects in COntext Version 2, an Updated Multimodal Image Dataset. "
@@ -54,29 +58,32 @@ class ROCOv2(Adapter):
     gigabytes = 8.0
     published_split = True
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+    def cases(self, origin: Path) -> Iterator[Listed]:
         for part, split in _PARTS.items():
             captions = origin / f"{part}_captions.csv"
             if part != "train" and not captions.exists():
                 continue
             concepts = origin / f"{part}_concepts_manual.csv"
             known = column(read_table(concepts, "ID", "CUIs"), "ID", "CUIs") if concepts.exists() else {}
-            for row in read_table(captions, "ID", "Caption"):
-                key, caption = row["ID"], clean_whitespace(row["Caption"])
-                if len(caption) < _SHORTEST:
-                    yield Skipped(key, f"its caption has fewer than {_SHORTEST} letters")
-                    continue
-                modality = _modality(known.get(key, ""))
-                yield Case(
-                    id=key,
-                    patient=key,  # nothing is known about who is shown
-                    split=split,
-                    images=(ImageFile(path=origin / part / f"{key}.jpg", modality=modality),),
-                    turns=(caption_turn(caption),),
-                )
+            make = partial(_case, folder=origin / part, split=split, concepts=known)
+            yield from each_case(((row["ID"], row) for row in read_table(captions, "ID", "Caption")), make)
+
+
+def _case(row: TableRow, *, folder: Path, split: Split, concepts: Mapping[str, str]) -> Case | Skipped:
+    key, caption = row["ID"], clean_text(row["Caption"])
+    if len(caption) < MIN_CAPTION_LETTERS:
+        return Skipped(key, f"its caption has fewer than {MIN_CAPTION_LETTERS} letters")
+    modality = _modality(concepts.get(key, ""))
+    return Case(
+        id=key,
+        patient=key,  # nothing is known about who is shown
+        split=split,
+        images=(ImageFile(path=below(folder, f"{key}.jpg"), modality=modality),),
+        turns=(caption_turn(caption),),
+    )
 
 
 def _modality(concepts: str) -> str:
-    """The one modality that is named; empty where there is none or, for combined figures, more than one."""
+    """The only modality that is named; empty if there is none or, for combined figures, more than one."""
     named = {_MODALITIES[concept] for concept in concepts.split(";") if concept in _MODALITIES}
     return named.pop() if len(named) == 1 else ""

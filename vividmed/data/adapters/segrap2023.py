@@ -87,7 +87,7 @@ class SegRap2023(Adapter):
                 annotations=(
                     MaskFiles(_paths(folder, _ORGANS)),
                     DrawnMasks((_MANDIBLE,), partial(_draw_mandible, halves), halves),
-                    # The update brought organs only; the tumours lie with the scans.
+                    # The update contains organs only; the tumours lie next to the scans.
                     MaskFiles(_paths(scans, _TUMOURS)),
                 ),
             )
@@ -98,5 +98,5 @@ def _paths(folder: Path, names: Mapping[str, str]) -> Mapping[str, Path]:
 
 
 def _draw_mandible(halves: tuple[Path, ...], image: MedicalImage) -> Iterator[tuple[str, np.ndarray]]:
-    """One bone, which the data set cuts in two."""
+    """Draw one bone, which the data set cuts in two."""
     yield _MANDIBLE, np.any([read_labels(path, image) for path in halves], axis=0)

@@ -17,9 +17,7 @@ class SegTHOR(Adapter):
     licence = "Research use (not confirmed)"
     access = "registered"
     redistribute = "no"
-    terms = (
-        "The challenge gives the scans to registered participants; nothing is known to allow sharing them."
-    )
+    terms = "The challenge gives the scans to registered participants; no known terms allow sharing them."
     homepage = "https://competitions.codalab.org/competitions/21145"
     citation = (
         "Lambert et al. SegTHOR: Segmentation of thoracic organs at risk in CT images. International Conference on "

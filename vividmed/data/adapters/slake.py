@@ -1,7 +1,8 @@
-"""SLAKE: questions about radiographs, CT and MR slices, and boxes of the organs and diseases they show."""
+"""SLAKE: questions about radiographs, CT and MR slices, and boxes of the organs and diseases that they show."""
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,18 @@ from vividmed.data.adapters.base import (
     Adapter,
     Case,
     ImageFile,
-    QuestionAnswer,
+    Listed,
     Skipped,
     Split,
+    below,
     box_2d,
+    each_case,
     register,
+    vqa_turns,
 )
+from vividmed.data.raw.boxes import Boxes
 from vividmed.data.raw.documents import as_line, read_json, read_records
+from vividmed.data.raw.tables import finite
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 
@@ -45,19 +51,8 @@ class SLAKE(_SLAKE):
     row_kind = "vision_language"
     layout = {f"{part}.json": 1 for part in _PARTS} | {"imgs/xmlab*/source.jpg": 642}
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
-        for image, (split, questions) in _questions(origin).items():
-            turns = tuple(
-                QuestionAnswer("vqa", as_line(q["question"]), as_line(q["answer"]))
-                for q in questions
-                if q["q_lang"] == "en" and as_line(q["question"]) and as_line(q["answer"])
-            )
-            if not turns:
-                yield Skipped(image, "has no English question with an answer")
-                continue
-            yield Case(
-                id=image, patient=image, split=split, images=(_file(origin, questions[0]),), turns=turns
-            )
+    def cases(self, origin: Path) -> Iterator[Listed]:
+        yield from each_case(_questions(origin), partial(_case_of_questions, origin=origin))
 
 
 @register
@@ -69,48 +64,67 @@ class SLAKERegions(_SLAKE):
     patients = "slake"
     layout = SLAKE.layout | {"imgs/xmlab*/detection.json": 642}
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
-        for image, (split, questions) in _questions(origin).items():
-            boxes = _boxes(origin / "imgs" / image / "detection.json")
-            if not boxes:
-                yield Skipped(image, "none of its boxes shows a target of the taxonomy")
-                continue
-            yield Case(
-                id=image, patient=image, split=split, images=(_file(origin, questions[0]),), boxes=boxes
-            )
+    def cases(self, origin: Path) -> Iterator[Listed]:
+        yield from each_case(_questions(origin), partial(_case_of_boxes, origin=origin))
 
 
-def _questions(origin: Path) -> dict[str, tuple[Split, list[dict[str, Any]]]]:
-    """Image to its split and all its questions."""
-    found: dict[str, tuple[Split, list[dict[str, Any]]]] = {}
+Questions = tuple[str, Split, list[dict[str, Any]]]
+"""Name of the image's folder, its split, and all its questions."""
+
+
+def _case_of_questions(item: Questions, *, origin: Path) -> Case | Skipped:
+    image, split, questions = item
+    turns = tuple(vqa_turns((q["question"], q["answer"]) for q in questions if q["q_lang"] == "en"))
+    if not turns:
+        return Skipped(image, "it has no English question with an answer")
+    return Case(id=image, patient=image, split=split, images=(_file(origin, questions[0]),), turns=turns)
+
+
+def _case_of_boxes(item: Questions, *, origin: Path) -> Case | Skipped:
+    image, split, questions = item
+    file = _file(origin, questions[0])
+    boxes = _boxes(file.path.with_name("detection.json"))
+    if not boxes:
+        return Skipped(image, "none of its boxes shows a target of the taxonomy")
+    return Case(id=image, patient=image, split=split, images=(file,), boxes=boxes)
+
+
+def _questions(origin: Path) -> Iterator[tuple[str, Questions]]:
+    """Yield every image with its questions; an image that two parts name belongs to the later one."""
+    found: dict[str, Questions] = {}
     for part, split in _PARTS.items():
         grouped: dict[str, list[dict[str, Any]]] = defaultdict(list)
         fields = ("img_name", "question", "answer", "q_lang", "modality")
         for question in read_records(origin / f"{part}.json", *fields):
-            grouped[question["img_name"].partition("/")[0]].append(question)
-        found |= {image: (split, questions) for image, questions in grouped.items()}
-    return found
+            grouped[as_line(question["img_name"]).partition("/")[0]].append(question)
+        found |= {image: (image, split, questions) for image, questions in grouped.items()}
+    yield from found.items()
 
 
 def _file(origin: Path, question: dict[str, Any]) -> ImageFile:
     modality = question["modality"]
-    return ImageFile(
-        path=origin / "imgs" / question["img_name"], modality=_MODALITIES.get(modality, modality)
-    )
+    path = below(origin / "imgs", question["img_name"])
+    return ImageFile(path=path, modality=_MODALITIES.get(modality, modality))
 
 
-def _boxes(path: Path) -> tuple[tuple[str, tuple[int, int, int, int, int, int]], ...]:
-    """Boxes of one image; names that the taxonomy does not have are left out.
+def _boxes(path: Path) -> Boxes:
+    """Boxes of one image; names that are not in the taxonomy are left out.
 
     The file is a list of ``{name: [x, y, width, height]}`` in pixels.
     """
     taxonomy = Taxonomy.load()
     try:
-        named = [(name, corners) for entry in read_json(path) for name, corners in entry.items()]
-        return tuple(
-            (taxonomy[name].name, box_2d(x, y, x + width, y + height))
-            for name, (x, y, width, height) in named
+        named = [
+            (name, [finite(number, f"{path}: {name}") for number in corners])
+            for entry in read_json(path)
+            for name, corners in entry.items()
             if name in taxonomy
+        ]
+        return tuple(
+            (taxonomy[name].name, box_2d(x, y, x + width, y + height, where=f"{path}: {name}"))
+            for name, (x, y, width, height) in named
         )
+    except VividMedError:
+        raise
     except (AttributeError, TypeError, ValueError) as error:
         raise VividMedError(f"{path}: not in the form [{{name: [x, y, width, height]}}] ({error})") from error

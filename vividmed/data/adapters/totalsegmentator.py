@@ -1,6 +1,6 @@
 """TotalSegmentator: 117 structures of the whole body in CT, one file each."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from vividmed.data.adapters.base import (
@@ -8,16 +8,15 @@ from vividmed.data.adapters.base import (
     Case,
     ImageFile,
     MaskFiles,
-    Split,
     column,
     files,
+    official_split,
     read_table,
     register,
 )
 from vividmed.data.taxonomy import Taxonomy
 
 _CLASSES = {target.ts_v2_key: target.name for target in Taxonomy.load() if target.ts_v2_key}
-_SPLITS: Mapping[str, Split] = {"train": "train", "val": "validation", "test": "test"}
 
 
 @register
@@ -46,7 +45,7 @@ class TotalSegmentator(Adapter):
             yield Case(
                 id=folder.name,
                 patient=folder.name,
-                split=_SPLITS.get(split.get(folder.name, "")),
+                split=official_split(split.get(folder.name, "")),
                 images=(ImageFile(path=image, modality="CT"),),
                 annotations=(
                     MaskFiles(

@@ -13,7 +13,7 @@ _LEVELS = (
 _VERTEBRAE = {f"{level} vertebra": value for value, level in enumerate(_LEVELS, start=1)} | {
     "T13 vertebra": 28
 }
-# Drawn in few of the scans that show them.
+# Drawn in only a few of the scans that show them.
 _NOT_EVERYWHERE = {"sacrum": 26, "coccyx": 27}
 _LABELS = _VERTEBRAE | _NOT_EVERYWHERE
 _PARTS: tuple[Split, ...] = ("train", "validation", "test")

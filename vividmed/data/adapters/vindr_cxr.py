@@ -1,11 +1,26 @@
 """VinDr-CXR: chest radiographs with boxes of local findings, by three readers (train) or their consensus (test)."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
-from vividmed.data.adapters.base import Adapter, Case, ImageFile, Split, box_2d, files, read_table, register
+from vividmed.data.adapters.base import (
+    Adapter,
+    Case,
+    ImageFile,
+    Listed,
+    Split,
+    TableRow,
+    box_2d,
+    each_case,
+    files,
+    number,
+    read_table,
+    register,
+)
 from vividmed.data.raw.consensus import Rectangle, consensus_boxes
+from vividmed.errors import VividMedError
 
 _FINDINGS = {
     "Aortic enlargement": "aortic enlargement",
@@ -30,6 +45,20 @@ _FINDINGS = {
     "Pulmonary fibrosis": "pulmonary fibrosis",
     "Rib fracture": "rib fracture",
 }
+_NOT_USED = frozenset(
+    {
+        "No finding",
+        "Other lesion",
+        "COPD",
+        "Lung tumor",
+        "Pneumonia",
+        "Tuberculosis",
+        "Other disease",
+        "Other diseases",
+    }
+)
+"""Labels of whole images, and lesions of no particular kind."""
+_PARTS: tuple[Split, ...] = ("train", "test")
 _CORNERS = ("x_min", "y_min", "x_max", "y_max")
 _ONE_READER = "consensus"
 
@@ -62,38 +91,64 @@ class VinDrCXR(Adapter):
     gigabytes = 192.0
     published_split = True
 
-    def cases(self, origin: Path) -> Iterator[Case]:
-        for split in ("train", "test"):
-            yield from _cases(origin, split)
+    def cases(self, origin: Path) -> Iterator[Listed]:
+        for split in _PARTS:
+            labels = read_table(origin / f"annotations/image_labels_{split}.csv", "image_id", *_FINDINGS)
+            drawn = read_table(
+                origin / f"annotations/annotations_{split}.csv", "image_id", "class_name", *_CORNERS
+            )
+            make = partial(_case, split=split, labels=_by_image(labels), drawn=_by_image(drawn))
+            yield from each_case(((path.stem, path) for path in files(origin, f"{split}/*.dicom")), make)
 
 
-def _cases(origin: Path, split: Split) -> Iterator[Case]:
-    labels = read_table(origin / f"annotations/image_labels_{split}.csv", "image_id", *_FINDINGS)
-    drawn = read_table(origin / f"annotations/annotations_{split}.csv", "image_id", "class_name", *_CORNERS)
-    ticked: dict[str, set[str]] = defaultdict(set)
-    for row in labels:
-        ticked[row["image_id"]] |= {name for name in _FINDINGS if float(row[name] or 0)}
-    boxes: dict[tuple[str, str], dict[str, list[Rectangle]]] = defaultdict(lambda: defaultdict(list))
-    for row in drawn:
-        if row["class_name"] in _FINDINGS:
-            x0, y0, x1, y1 = (float(row[corner]) for corner in _CORNERS)
-            boxes[row["image_id"], row["class_name"]][row.get("rad_id", _ONE_READER)].append((x0, y0, x1, y1))
-    for path in files(origin, f"{split}/*.dicom"):
-        key = path.stem
-        yield Case(
-            id=key,
-            patient=key,  # one image a patient
-            split=split,
-            images=(ImageFile(path=path, modality="X-ray"),),
-            boxes=tuple(
-                (target, box_2d(*box))
-                for name, target in _FINDINGS.items()
-                for box in consensus_boxes(boxes.get((key, name), {}))
-            ),
-            # Ticked by a reader but not drawn: neither present nor absent.
-            absent=tuple(
-                target
-                for name, target in _FINDINGS.items()
-                if key in ticked and name not in ticked[key] and (key, name) not in boxes
-            ),
-        )
+def _by_image(rows: list[TableRow]) -> dict[str, list[TableRow]]:
+    grouped: dict[str, list[TableRow]] = defaultdict(list)
+    for row in rows:
+        grouped[row["image_id"]].append(row)
+    return grouped
+
+
+def _case(
+    path: Path,
+    *,
+    split: Split,
+    labels: Mapping[str, list[TableRow]],
+    drawn: Mapping[str, list[TableRow]],
+) -> Case:
+    key = path.stem
+    boxes = _boxes_by_reader(drawn.get(key, []))
+    readings = labels.get(key, [])
+    ticked = {name for row in readings for name in _FINDINGS if row[name] and number(row, name)}
+    return Case(
+        id=key,
+        patient=key,  # one image per patient
+        split=split,
+        images=(ImageFile(path=path, modality="X-ray"),),
+        boxes=tuple(
+            (target, box_2d(*box, where=f"{key}: {name}"))
+            for name, target in _FINDINGS.items()
+            for box in consensus_boxes(boxes.get(name, {}))
+        ),
+        # Ticked by a reader but not drawn: neither present nor absent.
+        absent=tuple(
+            target
+            for name, target in _FINDINGS.items()
+            if readings and name not in ticked and name not in boxes
+        ),
+    )
+
+
+def _boxes_by_reader(rows: list[TableRow]) -> dict[str, dict[str, list[Rectangle]]]:
+    """Finding to the boxes of each reader."""
+    boxes: dict[str, dict[str, list[Rectangle]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        name = row["class_name"]
+        if name in _FINDINGS:
+            x0, y0, x1, y1 = (number(row, corner) for corner in _CORNERS)
+            box_2d(x0, y0, x1, y1, where=row.where)  # checks the corners before they are averaged
+            boxes[name][row.get("rad_id", _ONE_READER)].append((x0, y0, x1, y1))
+        elif name not in _NOT_USED:
+            raise VividMedError(
+                f"{row.where}: class_name {name!r} is unknown; correct it or leave the row out"
+            )
+    return boxes

@@ -1,15 +1,27 @@
 """VQA-Med 2019, the ImageCLEF challenge: questions on modality, plane, organ, and abnormality of MedPix images."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
-from vividmed.data.adapters.base import Adapter, Case, ImageFile, QuestionAnswer, Skipped, Split, register
+from vividmed.data.adapters.base import (
+    Adapter,
+    Case,
+    ImageFile,
+    Listed,
+    Skipped,
+    Split,
+    below,
+    each_case,
+    register,
+    vqa_turns,
+)
 from vividmed.data.raw.documents import read_text
 from vividmed.data.raw.report_text import clean_whitespace
 from vividmed.errors import VividMedError
 
-# Table, folder of its images, number of fields a line (the test table has the category second), split.
+# Table, folder of its images, number of fields per line (the test table has the category second), split.
 _PARTS: tuple[tuple[str, str, int, Split], ...] = (
     (
         "ImageClef-2019-VQA-Med-Training/All_QA_Pairs_train.txt",
@@ -55,19 +67,26 @@ class VQAMed2019(Adapter):
     gigabytes = 0.5
     published_split = True
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+    def cases(self, origin: Path) -> Iterator[Listed]:
         for table, folder, width, split in _PARTS:
-            for image, turns in _turns(origin / table, width).items():
-                if not turns:
-                    yield Skipped(image, "has no question with an answer")
-                    continue
-                file = ImageFile(path=origin / folder / f"{image}.jpg", modality="")
-                yield Case(id=image, patient=image, split=split, images=(file,), turns=tuple(turns))
+            make = partial(_case, folder=origin / folder, split=split)
+            yield from each_case(
+                ((image, (image, pairs)) for image, pairs in _pairs(origin / table, width)), make
+            )
 
 
-def _turns(table: Path, width: int) -> dict[str, list[QuestionAnswer]]:
-    """Image to its questions, from lines of fields between bars: image first, question and answer last."""
-    found: dict[str, list[QuestionAnswer]] = defaultdict(list)
+def _case(item: tuple[str, list[tuple[str, str]]], *, folder: Path, split: Split) -> Case | Skipped:
+    image, pairs = item
+    turns = tuple(vqa_turns(pairs))
+    if not turns:
+        return Skipped(image, "it has no question with an answer")
+    file = ImageFile(path=below(folder, f"{image}.jpg"), modality="")
+    return Case(id=image, patient=image, split=split, images=(file,), turns=turns)
+
+
+def _pairs(table: Path, width: int) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+    """Image to its questions and answers, from lines of fields between bars: image first, question and answer last."""
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for number, line in enumerate(read_text(table).split("\n"), 1):
         if not line.strip():
             continue
@@ -76,9 +95,5 @@ def _turns(table: Path, width: int) -> dict[str, list[QuestionAnswer]]:
             raise VividMedError(
                 f"{table}: line {number} has {len(fields)} fields instead of {width}; take the file as it is distributed"
             )
-        image, question, answer = fields[0], *fields[-2:]
-        if question and answer:
-            found[image].append(QuestionAnswer("vqa", question, answer))
-        else:
-            found.setdefault(image, [])
-    return found
+        found[fields[0]].append((fields[-2], fields[-1]))
+    return found.items()

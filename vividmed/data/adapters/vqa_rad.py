@@ -2,10 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vividmed.data.adapters.base import Adapter, Case, ImageFile, QuestionAnswer, Skipped, Split, register
+from vividmed.data.adapters.base import (
+    Adapter,
+    Case,
+    ImageFile,
+    Listed,
+    Skipped,
+    Split,
+    below,
+    each_case,
+    register,
+    vqa_turns,
+)
 from vividmed.data.raw.documents import as_line, read_records
 
 # All images of the chest are radiographs and all of the abdomen CT; those of the head are CT or MR.
@@ -16,8 +28,8 @@ _MODALITIES = {"CHEST": "X-ray", "ABD": "CT"}
 class VQARAD(Adapter):
     """The official split divides questions: most test images have training questions too.
 
-    Both halves are kept, so that results compare with the literature. They are cases of their own with a patient key
-    each, ``synpic100`` and ``synpic100-test``; the images of this data set occur in no other one.
+    Both halves are kept, so that results can be compared with the literature. They are separate cases with separate
+    patient keys, ``synpic100`` and ``synpic100-test``; the images of this data set occur in no other one.
     """
 
     name = "vqa-rad"
@@ -36,27 +48,27 @@ class VQARAD(Adapter):
     gigabytes = 0.1
     published_split = True
 
-    def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+    def cases(self, origin: Path) -> Iterator[Listed]:
         grouped: dict[tuple[str, Split], list[dict[str, Any]]] = defaultdict(list)
         fields = ("image_name", "image_organ", "phrase_type", "question", "answer")
         for record in read_records(origin / "VQA_RAD Dataset Public.json", *fields):
             split: Split = "test" if as_line(record["phrase_type"]).startswith("test") else "train"
-            grouped[record["image_name"], split].append(record)
-        for (image, split), records in grouped.items():
-            key = Path(image).stem + ("-test" if split == "test" else "")
-            turns = tuple(
-                QuestionAnswer("vqa", as_line(record["question"]), as_line(record["answer"]))
-                for record in records
-                if as_line(record["question"]) and as_line(record["answer"])
-            )
-            if not turns:
-                yield Skipped(key, "has no question with an answer")
-                continue
-            modality = _MODALITIES.get(as_line(records[0]["image_organ"]), "")
-            yield Case(
-                id=key,
-                patient=key,
-                split=split,
-                images=(ImageFile(path=origin / "VQA_RAD Image Folder" / image, modality=modality),),
-                turns=turns,
-            )
+            grouped[as_line(record["image_name"]), split].append(record)
+        items = ((image, (image, split, records)) for (image, split), records in grouped.items())
+        yield from each_case(items, partial(_case, folder=origin / "VQA_RAD Image Folder"))
+
+
+def _case(item: tuple[str, Split, list[dict[str, Any]]], *, folder: Path) -> Case | Skipped:
+    image, split, records = item
+    key = Path(image).stem + ("-test" if split == "test" else "")
+    turns = tuple(vqa_turns((record["question"], record["answer"]) for record in records))
+    if not turns:
+        return Skipped(key, "it has no question with an answer")
+    modality = _MODALITIES.get(as_line(records[0]["image_organ"]), "")
+    return Case(
+        id=key,
+        patient=key,
+        split=split,
+        images=(ImageFile(path=below(folder, image), modality=modality),),
+        turns=turns,
+    )

@@ -1,7 +1,7 @@
-"""WORD: abdominal organs in CT, with labels of the same kind for twenty scans of LiTS.
+"""WORD: abdominal organs in CT, including twenty scans of LiTS labelled in the same way.
 
-The origin holds, besides the data set, ``MSD/Task03_Liver`` of the Medical Segmentation Decathlon, or a link to it.
-These are the scans of LiTS; without them, the twenty are left out.
+The origin contains, in addition to the data set, ``MSD/Task03_Liver`` of the Medical Segmentation Decathlon or a link to
+it. These are the scans of LiTS; without them, the twenty are left out.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ _LABELS = {
     "head of right femur": 16,
 }
 _PARTS: tuple[tuple[str, Split], ...] = (("Tr", "train"), ("Val", "validation"))
-_OF_LITS = "addition_validation_from_LiTS/lablesTs"  # spelt so in the data set
+_OF_LITS = "addition_validation_from_LiTS/lablesTs"  # the spelling of the data set
 _LITS_SCANS = "MSD/Task03_Liver/imagesTr"
 
 
@@ -41,7 +41,7 @@ class WORD(Adapter):
     licence = "Research use (not confirmed)"
     access = "registered"
     redistribute = "no"
-    terms = "The authors give the scans on request; nothing is known to allow sharing them."
+    terms = "The authors give the scans on request; no known terms allow sharing them."
     homepage = "https://github.com/HiLab-git/WORD"
     citation = (
         "Luo et al. WORD: A large scale dataset, benchmark and clinical applicable study for abdominal organ "
@@ -55,6 +55,7 @@ class WORD(Adapter):
         f"{_OF_LITS}/*_word_label.nii.gz": 20,
     }
     gigabytes = 10.0
+    shares_patients = True
     published_split = True
 
     def cases(self, origin: Path) -> Iterator[Case | Skipped]:
@@ -71,7 +72,7 @@ class WORD(Adapter):
         for label in files(origin, f"{_OF_LITS}/*_word_label.nii.gz"):
             key = label.name.removesuffix("_word_label.nii.gz")
             if not (origin / _LITS_SCANS).is_dir():
-                yield Skipped(key, f"a scan of LiTS; put or link it into {_LITS_SCANS}")
+                yield Skipped(key, f"it is a scan of LiTS; copy or link it into {_LITS_SCANS}")
                 continue
             yield Case(
                 id=key,

@@ -16,6 +16,7 @@ from vividmed.data.preparation.intensity import WINDOWS, intensity_limits, to_ui
 from vividmed.data.preparation.labelled_image import LabelledImage
 from vividmed.data.preparation.sides import check_sides
 from vividmed.data.raw.annotation import Annotation
+from vividmed.data.raw.boxes import fit_boxes
 from vividmed.data.raw.case import Case, ImageFile
 from vividmed.data.raw.grids import same_grid
 from vividmed.data.raw.images import read_original
@@ -125,7 +126,7 @@ def _conversation(adapter: Adapter, case: Case, processing: Processing, warnings
     if not case.turns:
         raise VividMedError(f"{case.id}: has no text")
     # The kind of every turn, joined; one name where all turns are of one kind.
-    kinds = [turn.kind for turn in case.turns]
+    kinds = [turn.turn_kind for turn in case.turns]
     planes = {file.plane for file in case.images}
     messages = [
         {"role": role, "content": text}
@@ -156,8 +157,14 @@ def _located(case: Case, warnings: list[str]) -> Iterable[tuple[LabelledImage, I
         else:
             masks = [mask for annotation in case.annotations for mask in _masks(annotation, image)]
             masks.sort(key=_first_mention(masks))
-            boxes = tuple((_canonical(target), box) for target, box in case.boxes)
-            located = LabelledImage(image, tuple(masks), boxes).clipped()
+            boxes = fit_boxes(
+                [(_canonical(target), box) for target, box in case.boxes],
+                image.size,
+                drawn_on=case.boxes_drawn_on,
+                margin=case.box_margin,
+                source=image.source,
+            )
+            located = LabelledImage(image, tuple(masks), boxes)
             warnings += check_sides(image, masks, _taxonomy())
         previous = located
         yield located, file

@@ -6,7 +6,7 @@ from pathlib import Path
 from vividmed.data.adapters.base import Adapter
 from vividmed.data.preparation.fingerprint import source_files
 from vividmed.data.raw.archives import unpack_hint
-from vividmed.data.raw.case import Skipped
+from vividmed.data.raw.case import Failed, Skipped, printable
 from vividmed.errors import VividMedError
 
 
@@ -37,6 +37,7 @@ class IntegrityReport:
         counts: Of each pattern of the adapter's layout.
         cases: Number of cases that can be listed.
         missing: Case to the files it needs that are missing or empty, below the origin.
+        failed: Case to the reason why it cannot be listed.
         problem: Why the cases cannot be listed; None if they can.
         hint: What to do about archives that lie in the origin.
     """
@@ -44,12 +45,18 @@ class IntegrityReport:
     counts: list[PatternCount]
     cases: int = 0
     missing: dict[str, list[str]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
     hint: str = ""
 
     @property
     def complete(self) -> bool:
-        return all(count.complete for count in self.counts) and not self.missing and self.problem is None
+        return (
+            all(count.complete for count in self.counts)
+            and not self.missing
+            and not self.failed
+            and self.problem is None
+        )
 
     def table(self) -> str:
         """The report for a terminal."""
@@ -65,6 +72,7 @@ class IntegrityReport:
             return "\n".join([*lines, f"cases cannot be listed: {self.problem}"])
         lines.append(f"{self.cases} cases, {len(self.missing)} of them lack files")
         lines += [f"  {case}: {', '.join(names)}" for case, names in sorted(self.missing.items())]
+        lines += [f"  {case}: {reason}" for case, reason in sorted(self.failed.items())]
         return "\n".join(lines)
 
 
@@ -76,9 +84,16 @@ def verify_origin(adapter: Adapter, origin: Path) -> IntegrityReport:
     ]
     cases = 0
     missing: dict[str, list[str]] = {}
+    failed: dict[str, str] = {}
     try:
         for case in adapter.cases(origin):
             if isinstance(case, Skipped):
+                continue
+            if isinstance(case, Failed):
+                failed[case.id] = case.reason
+                continue
+            if problem := case.problem():
+                failed[printable(case.id) or "(no id)"] = problem
                 continue
             cases += 1
             lacking = [path for path in source_files(case) if not path.exists() or not path.stat().st_size]
@@ -89,7 +104,7 @@ def verify_origin(adapter: Adapter, origin: Path) -> IntegrityReport:
                 ]
     except VividMedError as error:
         return IntegrityReport(counts, problem=str(error), hint=unpack_hint(origin))
-    return IntegrityReport(counts, cases, missing, hint=unpack_hint(origin))
+    return IntegrityReport(counts, cases, missing, failed, hint=unpack_hint(origin))
 
 
 def count_files(origin: Path, pattern: str) -> int:

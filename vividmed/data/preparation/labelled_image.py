@@ -7,7 +7,6 @@ import numpy as np
 from vividmed.data.masks import Box
 from vividmed.data.preparation.resampling import limited_size, scaled_box, shrink, shrink_mask
 from vividmed.data.raw.mask_patch import MaskPatch
-from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.orientation import canonical_axes
 from vividmed.triples import Triple
@@ -28,26 +27,6 @@ class LabelledImage:
     image: MedicalImage
     masks: tuple[MaskPatch, ...] = ()
     boxes: _Named = ()
-
-    def clipped(self) -> "LabelledImage":
-        """Boxes cut to the grid.
-
-        Raises:
-            VividMedError: A box lies outside of it, or has no volume.
-        """
-        limits = self.image.size * 2
-        boxes: list[tuple[str, Box]] = []
-        for target, box in self.boxes:
-            z0, y0, x0, z1, y1, x1 = (
-                min(max(0, edge), limit) for edge, limit in zip(box, limits, strict=True)
-            )
-            if z0 >= z1 or y0 >= y1 or x0 >= x1:
-                raise VividMedError(
-                    f"{self.image.source}: the box {box} of {target!r} is empty or outside the image of size "
-                    f"{self.image.size}; correct or leave out the box"
-                )
-            boxes.append((target, (z0, y0, x0, z1, y1, x1)))
-        return replace(self, boxes=tuple(boxes))
 
     def turned(self) -> "LabelledImage":
         """In the canonical orientation of its body: slices first, axes towards right, anterior, superior.

@@ -10,14 +10,14 @@ from pathlib import Path
 from vividmed.data.adapters.base import Adapter
 from vividmed.data.preparation.case_rows import Processing
 from vividmed.data.preparation.fingerprint import digest, source_bytes
-from vividmed.data.raw.case import SPLITS, Case, Skipped, Split
+from vividmed.data.raw.case import SPLITS, Case, Failed, Skipped, Split, printable
 from vividmed.data.raw.splits import assign_splits
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
+_VERSION = 3
 """Raised when the same input gives other rows than before."""
 
 
@@ -79,16 +79,25 @@ def list_cases(
         VividMedError: The origin is not what the adapter expects.
     """
     found: list[Case] = []
-    left_out = {}
-    for item in adapter.cases(origin):
+    left_out, failed = {}, {}
+    for number, item in enumerate(adapter.cases(origin), 1):
         if isinstance(item, Skipped):
             left_out[item.id] = item.reason
+        elif isinstance(item, Failed):
+            failed[item.id] = item.reason
+        elif problem := item.problem():
+            failed[printable(item.id) or f"(case {number})"] = problem
         else:
             found.append(item)
     # The split of a patient rests on all of its cases, also on those that a limit leaves out.
-    splits = assign_splits((adapter.patient_key(case), case.split) for case in found)
+    splits = assign_splits(
+        ((adapter.patient_key(case), case.split) for case in found), fill=adapter.has_own_patients(found)
+    )
     repeated = {key: count for key, count in Counter(case.id for case in found).items() if count > 1}
-    failed = {key: f"{count} cases of the origin have this id" for key, count in repeated.items()}
+    failed |= {
+        key: f"{count} cases of the origin have this id; ids must be unique"
+        for key, count in repeated.items()
+    }
     usable = sorted((case for case in found if case.id not in repeated), key=lambda case: case.id)
     settings = (_VERSION, processing, adapter.name, adapter.title, adapter.licence, adapter.row_kind)
     planned = []

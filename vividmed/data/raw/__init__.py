@@ -1,1 +1,1 @@
-"""What an adapter reads original data sets with: cases, annotations, images, tables, archives."""
+"""Tools with which adapters read original data sets: cases, annotations, images, tables, texts, archives."""

@@ -1,4 +1,4 @@
-"""Boxes of several readers, brought to one box an object."""
+"""Merges several readers' boxes into one box per object."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,13 +13,13 @@ _STEP = 0.05
 
 
 def consensus_boxes(by_reader: Mapping[str, Sequence[Rectangle]]) -> list[Rectangle]:
-    """Merge the boxes that readers drew of one kind of finding.
+    """Merge the boxes that several readers drew around one kind of finding.
 
-    Boxes of different readers that overlap enough are taken for one object; the mean of a group is its box. The overlap
-    asked for starts at an IoU of 0.25 and rises by 0.05 until no group has more boxes than there are readers.
+    Boxes of different readers that overlap enough are taken for one object, whose box is their mean. The overlap
+    required starts at an IoU of 0.25 and rises by 0.05 until no group has more boxes than there are readers.
 
     Args:
-        by_reader: Reader to boxes (x0, y0, x1, y1).
+        by_reader: reader to boxes (x0, y0, x1, y1), all of them finite.
 
     Returns:
         Mean boxes, sorted.
@@ -42,7 +42,7 @@ def consensus_boxes(by_reader: Mapping[str, Sequence[Rectangle]]) -> list[Rectan
 
 
 def _iou(boxes: np.ndarray) -> np.ndarray:
-    """(n, 4) -> (n, n)."""
+    """IoU of every pair of boxes: (n, 4) -> (n, n)."""
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     common = np.clip(high - low, 0, None).prod(axis=-1)

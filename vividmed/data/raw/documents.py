@@ -7,55 +7,82 @@ from typing import Any
 from vividmed.data.raw.archives import unpacked_bytes
 from vividmed.errors import VividMedError
 
+_AS_DISTRIBUTED = "take the file as it is distributed"
+
 
 def read_text(path: Path) -> str:
-    """Text of a file, UTF-8 with or without a byte order mark; ``<name>.gz`` or ``<name>.zip`` in its place will do.
+    """Read a UTF-8 text, with or without a byte order mark; ``<name>.gz`` or ``<name>.zip`` in its place is read too.
 
     Raises:
-        VividMedError: The file is missing or not UTF-8.
+        VividMedError: The file is missing or unreadable, is not UTF-8, or contains NUL bytes.
     """
     try:
-        return unpacked_bytes(path).decode("utf-8-sig")
+        content = unpacked_bytes(path)
     except FileNotFoundError as error:
         raise VividMedError(f"{path}: no such file; check that the data set is complete") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise VividMedError(f"{path}: not a readable UTF-8 text ({error}); copy it again") from error
+    except VividMedError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise VividMedError(
+            f"{path}: cannot be read ({reason}); check the path and its permissions"
+        ) from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise VividMedError(
+            f"{path}: line {line} is not UTF-8 ({error.reason}); save the file as UTF-8"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise VividMedError(
+            f"{path}: line {line} contains a NUL byte, so the file is damaged or not UTF-8; copy it again or save it "
+            "as UTF-8"
+        )
+    return text
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a file; names that no file can have, such as over-long ones, lead to none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def read_json(path: Path) -> Any:
-    """Content of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        VividMedError: The file is missing, not UTF-8, or no JSON.
+        VividMedError: The file is missing, or is not UTF-8 or not JSON.
     """
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise VividMedError(f"{path}: not readable as JSON ({error}); copy it again") from error
+    return _parse(read_text(path), str(path))
 
 
 def read_records(path: Path, *keys: str) -> list[dict[str, Any]]:
-    """A JSON list of objects, or a file with one JSON object a line (``.jsonl``).
+    """Read a JSON list of objects, or a file with one JSON object per line (``.jsonl``).
 
     Args:
-        path: Of the file.
-        keys: That every object must have.
+        path: of the file.
+        keys: fields that every object must have.
 
     Raises:
-        VividMedError: The file is missing or holds something else, or an object lacks a key.
+        VividMedError: The file is missing or contains something else, or an object lacks a field.
     """
     if path.suffix == ".jsonl":
-        records = [_parse_line(path, number, line) for number, line in _lines(path)]
+        # Not splitlines: JSON text may contain other line separators of Unicode.
+        lines = enumerate(read_text(path).split("\n"), 1)
+        records = [_parse(line, f"{path}: line {number}") for number, line in lines if line.strip()]
     else:
         records = read_json(path)
     if not isinstance(records, list):
-        raise VividMedError(f"{path}: holds no list of records; take the file as it is distributed")
+        raise VividMedError(f"{path}: does not contain a list of records; {_AS_DISTRIBUTED}")
     for number, record in enumerate(records):
-        missing = [key for key in keys if not isinstance(record, dict) or key not in record]
-        if missing:
-            raise VividMedError(
-                f"{path}: record {number} has no field {missing[0]!r}; take the file as it is distributed"
-            )
+        if not isinstance(record, dict):
+            raise VividMedError(f"{path}: record {number} is not an object; {_AS_DISTRIBUTED}")
+        if missing := [key for key in keys if key not in record]:
+            raise VividMedError(f"{path}: record {number} lacks the field {missing[0]!r}; {_AS_DISTRIBUTED}")
     return records
 
 
@@ -64,13 +91,8 @@ def as_line(value: Any) -> str:
     return "" if value is None else " ".join(str(value).split())
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    # Not splitlines: JSON text may hold other line separators of Unicode.
-    return [(number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
-
-
-def _parse_line(path: Path, number: int, line: str) -> Any:
+def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise VividMedError(f"{path}: line {number} is no JSON ({error}); copy the file again") from error
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise VividMedError(f"{where}: not readable as JSON ({error}); copy the file again") from error

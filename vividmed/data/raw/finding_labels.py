@@ -1,4 +1,4 @@
-"""Finding labels of report data sets, with *uncertain* and *not mentioned* kept apart from *absent*."""
+"""Finding labels of report data sets; *uncertain* and *not mentioned* are kept apart from *absent*."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -50,14 +50,14 @@ CT_RATE_TARGETS = {
 
 @dataclass(frozen=True)
 class FindingLabels:
-    """What the labels of one study say, as canonical target names; every target is in exactly one tuple.
+    """Labels of one study as canonical target names; every target is in exactly one tuple.
 
     Attributes:
-        present: stated to be there.
-        absent: stated not to be there.
-        uncertain: stated to be possible.
-        unmentioned: nothing is said; neither a positive nor a negative example. An absent target that a present one
-            implies (a pulmonary opacification where there is a consolidation) is here too.
+        present: targets stated to be there.
+        absent: targets stated not to be there.
+        uncertain: targets stated to be possible.
+        unmentioned: targets about which nothing is said: neither positive nor negative examples. An absent target that
+            a present one implies (a pulmonary opacification where there is a consolidation) is here too.
     """
 
     present: tuple[str, ...]
@@ -69,15 +69,15 @@ class FindingLabels:
 def parse_chexpert(row: Mapping[str, Any], *, where: str) -> FindingLabels:
     """Read one row of a CheXpert or MIMIC-CXR label file.
 
-    1 is present, 0 absent, -1 uncertain and blank (or NaN) not mentioned. Where ``No Finding`` is 1, findings that
-    are blank are absent; devices, of which it says nothing, stay unmentioned.
+    1 is present, 0 absent, -1 uncertain and blank (or NaN) not mentioned. Where ``No Finding`` is 1, blank findings are
+    absent; devices, about which it says nothing, stay unmentioned.
 
     Args:
-        row: column -> value, as text or number.
-        where: how messages name the row.
+        row: column to value, as text or number.
+        where: how errors name the row.
 
     Raises:
-        VividMedError: a column is missing or holds another value.
+        VividMedError: A column is missing or contains another value.
     """
     normal = _value(row, NO_FINDING, where) == 1.0
 
@@ -94,17 +94,17 @@ def parse_ct_rate(row: Mapping[str, Any], *, where: str) -> FindingLabels:
     """Read one row of a CT-RATE label file: 1 is present, 0 absent; the file has no other value.
 
     Args:
-        row: column -> value, as text or number.
-        where: how messages name the row.
+        row: column to value, as text or number.
+        where: how errors name the row.
 
     Raises:
-        VividMedError: a column is missing or holds another value.
+        VividMedError: A column is missing or contains another value.
     """
 
     def state(column: str) -> str:
         value = _value(row, column, where)
         if value not in (0.0, 1.0):
-            raise VividMedError(f"{where}: column {column!r} holds {row[column]!r}; use 0 or 1")
+            raise VividMedError(f"{where}: column {column!r} contains {row[column]!r}; use 0 or 1")
         return "present" if value else "absent"
 
     return _collect(CT_RATE_TARGETS, state)
@@ -121,7 +121,7 @@ def _collect(targets: Mapping[str, str], state: Callable[[str], str]) -> Finding
 
 
 def _value(row: Mapping[str, Any], column: str, where: str) -> float | None:
-    """-1, 0, 1, or None for a blank."""
+    """Return -1, 0 or 1, or None for a blank."""
     if column not in row:
         raise VividMedError(
             f"{where}: column {column!r} is missing; take the label file as it is distributed"
@@ -134,5 +134,5 @@ def _value(row: Mapping[str, Any], column: str, where: str) -> float | None:
     except (TypeError, ValueError):
         value = float("inf")
     if value not in (-1.0, 0.0, 1.0):
-        raise VividMedError(f"{where}: column {column!r} holds {raw!r}; use 1, 0, -1 or leave it blank")
+        raise VividMedError(f"{where}: column {column!r} contains {raw!r}; use 1, 0, -1 or leave it blank")
     return value

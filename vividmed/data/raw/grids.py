@@ -1,4 +1,4 @@
-"""Voxel lattices in the patient: when two are the same, and how labels get from one to the other."""
+"""Voxel lattices in the patient: when two of them agree, and how labels are moved from one to the other."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
 
 _TOLERANCE = 0.5
-"""Voxels by which headers of one lattice may disagree, at the corner that is furthest off."""
+"""Voxels by which the headers of one lattice may disagree at the corner where they disagree most."""
 
 
 def same_grid(one: MedicalImage, other: MedicalImage) -> bool:
@@ -20,12 +20,12 @@ def same_grid(one: MedicalImage, other: MedicalImage) -> bool:
 
 
 def to_grid(array: np.ndarray, labels: MedicalImage, image: MedicalImage) -> np.ndarray:
-    """Bring labels to the lattice of the image, by turning and shifting whole voxels.
+    """Move labels to the lattice of the image by flipping, transposing and shifting whole voxels.
 
     Args:
-        array: (D, H, W) of the labels.
-        labels: Whose affine places them.
-        image: Whose grid is wanted.
+        array: (D, H, W) labels.
+        labels: image whose affine places the labels.
+        image: image with the wanted grid.
 
     Returns:
         (D, H, W) array of the image's size, zero where there was no label voxel.
@@ -42,7 +42,7 @@ def to_grid(array: np.ndarray, labels: MedicalImage, image: MedicalImage) -> np.
     if error > _TOLERANCE or not np.array_equal(np.abs(turn) @ np.abs(turn).T, np.eye(3)):
         raise VividMedError(
             f"{labels.source}: does not lie on the voxel grid of {Path(image.source).name} (off by up to {error:.1f} "
-            "voxels or turned); give labels drawn on this image"
+            "voxels, or rotated); give labels drawn on this image"
         )
     if np.array_equal(turn, np.eye(3)) and not offset.any() and array.shape == image.size:
         return array
@@ -58,7 +58,8 @@ def to_grid(array: np.ndarray, labels: MedicalImage, image: MedicalImage) -> np.
     outside = int((turned != 0).sum()) - int((turned[tuple(source)] != 0).sum())
     if outside:
         raise VividMedError(
-            f"{labels.source}: {outside} labelled voxels lie outside {Path(image.source).name}"
+            f"{labels.source}: {outside} labelled voxels lie outside {Path(image.source).name}; give labels drawn on this "
+            "image"
         )
     result[tuple(target)] = turned[tuple(source)]
     return np.ascontiguousarray(result.T)

@@ -1,18 +1,22 @@
 """Reports whose sentences are grounded one by one."""
 
-import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-_END = re.compile(r"\s*[.!?;,]*\s*\Z")
+from vividmed.data.raw.report_text import clean_text
+
+_END = " .!?;,"
 
 
 def mark_sentences(
-    sentences: Iterable[tuple[str, Sequence[str]]],
+    sentences: Iterable[tuple[Any, Sequence[str]]],
 ) -> tuple[str, tuple[tuple[str, ...], ...]]:
     """Join sentences, each with a full stop, and mark those that show something.
 
+    Sentences that only say that nothing was given are left out.
+
     Args:
-        sentences: Text and the names of the masks or boxes that it describes; none leaves it unmarked.
+        sentences: text and the names of the masks or boxes that it describes; without names it stays unmarked.
 
     Returns:
         The text with ``<p>phrase</p>``, and the names of each phrase in order.
@@ -20,7 +24,7 @@ def mark_sentences(
     parts: list[str] = []
     phrases: list[tuple[str, ...]] = []
     for text, names in sentences:
-        line = _END.sub("", " ".join(text.split()))
+        line = clean_text(text).rstrip(_END)
         if not line:
             continue
         if names:

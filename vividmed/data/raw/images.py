@@ -1,4 +1,4 @@
-"""Read the files of original data sets: what the processor reads, and the formats only data sets come in."""
+"""Reads images of original data sets: the formats of the processor, and those that only data sets use."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,13 +22,13 @@ def read_original(
     """Read an image or a label map as it is stored.
 
     Args:
-        path: NIfTI, NRRD, MetaImage, picture or DICOM file, a folder with one DICOM series, or a zip archive of one of
-            these.
-        channel: Index along the last axis of a 4D NIfTI file.
-        read: Reads the path instead.
+        path: NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or DICOM file, a folder with one DICOM series, or a zip archive of
+            one of these.
+        channel: index along the last axis of a 4D NIfTI file.
+        read: function that reads the path instead.
 
     Raises:
-        VividMedError: The path cannot be read, or is not one image.
+        VividMedError: The path cannot be read, or does not contain exactly one image.
     """
     if read is not None:
         return read(path)
@@ -61,11 +61,11 @@ def read_itk(path: Path) -> MedicalImage:
         reason = str(error).strip().splitlines()[-1]
         raise VividMedError(f"{path}: not a readable image ({reason}); copy it again") from error
     if image.GetDimension() != 3:
-        raise VividMedError(f"{path}: has {image.GetDimension()} dimensions; give one 3D volume")
+        raise VividMedError(f"{path}: the image has {image.GetDimension()} dimensions; give one 3D volume")
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
-    affine[:2] *= -1  # ITK counts millimetres towards left and back
+    affine[:2] *= -1  # ITK's axes point to the left and to the back
     array = SimpleITK.GetArrayFromImage(image)
     array = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
     return MedicalImage(array, affine, source=str(path), oriented=True)
@@ -78,7 +78,7 @@ def _read_channel(path: Path, channel: int) -> MedicalImage:
         image = load_nifti(path)
         if image.ndim != 4 or not 0 <= channel < image.shape[3]:
             raise VividMedError(
-                f"{path}: has the shape {image.shape} and so no channel {channel} along a 4th axis"
+                f"{path}: the shape {image.shape} has no channel {channel} along a 4th axis; give a 4D file with all sequences"
             )
         array = np.asarray(image.dataobj[..., channel])
     if array.dtype.kind == "f":

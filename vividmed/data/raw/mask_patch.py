@@ -1,4 +1,4 @@
-"""A mask cut to its bounding box: what a hundred masks of a large volume can be held as."""
+"""A mask cropped to its bounding box, so that a hundred masks of a large volume fit into memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +13,11 @@ Slices = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, eq=False)
 class MaskPatch:
-    """Part of a mask that holds all of its voxels.
+    """Part of a mask that contains all of its voxels.
 
     Attributes:
-        target: What it shows.
-        corner: Index (z, y, x) of the patch's first voxel on the full grid.
+        target: name of the structure.
+        corner: index (z, y, x) of the patch's first voxel on the full grid.
         inside: (d, h, w) bool array, never empty.
     """
 
@@ -27,7 +27,7 @@ class MaskPatch:
 
     @classmethod
     def from_mask(cls, target: str, mask: np.ndarray) -> "MaskPatch | None":
-        """Patch of a (D, H, W) mask, None if it is empty."""
+        """Crop a (D, H, W) mask; None if it is empty."""
         box = bounding_box(mask)
         if box is None:
             return None
@@ -36,7 +36,7 @@ class MaskPatch:
 
     @classmethod
     def within(cls, target: str, place: Slices, inside: np.ndarray) -> "MaskPatch":
-        """Patch at a place of the full grid."""
+        """Make a patch of a mask that is already cropped to a place of the full grid."""
         return cls(target, (place[0].start, place[1].start, place[2].start), inside)
 
     @property
@@ -48,11 +48,11 @@ class MaskPatch:
         return box[0] + z, box[1] + y, box[2] + x, box[3] + z, box[4] + y, box[5] + x
 
     def turned(self, axes: Sequence[int], flips: Sequence[bool], size: Triple) -> "MaskPatch":
-        """The patch on a grid whose axis ``i`` is axis ``axes[i]`` of this one, reversed where ``flips[i]``.
+        """The patch on a grid whose axis ``i`` is axis ``axes[i]`` of this one, reversed if ``flips[i]``.
 
         Args:
-            axes: Order of the old axes.
-            flips: Of the new axes.
+            axes: order of the old axes.
+            flips: whether each new axis is reversed.
             size: (D, H, W) of the old grid.
         """
         inside = self.inside.transpose(axes)
@@ -69,7 +69,7 @@ class MaskPatch:
         return replace(self, corner=(z, y, x))
 
     def packed(self) -> PackedMask:
-        """The mask as rows store it."""
+        """The mask in the form that rows store."""
         packed = pack_mask(self.target, self.inside)
         packed["box"] = [edge + start for edge, start in zip(packed["box"], self.corner * 2, strict=True)]
         return packed

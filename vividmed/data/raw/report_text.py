@@ -2,16 +2,18 @@
 
 The rules of sections follow the parser that the MIT Laboratory for Computational Physiology publishes with MIMIC-CXR
 (Johnson et al., MIMIC-CXR, Scientific Data 2019). Known misspellings of section names are recognised by their
-likeness to the right spelling instead of a list. Its hand-made sections of 54 unusual studies are not carried over.
+similarity to the right spelling instead of by a list. Its hand-made sections of 54 unusual studies are not included.
 """
 
 import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 MIN_FINDINGS_WORDS = 10
 MIN_IMPRESSION_WORDS = 2
+MIN_CAPTION_LETTERS = 10
 
 _HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
 _BLANK_LINE = re.compile(r"\n\s*\n")
@@ -73,14 +75,14 @@ class Section:
 
 
 def split_sections(report: str) -> list[Section]:
-    """Cut a report at its headers.
+    """Split a report at its headers.
 
-    A header is a line that starts with one space, then capitals, spaces and ``()/,-``, a colon and white space. What
-    stands before the first one is the section ``preamble``. Where neither findings nor impression is found, the part
-    of the last section after its first blank line becomes the section ``last_paragraph``.
+    A header is a line that starts with one space, then capitals, spaces and ``()/,-``, a colon and white space. The text
+    before the first header is the section ``preamble``. If there are neither findings nor an impression, the part of
+    the last section after its first blank line becomes the section ``last_paragraph``.
 
     Args:
-        report: the file's text with its line breaks.
+        report: text of the file with its line breaks.
 
     Returns:
         Sections in order; those named findings or impression are never empty. A name may occur twice.
@@ -99,7 +101,7 @@ def split_sections(report: str) -> list[Section]:
 
 
 def section_name(header: str) -> str:
-    """Standard name of a section header: one of the usual names, or the header in lower case when it is like none."""
+    """Standard name of a section header: one of the usual names, or the header in lower case if it resembles none."""
     header = " ".join(header.lower().split())
     if header in _VARIANTS or header in _SECTIONS:
         return _VARIANTS.get(header, header)
@@ -113,53 +115,94 @@ def section_name(header: str) -> str:
 
 @dataclass(frozen=True)
 class ReportText:
-    """Findings and impression of a report, each one line; an empty string where there is none."""
+    """Findings and impression of a report, one line each; an empty string if there is none."""
 
     findings: str
     impression: str
 
     @property
     def is_complete(self) -> bool:
-        """Both parts long enough to learn from: findings of 10 words, an impression of 2."""
+        """Whether both parts are long enough to learn from: findings of 10 words, an impression of 2."""
         return (
             len(self.findings.split()) >= MIN_FINDINGS_WORDS
             and len(self.impression.split()) >= MIN_IMPRESSION_WORDS
         )
 
     def __str__(self) -> str:
-        """``Findings: ...`` and ``Impression: ...`` on lines of their own, the form that the model writes."""
+        """``Findings: ...`` and ``Impression: ...`` on separate lines, the form that the model writes."""
         parts = (("Findings", self.findings), ("Impression", self.impression))
         return "\n".join(f"{name}: {text}" for name, text in parts if text)
 
 
-_WRITTEN = re.compile(r"\s*Findings:(?P<findings>.*?)(?:\n\s*Impression:(?P<impression>.*))?\Z", re.DOTALL)
+_FINDINGS = re.compile(r"\s*Findings:")
+_IMPRESSION = re.compile(r"\n[^\S\n]*Impression:")
 
 
 def parse_report(text: str) -> ReportText | None:
-    """Read the form that :class:`ReportText` writes; None when the text does not begin with ``Findings:``."""
-    match = _WRITTEN.match(text)
-    if match is None:
+    """Read the form that :class:`ReportText` writes; None if the text does not begin with ``Findings:``."""
+    begin = _FINDINGS.match(text)
+    if begin is None:
         return None
-    return ReportText(clean_whitespace(match["findings"]), clean_whitespace(match["impression"] or ""))
+    middle = _IMPRESSION.search(text, begin.end())
+    if middle is None:
+        return ReportText(clean_whitespace(text[begin.end() :]), "")
+    findings, impression = text[begin.end() : middle.start()], text[middle.end() :]
+    return ReportText(clean_whitespace(findings), clean_whitespace(impression))
 
 
 def report_from_sections(sections: list[Section]) -> ReportText:
-    """The last section named findings and the last named impression, without notes on whom the reader told."""
+    """The last section named findings and the last named impression, without notes on who was informed.
+
+    Sections that only say that nothing was given are empty; see :func:`clean_text`.
+    """
     last = {section.name: section.text for section in sections}
     return ReportText(
-        findings=clean_whitespace(last.get("findings", "")),
-        impression=cut_notification(clean_whitespace(last.get("impression", ""))),
+        findings=clean_text(last.get("findings", "")),
+        impression=cut_notification(clean_text(last.get("impression", ""))),
     )
 
 
 def clean_whitespace(text: str) -> str:
-    """Line breaks, tabs and runs of spaces become one space."""
+    """Replace line breaks, tabs and runs of spaces by one space."""
     return " ".join(text.split())
+
+
+_NOTHING_GIVEN = re.compile(
+    r"(?:(?:clinical )?(?:findings?|impressions?|reports?|captions?|descriptions?|texts?|information|data) )?"
+    r"(?:(?:is|are|was|were|has been|have been) )?"
+    r"(?:not? (?:yet )?(?:given|available|provided|applicable|stated|specified|recorded|entered|supplied|documented|written)|"
+    r"no (?:findings?|impressions?|reports?|captions?|descriptions?|texts?|information|data)"
+    r" (?:given|available|provided|stated|specified|recorded|entered|supplied|documented|written)|"
+    r"no (?:reports?|captions?|descriptions?|texts?|information|data)|"
+    r"n a|na|none|null|nan|nil|unknown|empty|missing|blank|pending|tbd|tba|"
+    r"(?:as|see) (?:findings? |report )?(?:above|below))"
+)
+_NOT_WORDS = re.compile(r"[\W_]+")
+_LONGEST_PLACEHOLDER = 80
+
+
+def clean_text(value: Any) -> str:
+    """A text field of a data set as one line; empty if it is null or only says that nothing was given.
+
+    ``Not given.``, ``N/A``, ``None``, ``nan``, ``see above``, ``---`` and their like are placeholders in any case and with
+    any punctuation, also if several of them follow each other.
+    """
+    text = "" if value is None else clean_whitespace(str(value))
+    return "" if all(map(is_placeholder, split_sentences(text))) else text
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether a text only says that nothing was given. Removed words (``XXXX``, ``___``) say nothing either."""
+    words = _NOT_WORDS.sub(" ", text[: _LONGEST_PLACEHOLDER + 1]).strip().lower()
+    if len(text) > _LONGEST_PLACEHOLDER:
+        return not _NOT_WORDS.sub("", text)
+    return not words or set(words) <= {"x", " "} or _NOTHING_GIVEN.fullmatch(words) is not None
 
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\d_])")
 _ITEM_NUMBER = re.compile(r"\d+[.)]")
 _TITLE = re.compile(r"\b(?:Dr|Drs|Mr|Mrs|Ms|Prof|vs|No|St|approx)\.$")
+_LONGEST_TITLE = len("approx.") + 1
 _NOTIFICATION = re.compile(
     r"\bdrs?\b\.?(?=\s+[A-Z_])|\be-?mail(?:ed)?\b|\b(?:tele)?phoned?\b|\btelephone\b|\bpaged?\b|"
     r"\bcontacted\b|\bcommunicat(?:ed|ion)\b|\b(?:were|was|been)\s+(?:\w+\s+)?(?:discussed|reviewed)\b|"
@@ -169,20 +212,20 @@ _NOTIFICATION = re.compile(
 
 
 def split_sentences(text: str) -> list[str]:
-    """Sentences of one line of text, each with its full stop; titles such as ``Dr.`` end none."""
-    sentences: list[str] = []
+    """Split one line of text into sentences, each with its full stop; titles such as ``Dr.`` do not end one."""
+    sentences: list[list[str]] = []
     for piece in _SENTENCE_END.split(text):
-        if sentences and _TITLE.search(sentences[-1]):
-            sentences[-1] += f" {piece}"
+        if sentences and _TITLE.search(sentences[-1][-1][-_LONGEST_TITLE:]):
+            sentences[-1].append(piece)
         elif piece:
-            sentences.append(piece)
-    return sentences
+            sentences.append([piece])
+    return [" ".join(pieces) for pieces in sentences]
 
 
 def cut_notification(text: str) -> str:
-    """Drop the first sentence on how a finding was passed on (``discussed with Dr. ___ by phone``) and all after it.
+    """Drop the first sentence on how a finding was passed on (``discussed with Dr. ___ by phone``) and all that follow.
 
-    Words count whole, so that ``Drain`` and ``reviewed`` alone cut nothing.
+    Only whole words count, so that ``Drain`` cuts nothing, and neither does ``reviewed`` by itself.
     """
     kept: list[str] = []
     for sentence in split_sentences(text):
@@ -208,7 +251,7 @@ def drop_placeholders(text: str) -> str:
 
 
 def mentions_past(text: str) -> bool:
-    """Whether a text may speak of earlier studies or the history, which an image alone does not show.
+    """Whether a text may refer to earlier studies or the history, which the image itself does not show.
 
     Such texts are worth rewriting before training; the others can stay as they are.
     """
@@ -246,13 +289,13 @@ FRONTAL_VIEWS = frozenset({"PA", "AP", "frontal"})
 
 
 def view_name(value: str | None) -> str | None:
-    """How the view or plane of an image is called in a conversation.
+    """Name of the view or plane of an image in a conversation.
 
     Args:
-        value: DICOM ViewPosition of a radiograph, or a plane, in any case.
+        value: DICOM ViewPosition of a radiograph, or a plane, in upper or lower case.
 
     Returns:
-        The name, or None when the value is empty or unknown.
+        The name, or None if the value is empty or unknown.
     """
     value = clean_whitespace(value or "")
     if value.lower() in _PLANES:

@@ -7,19 +7,34 @@ from vividmed.data.raw.case import SPLITS, Split
 
 FRACTIONS: Mapping[Split, float] = {"train": 0.9, "validation": 0.05, "test": 0.05}
 
+_SPELLINGS: Mapping[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validate": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def official_split(name: str) -> Split | None:
+    """The split that a data set names: ``val``, ``valid``, ``validate``, ...; None if it is not one of the three."""
+    return _SPELLINGS.get(name.strip().lower())
+
 
 def split_by_hash(patient: str, seed: int = 0) -> Split:
     """Split of a patient without an official one.
 
-    It depends on the patient's key and the seed alone: not on the order of files, nor on which other patients there
-    are, nor on the data set. The images of a patient who occurs in several data sets lie in one split.
+    It depends on the patient's key and the seed only: not on the order of files, nor on the other patients, nor on the
+    data set. The images of a patient who occurs in several data sets lie in one split.
 
     Args:
-        patient: Key across data sets, ``owner:patient``.
-        seed: Another seed gives another split.
+        patient: key across data sets, ``owner:patient``.
+        seed: number that selects another division.
     """
-    digest = hashlib.sha256(f"{seed}\0{patient}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
+    place = _place(patient, seed)
     for split in ("test", "validation"):
         if place < FRACTIONS[split]:
             return split
@@ -27,20 +42,37 @@ def split_by_hash(patient: str, seed: int = 0) -> Split:
     return "train"
 
 
-def assign_splits(patients: Iterable[tuple[str, Split | None]], seed: int = 0) -> dict[str, Split]:
-    """One split a patient.
+def assign_splits(
+    patients: Iterable[tuple[str, Split | None]], seed: int = 0, *, fill: bool = True
+) -> dict[str, Split]:
+    """Give every patient one split.
 
     Args:
-        patients: For every case, the patient's key and the official split, None where there is none.
-        seed: Of :func:`split_by_hash`.
+        patients: for every case, the patient's key and the official split, None if there is none.
+        seed: see :func:`split_by_hash`.
+        fill: hold out somebody for test, and then for validation, in a data set without official splits that is so
+            small that the hash selects nobody: the patient whose hash comes closest. One patient always stays in
+            training. Switch it off for data sets that share patients with others.
 
     Returns:
-        Patient to split. Where a data set puts one patient into several splits, the most held out of them wins.
+        Patient to split. A patient whom the data set puts into several splits gets the most held out of them.
     """
     official: dict[str, set[Split]] = {}
     for patient, split in patients:
         official.setdefault(patient, set()).update([split] if split else [])
-    return {
+    result = {
         patient: max(splits, key=SPLITS.index) if splits else split_by_hash(patient, seed)
         for patient, splits in official.items()
     }
+    if fill and not any(official.values()):
+        for wanted in ("test", "validation"):
+            trained = [patient for patient, split in result.items() if split == "train"]
+            if wanted not in result.values() and len(trained) > 1:
+                result[min(trained, key=lambda patient: _place(patient, seed))] = wanted
+    return result
+
+
+def _place(patient: str, seed: int) -> float:
+    """Position of a patient between 0 and 1, uniformly distributed."""
+    digest = hashlib.sha256(f"{seed}\0{patient}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
