@@ -1,11 +1,15 @@
 import errno
 import json
+import resource
 
 import pytest
+from safetensors import SafetensorError
+from transformers import TrainerCallback
 
-from tests.fixtures.training import small_trainer
+from tests.fixtures.training import small_processor, small_trainer
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
+from vividmed.training.arguments import ModelArguments
 from vividmed.training.checkpointing import (
     MANIFEST,
     atomic_checkpoint,
@@ -16,6 +20,7 @@ from vividmed.training.checkpointing import (
     remove_partial_checkpoints,
     resolve_checkpoint,
 )
+from vividmed.training.loading import load_model
 
 
 def nothing() -> None:
@@ -84,7 +89,7 @@ def test_broken_checkpoint_asked_for_by_name_is_refused_with_its_fault(tmp_path,
 
 def test_latest_needs_a_checkpoint_and_auto_does_not(tmp_path):
     assert resolve_checkpoint(tmp_path, "auto") is None
-    with pytest.raises(VividMedError, match="holds no complete checkpoint"):
+    with pytest.raises(VividMedError, match="has no complete checkpoint"):
         resolve_checkpoint(tmp_path, "latest")
     folder = save(tmp_path, 5)
     assert resolve_checkpoint(tmp_path, "latest") == resolve_checkpoint(tmp_path, "auto") == folder
@@ -109,6 +114,83 @@ def test_full_disk_gives_one_message_and_keeps_the_earlier_checkpoint(tmp_path, 
     assert "--resume_from_checkpoint" in message
     assert "\n" not in message
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        RuntimeError("[enforce fail at inline_container.cc:862] . open file failed with error code: 28"),
+        SafetensorError("Error while serializing: I/O error: File too large (os error 27)"),
+    ],
+)
+def test_full_disk_in_the_final_save_leaves_what_was_there(tmp_path, monkeypatch, error):
+    trainer = small_trainer(tmp_path, max_steps=1, save_steps=1)
+    trainer.train()
+    (tmp_path / "model.safetensors").write_bytes(b"earlier")
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(trainer.processing_class, "save_pretrained", fail)
+    with pytest.raises(VividMedError, match=r"could not be written: .*checkpoint-1 is kept") as caught:
+        trainer.save_final()
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"earlier"
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_ours"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (PermissionError(errno.EACCES, "Permission denied", "RUN/runs/events"), True),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/image.png"), False),
+    ],
+)
+def test_disk_that_fills_up_while_logs_are_written_is_one_line(tmp_path, error, is_ours):
+    if error.filename:
+        error.filename = error.filename.replace("RUN", str(tmp_path))
+
+    class Writer(TrainerCallback):
+        def on_log(self, *args, **kwargs):
+            raise error
+
+    trainer = small_trainer(tmp_path, max_steps=1)
+    trainer.add_callback(Writer())
+    with pytest.raises(
+        VividMedError if is_ours else FileNotFoundError, match="written" if is_ours else "image.png"
+    ):
+        trainer.train()
+
+
+@pytest.fixture
+def small_files():
+    """The operating system refuses files above 100 kB, so that real writers fail as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("save", ["train", "save_final"])
+def test_writers_of_torch_and_safetensors_that_fail_for_real_end_in_one_line(tmp_path, small_files, save):
+    trainer = small_trainer(tmp_path, max_steps=2, save_steps=1)
+    with pytest.raises(
+        VividMedError, match=r"could not be written: .*too large.*there is no earlier checkpoint"
+    ):
+        getattr(trainer, save)()
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_base_model_that_does_not_fit_on_the_disk_ends_in_one_line(tmp_path, small_files):
+    processor = small_processor()
+    arguments = ModelArguments(use_peft=True)
+    with pytest.raises(VividMedError, match="base_model could not be written"):
+        load_model(arguments, processor, base_folder=tmp_path / "base_model", seed=0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_full_disk_while_training_ends_the_run_with_the_earlier_checkpoint_in_place(tmp_path, monkeypatch):

@@ -1,6 +1,10 @@
+import json
+import shutil
+
 import pytest
 import torch
-from peft import get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 from trl import get_peft_config
 
 from tests.fixtures.training import MAX_LENGTH, logged, make_row, small_model, small_processor, small_trainer
@@ -8,17 +12,11 @@ from vividmed.data.batches.collator import VividMedCollator
 from vividmed.errors import VividMedError
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
+from vividmed.training.adapted_model import ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE, boundary_tokens
 from vividmed.training.arguments import ModelArguments
+from vividmed.training.grounding_arguments import GroundingArguments
 from vividmed.training.loading import load_model
-from vividmed.training.peft import (
-    BOUNDARY_TOKENS_FILE,
-    GROUNDING_MODULES,
-    add_adapter,
-    boundary_tokens,
-    load_adapter,
-    merge_adapter,
-    select_modules,
-)
+from vividmed.training.peft import GROUNDING_MODULES, add_adapter, load_adapter, merge_adapter, select_modules
 
 PROCESSOR = small_processor()
 
@@ -53,7 +51,7 @@ def train(base, folder, **kwargs):
     return trainer
 
 
-@pytest.mark.parametrize("option", ["use_rslora", "use_dora", "train_boundary_tokens"])
+@pytest.mark.parametrize("option", ["use_rslora", "use_dora"])
 def test_trained_adapter_reloads_and_merges_to_the_same_logits(base, tmp_path, option):
     trainer = train(base, tmp_path / "run", **{option: True})
     expected = logits(trainer.model)
@@ -65,17 +63,161 @@ def test_trained_adapter_reloads_and_merges_to_the_same_logits(base, tmp_path, o
     torch.testing.assert_close(logits(merged), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_boundary_tokens_train_and_are_saved_only_when_asked(base, tmp_path):
-    before = {
-        name: value.clone()
-        for name, value in boundary_tokens(VividMedForCausalLM.from_pretrained(base)).items()
-    }
+@pytest.fixture(scope="module")
+def tokens_run(tmp_path_factory):
+    """An adapter with trained boundary tokens: folders of its base model and run, and its logits."""
+    base, run = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("run")
+    small_model(PROCESSOR).save_pretrained(base)
+    PROCESSOR.save_pretrained(base)
+    trainer = train(base, run, train_boundary_tokens=True)
+    return base, run, logits(trainer.model)
+
+
+def load_base(base):
+    return VividMedForCausalLM.from_pretrained(base)
+
+
+def in_own_file(run, folder):
+    """A copy of an adapter as version 0.1 saved it."""
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    tokens = {name: tensors.pop(f"base_model.model.{name}") for name in boundary_tokens(load_base_of(folder))}
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    save_file(tokens, folder / BOUNDARY_TOKENS_FILE)
+    return folder
+
+
+def load_base_of(folder):
+    return load_base(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"])
+
+
+@pytest.mark.parametrize(
+    "road",
+    [
+        lambda base, run, folder: load_adapter(load_base(base), run),
+        lambda base, run, folder: load_adapter(load_base(base), in_own_file(run, folder)),
+        lambda base, run, folder: merge_adapter(load_base(base), run),
+        lambda base, run, folder: VividMedForCausalLM.from_pretrained(run),
+        lambda base, run, folder: PeftModel.from_pretrained(load_base(base), run),
+    ],
+    ids=["load", "load version 0.1", "merge", "transformers", "peft"],
+)
+def test_boundary_tokens_are_part_of_the_adapter_on_every_road(tokens_run, tmp_path, road):
+    base, run, expected = tokens_run
+    assert not (run / BOUNDARY_TOKENS_FILE).exists()
+    torch.testing.assert_close(logits(road(base, run, tmp_path / "copy")), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_continued_adapter_trains_and_saves_its_boundary_tokens(tokens_run, tmp_path):
+    base, run, expected = tokens_run
+    model = load_model(ModelArguments(model_name_or_path=str(run)), PROCESSOR, base_folder=base, seed=0)
+    torch.testing.assert_close(logits(model), expected, atol=1e-6, rtol=1e-6)
+    before = {name: value.clone() for name, value in boundary_tokens(model).items()}
+    trainer = small_trainer(tmp_path / "run", model=model, max_steps=1)
+    trainer.train()
+    assert not any(torch.equal(value, before[name]) for name, value in boundary_tokens(model).items())
+    trainer.save_final()
+    reloaded = load_adapter(load_base(base), tmp_path / "run")
+    torch.testing.assert_close(logits(reloaded), logits(model), atol=1e-6, rtol=1e-6)
+    reloaded.save_pretrained(tmp_path / "again")
+    again = load_adapter(load_base(base), tmp_path / "again")
+    torch.testing.assert_close(logits(again), logits(model), atol=1e-6, rtol=1e-6)
+
+
+def test_best_adapter_has_the_boundary_tokens_of_its_own_step(base, tmp_path):
+    model = load_model(arguments(base, train_boundary_tokens=True), PROCESSOR, base_folder=base, seed=0)
+    settings = {"max_steps": 2, "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+    trainer = small_trainer(
+        tmp_path, model=model, load_best_model_at_end=True, metric_for_best_model="eval_loss",
+        greater_is_better=True, learning_rate=0.05, **settings
+    )  # fmt: skip
+    trainer.train()
+    best = load_adapter(load_base(base), trainer.state.best_model_checkpoint)
+    torch.testing.assert_close(logits(trainer.model), logits(best), atol=1e-6, rtol=1e-6)
+    for name, value in boundary_tokens(best).items():
+        assert torch.equal(value, boundary_tokens(trainer.model)[name])
+
+
+def test_boundary_tokens_stay_frozen_unless_asked_for(base, tmp_path):
+    before = boundary_tokens(load_base(base))
     frozen = train(base, tmp_path / "frozen")
-    assert not (tmp_path / "frozen" / BOUNDARY_TOKENS_FILE).exists()
     assert all(torch.equal(value, before[name]) for name, value in boundary_tokens(frozen.model).items())
-    trained = train(base, tmp_path / "trained", train_boundary_tokens=True)
-    assert (tmp_path / "trained" / BOUNDARY_TOKENS_FILE).is_file()
-    assert not any(torch.equal(value, before[name]) for name, value in boundary_tokens(trained.model).items())
+    assert not [name for name in load_file(tmp_path / "frozen" / ADAPTER_WEIGHTS) if "boi" in name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t | {"base_model.model.sam.mask_decoder.weight": torch.ones(2)}, "published names"),
+        (lambda t: t | {"base_model.model.isam_model.x.weight": torch.ones(2)}, "published names"),
+        (lambda t: t | {"base_model.model.vg_proj.0.weight": torch.ones(2)}, "published names"),
+        (
+            lambda t: t | {"base_model.model.other.weight": torch.ones(2)},
+            "no place for 1 tensors .*other.weight",
+        ),
+        (lambda t: {name: t[name] for name in list(t)[1:]}, "lacks 1 tensors"),
+        (lambda t: {name: t[name] for name in t if "boi" not in name}, "lacks 1 tensors .*boi"),
+        (
+            lambda t: t | {"base_model.model.model.vision.boi": torch.full((1, 1, 32), torch.nan)},
+            "NaN or infinite",
+        ),
+        (lambda t: t | {"base_model.model.model.vision.boi": torch.ones(1, 1, 7)}, "does not fit"),
+    ],
+)
+def test_every_tensor_of_an_adapter_is_accounted_for_or_loading_is_refused(
+    tokens_run, tmp_path, change, message
+):
+    base, run, _ = tokens_run
+    shutil.copytree(run, tmp_path / "copy")
+    tensors = load_file(run / ADAPTER_WEIGHTS)
+    save_file(change(tensors), tmp_path / "copy" / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(VividMedError, match=message) as caught:
+        load_adapter(load_base(base), tmp_path / "copy")
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_adapter_is_named(tokens_run):
+    base, run, _ = tokens_run
+    (run / "truncated").mkdir(exist_ok=True)
+    shutil.copy(run / "adapter_config.json", run / "truncated")
+    (run / "truncated" / ADAPTER_WEIGHTS).write_bytes((run / ADAPTER_WEIGHTS).read_bytes()[:1000])
+    with pytest.raises(VividMedError, match="cannot be read"):
+        load_adapter(load_base(base), run / "truncated")
+
+
+def test_adapter_continues_in_a_stage_with_segmenters_and_takes_them_along(tokens_run, tmp_path):
+    """An adapter of stage vlm goes on to stage grg, whose segmenters it did not train."""
+    model = VividMedForCausalLM(VividMedConfig.tiny(len(PROCESSOR.tokenizer), grounding=True))
+    model.save_pretrained(tmp_path / "base")
+    PROCESSOR.save_pretrained(tmp_path / "base")
+    options = {"base_folder": tmp_path / "kept", "seed": 0}
+    first = load_model(arguments(tmp_path / "base"), PROCESSOR, frozen=GROUNDING_MODULES, **options)
+    first.save_pretrained(tmp_path / "vlm")
+    PROCESSOR.save_pretrained(tmp_path / "vlm")
+    assert not [name for name in load_file(tmp_path / "vlm" / ADAPTER_WEIGHTS) if "segmenter" in name]
+    following = ModelArguments(model_name_or_path=str(tmp_path / "vlm"))
+    second = load_model(following, PROCESSOR, grounding=GroundingArguments(), **options)
+    assert following.use_peft
+    assert following.lora_r == 4
+    trainable = [name for name, parameter in second.named_parameters() if parameter.requires_grad]
+    assert [name for name in trainable if ".segmenter." in name]
+    second.save_pretrained(tmp_path / "grg")
+    third = load_adapter(load_base(tmp_path / "base"), tmp_path / "grg")
+    for name, parameter in third.named_parameters():
+        assert torch.equal(parameter, second.get_parameter(name)), name
+
+
+def test_trainable_weights_are_float32_unless_asked_otherwise(base):
+    options = {"base_folder": base, "seed": 0}
+    whole = load_model(ModelArguments(str(base), dtype="bfloat16"), PROCESSOR, **options)
+    assert {parameter.dtype for parameter in whole.parameters()} == {torch.float32}
+    published = ModelArguments(str(base), dtype="bfloat16", trainable_dtype="as_loaded")
+    assert {each.dtype for each in load_model(published, PROCESSOR, **options).parameters()} == {
+        torch.bfloat16
+    }
+    adapted = load_model(arguments(base, dtype="bfloat16"), PROCESSOR, **options)
+    types = {(each.requires_grad, each.dtype) for each in adapted.parameters()}
+    assert types == {(True, torch.float32), (False, torch.bfloat16)}
 
 
 def test_resumed_adapter_training_repeats_the_unbroken_one(base, tmp_path):

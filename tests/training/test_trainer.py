@@ -127,14 +127,52 @@ def test_loss_that_is_not_finite_stops_the_run_names_the_rows_and_saves_nothing(
     ]
 
 
-def test_weights_that_are_not_finite_are_not_saved(tmp_path):
-    trainer = small_trainer(tmp_path, max_steps=1)
+def test_weights_that_are_not_finite_are_never_written(tmp_path):
+    trainer = small_trainer(tmp_path, max_steps=1, logging_strategy="no", save_strategy="no")
     trainer.train()
     with torch.no_grad():
         trainer.model.lm_head.weight[0, 0] = float("inf")
-    with pytest.raises(VividMedError, match="weights are not finite"):
-        trainer._save_checkpoint(trainer.model, None)
-    assert not list(tmp_path.glob("*checkpoint-2*"))
+    for save in (lambda: trainer._save_checkpoint(trainer.model, None), trainer.save_final):
+        with pytest.raises(VividMedError, match="weights are no longer finite"):
+            save()
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_loss_that_is_not_finite_without_logs_or_checkpoints_leaves_no_model(tmp_path):
+    trainer = small_trainer(tmp_path, max_steps=1, logging_strategy="no", save_strategy="no")
+    collate = trainer.data_collator
+
+    def poison(rows):
+        batch = collate(rows)
+        return {**batch, "label_weights": batch["label_weights"] * float("nan")}
+
+    trainer.data_collator = poison
+    trainer.train()
+    with pytest.raises(NonFiniteLossError, match="step 1"):
+        trainer.save_final()
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("strategies", [{}, {"save_strategy": "epoch", "eval_strategy": "epoch"}])
+def test_run_resumed_at_its_last_step_stays_as_it_is(tmp_path, strategies):
+    # Three steps an epoch: the fourth is in the middle of the second epoch.
+    settings = {"max_steps": 4, "save_steps": 4, "gradient_accumulation_steps": 2} | strategies
+    settings["per_device_train_batch_size"] = 2
+    finished = small_trainer(tmp_path, **settings)
+    finished.train()
+    finished.save_final()
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    for _ in range(2):
+        (checkpoint,) = sorted(tmp_path.glob("checkpoint-4"))
+        resumed = small_trainer(tmp_path, **settings)
+        resumed.train(resume_from_checkpoint=str(checkpoint))
+        resumed.save_final()
+        assert resumed.state.global_step == 4
+        assert (tmp_path / "model.safetensors").read_bytes() == weights
+        assert [line["step"] for line in resumed.state.log_history if "loss" in line] == [1, 2, 3, 4]
+        assert (
+            len(resumed.state.log_history) == len(finished.state.log_history) - 1
+        )  # no summary of zero steps
 
 
 def test_row_that_cannot_be_prepared_stops_the_run_with_its_id(tmp_path):

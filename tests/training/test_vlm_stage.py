@@ -100,7 +100,9 @@ def test_earlier_run_is_kept_resumed_or_overwritten_as_told(run, tmp_path, capsy
     assert run("--max_steps", "4") == 2
     assert "holds checkpoint-2 of an earlier run" in capsys.readouterr().err
     baseline = (tmp_path / "out" / "baseline.json").read_text()
-    assert run("--max_steps", "4", "--resume_from_checkpoint") == 0
+    assert run("--max_steps", "4", "--resume_from_checkpoint") == 2
+    assert "cannot be resumed exactly: max_steps is 4 instead of 2" in capsys.readouterr().err
+    assert run("--max_steps", "4", "--resume_from_checkpoint", "--allow_inexact_resume") == 0
     assert steps(tmp_path / "out") == [1, 2, 3, 4]
     assert (tmp_path / "out" / "baseline.json").read_text() == baseline
     assert run("--max_steps", "2", "--overwrite_output_dir") == 0

@@ -235,6 +235,7 @@ class VividMedTrainingArguments(TrainingArguments):
         > Parameters that control the output folder
 
         resume_from_checkpoint: checkpoint to continue from.
+        allow_inexact_resume: whether a run may be resumed that cannot continue exactly.
         overwrite_output_dir: whether checkpoints and logs of an earlier run are removed.
 
         > Parameters that control precision
@@ -252,6 +253,13 @@ class VividMedTrainingArguments(TrainingArguments):
             "const": "latest",
             "help": "Continue from a checkpoint: a folder; 'latest' (also without a value) for the newest complete one in "
             "output_dir; 'auto' for the same, or a fresh start if there is none.",
+        },
+    )
+    allow_inexact_resume: bool = field(
+        default=False,
+        metadata={
+            "help": "Resume even though the data, seed, batch size, number of processes or optimizer state differ from "
+            "those of the checkpoint, so that the result differs from an unbroken run."
         },
     )
     overwrite_output_dir: bool = field(

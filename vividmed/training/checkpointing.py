@@ -1,8 +1,8 @@
-"""Checkpoints that are complete or not there.
+"""Checkpoints that appear complete or not at all.
 
 A checkpoint is written into a hidden folder, flushed to disk, listed in a manifest with sizes and SHA-256 sums, and
 only then renamed to ``checkpoint-STEP``. Whatever kills the run, a folder of that name with a matching manifest is
-whole, and the newest one of these is where a run resumes.
+complete, and a run resumes from the newest of these.
 """
 
 import errno
@@ -24,12 +24,13 @@ from vividmed.files import sync_file, sync_folder, write_atomically
 logger = logging.get_logger(__name__)
 
 MANIFEST = "manifest.json"
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
-_PARTIAL = re.compile(rf"\.{PREFIX_CHECKPOINT_DIR}-\d+\.partial")
+_PARTIAL = re.compile(rf"\.({PREFIX_CHECKPOINT_DIR}-\d+|base_model|final)\.partial")
 
 
 def checkpoint_folder(run_folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step stands when it is complete."""
+    """Path of the checkpoint of a step once it is complete."""
     return run_folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
 
@@ -45,25 +46,32 @@ def list_checkpoints(run_folder: Path) -> list[Path]:
 def atomic_checkpoint(
     run_folder: Path, step: int, *, is_writer: bool, barrier: Callable[[], None]
 ) -> Iterator[Path]:
-    """Give a folder to write a checkpoint into; make it ``checkpoint-STEP`` when the block ends without an error.
+    """Give a folder to write a checkpoint into; it becomes ``checkpoint-STEP`` if the block ends without an error.
 
     Every process of a distributed run enters the block and writes its own files.
 
     Args:
         run_folder: the run's output folder.
         step: optimizer steps done.
-        is_writer: whether this process makes and renames the folder.
+        is_writer: whether this process creates and renames the folder.
         barrier: waits for all processes.
 
     Yields:
         The folder to write into.
 
     Raises:
-        VividMedError: when the files cannot be written; the message says how much space is free, and which
-            checkpoint is still there.
+        VividMedError: the files cannot be written; the message says how much space is free and which checkpoint
+            remains.
     """
     final = checkpoint_folder(run_folder, step)
-    partial = run_folder / f".{final.name}.partial"
+    with readable_write_errors(final), atomic_folder(final, is_writer=is_writer, barrier=barrier) as partial:
+        yield partial
+
+
+@contextmanager
+def atomic_folder(final: Path, *, is_writer: bool, barrier: Callable[[], None]) -> Iterator[Path]:
+    """Give a hidden folder to write into; it takes the place of ``final`` if the block ends without an error."""
+    partial = final.with_name(f".{final.name}.partial")
     try:
         if is_writer:
             shutil.rmtree(partial, ignore_errors=True)
@@ -76,16 +84,55 @@ def atomic_checkpoint(
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
-            sync_folder(run_folder)
+            sync_folder(final.parent)
         barrier()
+    except Exception:
+        if is_writer:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def readable_write_errors(path: Path) -> Iterator[None]:
+    """Report a full or read-only disk as one line.
+
+    Args:
+        path: file or folder that the block writes.
+
+    Raises:
+        VividMedError: in place of a failure to write, however the writer reports it.
+    """
+    try:
+        yield
     except VividMedError:
         raise
     except Exception as error:
-        if is_writer:
-            shutil.rmtree(partial, ignore_errors=True)
-        if not _is_write_failure(error):
+        if not isinstance(error, OSError) and not _mentions_write_failure(error):
             raise
-        raise VividMedError(_write_failure(final, error)) from error
+        raise VividMedError(_write_failure(path, error)) from error
+
+
+@contextmanager
+def readable_log_errors(run_folder: Path) -> Iterator[None]:
+    """Report a disk that fills up, or turns read-only, while a run writes its logs as one line.
+
+    Unlike :func:`readable_write_errors` this lets other errors of the operating system pass: the block may also read.
+
+    Args:
+        run_folder: the run's output folder.
+
+    Raises:
+        VividMedError: in place of a failure to write there.
+    """
+    try:
+        yield
+    except OSError as error:
+        inside = (
+            error.filename is not None and run_folder.resolve() in Path(str(error.filename)).resolve().parents
+        )
+        if error.errno not in _DISK_ERRORS and not inside:
+            raise
+        raise VividMedError(_write_failure(run_folder, error)) from error
 
 
 def write_manifest(folder: Path) -> None:
@@ -102,7 +149,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def find_fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None when it is complete and as it was written."""
+    """Describe what is wrong with a checkpoint; None if it is complete and as it was written."""
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
     except FileNotFoundError:
@@ -123,12 +170,12 @@ def find_fault(folder: Path) -> str | None:
 
 
 def newest_complete_checkpoint(run_folder: Path) -> Path | None:
-    """The checkpoint to resume from: the highest step that is complete. Broken ones are named in a warning."""
+    """Find the complete checkpoint of the highest step; broken ones are named in a warning."""
     for folder in reversed(list_checkpoints(run_folder)):
         fault = find_fault(folder)
         if fault is None:
             return folder
-        logger.warning(f"{folder} is passed over: {fault}")
+        logger.warning(f"{folder} is ignored: {fault}")
     return None
 
 
@@ -140,7 +187,7 @@ def resolve_checkpoint(run_folder: Path, request: str) -> Path | None:
         request: ``latest``, ``auto`` (latest if there is one, else a fresh start) or the path of a checkpoint.
 
     Raises:
-        VividMedError: when there is no complete checkpoint, or the named one is broken.
+        VividMedError: there is no complete checkpoint, or the named one is broken.
     """
     if request not in ("latest", "auto"):
         folder = Path(request)
@@ -153,18 +200,18 @@ def resolve_checkpoint(run_folder: Path, request: str) -> Path | None:
     newest = newest_complete_checkpoint(run_folder)
     if newest is None and request == "latest":
         raise VividMedError(
-            f"--resume_from_checkpoint: {run_folder} holds no complete checkpoint; "
-            "use 'auto' to start afresh when there is none"
+            f"--resume_from_checkpoint: {run_folder} has no complete checkpoint; "
+            "use 'auto' to start from the beginning when there is none"
         )
     return newest
 
 
 def remove_partial_checkpoints(run_folder: Path) -> None:
-    """Delete what a killed run left half written."""
+    """Delete what a killed run left half-written."""
     if run_folder.is_dir():
         for path in run_folder.iterdir():
             if _PARTIAL.fullmatch(path.name):
-                logger.warning(f"{path} was left by a run that was stopped while saving; it is removed")
+                logger.warning(f"{path} was left by a run that was killed while saving; it is removed")
                 shutil.rmtree(path)
 
 
@@ -175,34 +222,31 @@ def remove_old_checkpoints(run_folder: Path, keep: int | None, best: str | None)
     others = [path for path in list_checkpoints(run_folder) if best is None or path != Path(best)]
     room = keep if best is None else max(1, keep - 1)
     for path in others[:-room]:
-        # Out of sight before it is taken apart: a kill half-way must not leave a broken checkpoint.
+        # Hidden before it is deleted: a kill half-way must not leave a broken checkpoint.
         hidden = path.with_name(f".{path.name}.partial")
         path.rename(hidden)
         shutil.rmtree(hidden)
 
 
-def _is_write_failure(error: Exception) -> bool:
-    """Writers report a full disk as OSError, safetensors as its own class, torch as RuntimeError."""
-    if isinstance(error, OSError):
-        return True
-    message = str(error).lower()
-    return any(
-        hint in message for hint in ("no space left", "os error", "file write failed", "failed writing file")
-    )
+def _mentions_write_failure(error: Exception) -> bool:
+    """Tell whether a library reports a failure to write as another class than OSError.
+
+    Safetensors has a class of its own; torch raises a RuntimeError from its zip writer, inline_container.cc.
+    """
+    hints = ("no space left", "os error", "file write failed", "failed writing file", "inline_container")
+    return any(hint in str(error).lower() for hint in hints)
 
 
-def _write_failure(final: Path, error: Exception) -> str:
-    kept = newest_complete_checkpoint(final.parent)
-    free = shutil.disk_usage(final.parent).free / 2**20 if final.parent.is_dir() else 0.0
-    reason = (
-        os.strerror(error.errno)
-        if isinstance(error, OSError) and error.errno
-        else " ".join(str(error).split())
-    )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        reason = "no space left on device"
+def _write_failure(path: Path, error: Exception) -> str:
+    run_folder = path if path.is_dir() and list_checkpoints(path) else path.parent
+    kept = newest_complete_checkpoint(run_folder)
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(existing).free / 2**20
+    reason = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno:
+        reason = os.strerror(error.errno).lower()
     return (
-        f"{final} could not be written: {reason} ({free:.0f} MiB free); "
-        f"{f'{kept} is kept' if kept else 'there is no earlier checkpoint'}; "
-        "free some space and go on with --resume_from_checkpoint"
+        f"{path} could not be written: {reason} ({free:.0f} MiB free); "
+        f"{f'{kept} is kept' if kept else 'there is no earlier checkpoint'}; free some space or make the folder "
+        f"writable, {'then continue with --resume_from_checkpoint' if kept else 'then start again'}"
     )

@@ -1,12 +1,14 @@
-"""Model and processor from what the arguments name."""
+"""Load or build the model and processor that the arguments name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import PreTrainedModel, set_seed
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import logging
 from trl import get_peft_config, get_quantization_config
 
 from vividmed.errors import VividMedError
@@ -14,23 +16,31 @@ from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.grounding import GroundingLosses
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
+from vividmed.training.adapted_model import AdaptedVividMed
 from vividmed.training.arguments import ModelArguments
+from vividmed.training.checkpointing import atomic_folder, readable_write_errors
 from vividmed.training.grounding_arguments import GroundingArguments
 from vividmed.training.peft import (
     GROUNDING_MODULES,
+    adapter_base,
     add_adapter,
     as_whole_modules,
+    find_adapter,
     keep_full_precision,
+    load_adapter,
+    read_adapter_config,
     select_modules,
 )
-from vividmed.training.segmenters import KINDS, attach_segmenters, freeze_modules
+from vividmed.training.segmenters import SEGMENTERS, attach_segmenters, freeze_modules
+
+logger = logging.get_logger(__name__)
 
 
 def load_processor(args: ModelArguments) -> VividMedProcessor:
-    """The processor saved with the model, or the tiny one when no model is named.
+    """Load the processor saved with the model, or the tiny one when no model is named.
 
     Raises:
-        VividMedError: when the folder or repository holds none.
+        VividMedError: the folder or repository has no processor.
     """
     if args.model_name_or_path is None:
         return VividMedProcessor.tiny()
@@ -54,21 +64,30 @@ def load_model(
 ) -> PreTrainedModel:
     """Build or load the model, quantise it and add adapters, as the arguments say.
 
-    Without ``model_name_or_path`` a tiny model with random weights is made. An adapter needs its base model again
-    later, so that one is then kept in ``base_folder``; so is one that was put together from parts.
+    Without ``model_name_or_path`` a tiny model with random weights is built. If ``model_name_or_path`` is an adapter,
+    its base model is loaded and the adapter's training continues; the arguments of adapters then take its values. An
+    adapter needs its base model again later, so a base model that exists nowhere else is saved in ``base_folder``.
+
+    Trainable weights are float32, whatever the type of the others, unless ``trainable_dtype`` says otherwise.
 
     Args:
         args: what to load and how.
-        processor: whose vocabulary the model must share.
-        base_folder: where a base model is kept that is nowhere else.
-        seed: of the random weights.
-        frozen: top-level modules that the stage does not train; those the model lacks are passed over.
-        grounding: which segmenters to put in, for stages that ground; a tiny model then has some.
+        processor: processor whose vocabulary the model must share.
+        base_folder: where to save a base model that exists nowhere else.
+        seed: random seed for new weights.
+        frozen: top-level modules that the stage does not train; those the model lacks are ignored.
+        grounding: segmenters to attach, for stages that ground; a tiny model is then built with its own.
 
     Raises:
-        VividMedError: when the checkpoint is of another architecture, incomplete, or does not fit the tokenizer.
+        VividMedError: the checkpoint is of another architecture, incomplete, or does not fit the tokenizer.
     """
-    source = args.model_name_or_path
+    source, revision = args.model_name_or_path, args.model_revision
+    adapter = None if source is None else find_adapter(source, revision=revision)
+    if adapter is not None:
+        logger.warning(f"{source} is an adapter: its base model is loaded and its training continues")
+        _take_adapter_settings(args, adapter)
+        source, revision = adapter_base(adapter), "main"
+    parts = {} if grounding is None else grounding.sources
     losses = None if grounding is None else grounding.losses()
     if source is None:
         set_seed(seed)
@@ -78,58 +97,104 @@ def load_model(
             config, dtype=dtype, attn_implementation=args.attn_implementation, grounding_losses=losses
         )
     else:
-        _check_architecture(source, args.model_revision)
-        # Parts are put together in full precision, and quantised when the whole is loaded.
-        model = _load(source, args, losses, quantize=grounding is None or not grounding.sources)
+        _check_architecture(source, revision)
+        # Parts are put together in full precision; the whole is quantised when it is loaded again.
+        model = _load(source, args, losses, revision=revision, quantize=not parts)
     if grounding is not None:
-        attach_segmenters(model, grounding.sources)
-    if args.use_peft and (source is None or (grounding is not None and grounding.sources)):
-        model.save_pretrained(base_folder)
-        processor.save_pretrained(base_folder)
+        attach_segmenters(model, parts)
+    if args.use_peft and (source is None or parts):
+        with _main_process_writes(base_folder) as folder:
+            if folder is not None:
+                model.save_pretrained(folder)
+                processor.save_pretrained(folder)
         model = _load(str(base_folder), args, losses)
     model.config.check_tokenizer(processor.tokenizer)
     if args.use_peft:
-        # Of two segmenters PEFT cannot leave out one alone, for it matches names by their ends.
-        trained = [name for name in KINDS if getattr(model, name, None) is not None and name not in frozen]
-        selection = select_modules(
-            model,
-            freeze_vision=args.freeze_vision,
-            adapt_language=args.adapt_language,
-            frozen=[name for name in frozen if not trained or name not in KINDS],
-        )
-        selection = as_whole_modules(selection, GROUNDING_MODULES)
-        adapted = add_adapter(
-            model, get_peft_config(args), selection, train_boundary_tokens=args.train_boundary_tokens
-        )
-        freeze_modules(model, frozen)
-        return _with_precise_updates(adapted, args)
-    if args.freeze_vision:
+        model = _adapt(model, args, adapter, frozen)
+    elif args.freeze_vision:
         model.model.vision.requires_grad_(False)
     freeze_modules(model, frozen)
-    return _with_precise_updates(model, args)
-
-
-def _with_precise_updates(model: Any, args: ModelArguments) -> Any:
-    """Store what is trained in float32, where updates of small learning rates are not rounded away."""
     if args.trainable_dtype == "float32":
+        # Updates of small learning rates are not rounded away in float32.
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
     return model
 
 
+def _adapt(
+    model: PreTrainedModel, args: ModelArguments, adapter: Path | None, frozen: Sequence[str]
+) -> AdaptedVividMed:
+    """Add a new adapter, or load one to continue its training."""
+    # PEFT matches names by their ends, so it cannot leave out one of two segmenters.
+    trained = [name for name in SEGMENTERS if getattr(model, name, None) is not None and name not in frozen]
+    selection = select_modules(
+        model,
+        freeze_vision=args.freeze_vision,
+        adapt_language=args.adapt_language,
+        frozen=[name for name in frozen if not trained or name not in SEGMENTERS],
+    )
+    selection = as_whole_modules(selection, GROUNDING_MODULES)
+    if adapter is None:
+        return add_adapter(
+            model, get_peft_config(args), selection, train_boundary_tokens=args.train_boundary_tokens
+        )
+    adapted = load_adapter(model, adapter, is_trainable=True)
+    config = adapted.peft_config["default"]
+    config.base_model_name_or_path = model.name_or_path
+    if args.freeze_vision:
+        adapted.get_base_model().model.vision.requires_grad_(False)
+    for name in GROUNDING_MODULES:
+        if name in selection.modules_to_save and name not in (config.modules_to_save or ()):
+            adapted.train_whole(name)
+    if args.train_boundary_tokens:
+        adapted.train_boundary_tokens()
+    return adapted
+
+
+@contextmanager
+def _main_process_writes(folder: Path) -> Iterator[Path | None]:
+    """Give the main process a folder to write into, which appears complete or not at all; None to the others."""
+    state = PartialState()
+    with (
+        readable_write_errors(folder),
+        atomic_folder(folder, is_writer=state.is_main_process, barrier=state.wait_for_everyone) as partial,
+    ):
+        yield partial if state.is_main_process else None
+
+
+def _take_adapter_settings(args: ModelArguments, adapter: Path) -> None:
+    """Make the arguments of adapters say what the loaded adapter is."""
+    config = read_adapter_config(adapter)
+    args.use_peft = True
+    args.lora_r, args.lora_alpha, args.lora_dropout = config.r, config.lora_alpha, config.lora_dropout
+    args.use_rslora, args.use_dora = config.use_rslora, config.use_dora
+
+
 def _load(
-    source: str, args: ModelArguments, losses: GroundingLosses | None, *, quantize: bool = True
+    source: str,
+    args: ModelArguments,
+    losses: GroundingLosses | None,
+    *,
+    revision: str | None = None,
+    quantize: bool = True,
 ) -> PreTrainedModel:
     quantization = get_quantization_config(args) if quantize else None
-    return VividMedForCausalLM.from_pretrained(
-        source,
-        revision=args.model_revision,
-        dtype=args.dtype,
-        attn_implementation=args.attn_implementation,
-        quantization_config=None if quantization is None else keep_full_precision(quantization),
-        grounding_losses=losses,
-    )
+    try:
+        return VividMedForCausalLM.from_pretrained(
+            source,
+            revision=revision or "main",
+            dtype=args.dtype,
+            attn_implementation=args.attn_implementation,
+            quantization_config=None if quantization is None else keep_full_precision(quantization),
+            grounding_losses=losses,
+        )
+    except VividMedError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        raise VividMedError(
+            f"--model_name_or_path {source}: cannot be loaded ({_one_line(error)}); use a complete checkpoint"
+        ) from error
 
 
 def _check_architecture(source: str, revision: str) -> None:

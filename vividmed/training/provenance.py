@@ -1,85 +1,94 @@
-"""What a model may be shared under: the terms of the data it was trained on and of the models it started from."""
+"""Terms that a model may be shared under: those of all data that its weights come from, directly or through a model."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers.utils import logging
-
-from vividmed.data.known_terms import sample_terms
+from vividmed.data.known_terms import known_terms
+from vividmed.data.sampling.keyed_rows import KeyedRows
+from vividmed.data.sampling.mixture import Mixture
 from vividmed.data.sampling.mixture_config import MixtureConfig
 from vividmed.data.terms import (
     PROVENANCE_FILE,
     TERMS_FILE,
     DatasetTerms,
+    combine_terms,
+    read_all_terms,
     read_provenance,
-    read_terms,
-    write_provenance,
+    row_sources,
+    terms_of_rows,
 )
+from vividmed.training.adapted_model import ADAPTER_CONFIG
 from vividmed.training.arguments import DataArguments
+from vividmed.training.hub_files import find_file
+from vividmed.training.peft import adapter_base
 
-logger = logging.get_logger(__name__)
+_STARTED_FROM = ("model_name_or_path", "segmenter", "instance_segmenter")
 
 
-def write_run_provenance(folder: Path, data_args: DataArguments, models: Sequence[str | None]) -> None:
-    """Write ``provenance.json`` of a run, if the terms of everything that went into it are stated.
-
-    Where something states no terms, an earlier file is removed and a warning names it: a model without provenance can
-    only be published private (docs/publishing.md).
+def run_provenance(train_rows: Any, data_args: DataArguments, models: Sequence[str]) -> list[DatasetTerms]:
+    """Terms of everything that a run starts from; what is unknown or contradicts itself is a record of its own.
 
     Args:
-        folder: of the run.
-        data_args: which data it was trained on.
-        models: folders or Hub ids of the models it started from; None for random weights.
+        train_rows: rows that the run trains on, or a mixture.
+        data_args: where the rows come from.
+        models: folders or Hub ids of the models it starts from.
 
     Raises:
         VividMedError: a file of terms is damaged.
     """
-    known: list[DatasetTerms] = []
-    unknown: list[str] = []
-    for name, terms in (*_data_terms(data_args), *_model_terms(models)):
-        known += terms
-        if not terms:
-            unknown.append(name)
-    if not unknown:
-        write_provenance(folder, known)
-        return
-    (folder / PROVENANCE_FILE).unlink(missing_ok=True)
-    logger.warning(
-        f"{', '.join(unknown)}: no {TERMS_FILE} or {PROVENANCE_FILE} states the terms, so that this model can be "
-        "published private only"
-    )
+    inherited = [terms for model in models for terms in model_terms(model)]
+    return combine_terms([*rows_terms(train_rows, stated=list(_stated(data_args))), *inherited])
 
 
-def _data_terms(args: DataArguments) -> Iterator[tuple[str, list[DatasetTerms]]]:
-    """Each data set that was trained on, and its terms; none where it states none."""
+def started_from(arguments: Sequence[Any]) -> list[str]:
+    """Folders and Hub ids of all models that a run's arguments name as its start."""
+    named = (getattr(group, name, None) for group in arguments for name in _STARTED_FROM)
+    return [place for place in named if place is not None]
+
+
+def rows_terms(rows: Any, *, stated: Sequence[DatasetTerms] = ()) -> list[DatasetTerms]:
+    """Terms of the sources that rows name.
+
+    Args:
+        rows: rows, or a mixture of data sets.
+        stated: terms that came with the data.
+    """
+    if isinstance(rows, KeyedRows):
+        rows = rows.rows
+    parts = rows.rows if isinstance(rows, Mixture) else [rows]
+    sources = {source for part in parts for source in row_sources(part)}
+    return terms_of_rows(sources, stated=stated, known=known_terms())
+
+
+def model_terms(place: str | Path) -> list[DatasetTerms]:
+    """Terms of all data that a model, adapter or checkpoint was trained on, its base model included.
+
+    Args:
+        place: local folder or Hub id.
+
+    Returns:
+        At least one record; unknown terms where the model does not state its provenance.
+    """
+    path = find_file(place, PROVENANCE_FILE)
+    if path is not None:
+        return read_provenance(path.parent)
+    unknown = DatasetTerms.unknown(f"training data of {Path(place).name}", f"it has no {PROVENANCE_FILE}")
+    config = find_file(place, ADAPTER_CONFIG)
+    if config is None:
+        return [unknown]
+    return combine_terms([unknown, *model_terms(adapter_base(config.parent))])
+
+
+def _stated(args: DataArguments) -> Iterator[DatasetTerms]:
+    """Terms in the files of the data sets that are trained on."""
+    places: list[tuple[str, str | None]] = []
     if args.mixture is not None:
         config = MixtureConfig.from_yaml(args.mixture, root=args.mixture_root)
         places = [(config.location(entry), entry.revision) for entry in config.entries]
     elif args.dataset_name is not None:
         places = [(args.dataset_name, args.dataset_revision)]
-    else:
-        yield "the embedded sample", list(sample_terms())
-        return
     for place, revision in places:
-        path = _find(place, TERMS_FILE, repo_type="dataset", revision=revision)
-        yield place, [] if path is None else [read_terms(path.parent)]
-
-
-def _model_terms(models: Sequence[str | None]) -> Iterator[tuple[str, list[DatasetTerms]]]:
-    for place in models:
-        if place is not None:
-            path = _find(place, PROVENANCE_FILE, repo_type="model", revision=None)
-            yield place, [] if path is None else read_provenance(path.parent)
-
-
-def _find(place: str, name: str, *, repo_type: str, revision: str | None) -> Path | None:
-    """A file of a folder or Hub repository, None where it has none or cannot be asked."""
-    if Path(place).is_dir():
-        path = Path(place) / name
-        return path if path.is_file() else None
-    try:
-        return Path(hf_hub_download(place, name, repo_type=repo_type, revision=revision))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
-        return None
+        path = find_file(place, TERMS_FILE, repo_type="dataset", revision=revision)
+        if path is not None:
+            yield from read_all_terms(path.parent)

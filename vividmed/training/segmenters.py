@@ -9,33 +9,37 @@ from vividmed.models.grounding import GroundingProjection
 from vividmed.models.loading import check_complete, check_finite
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
-KINDS: dict[str, type[Segmenter] | type[InstanceSegmenter]] = {
+SEGMENTERS: dict[str, type[Segmenter] | type[InstanceSegmenter]] = {
     "segmenter": Segmenter,
     "instance_segmenter": InstanceSegmenter,
 }
 
 
-def load_segmenter(kind: str, source: str) -> Segmenter | InstanceSegmenter:
+def load_segmenter(segmenter_name: str, source: str) -> Segmenter | InstanceSegmenter:
     """Load a segmenter; the boxes of an instance segmenter may start from the weights of a plain one.
 
     Args:
-        kind: ``segmenter`` or ``instance_segmenter``.
+        segmenter_name: ``segmenter`` or ``instance_segmenter``.
         source: folder or Hub id.
 
     Raises:
         VividMedError: it is not found, or of another architecture.
     """
     try:
-        model, report = KINDS[kind].from_pretrained(source, check_weights=False, output_loading_info=True)
+        model, report = SEGMENTERS[segmenter_name].from_pretrained(
+            source, check_weights=False, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         raise VividMedError(
-            f"--{kind} {source} cannot be loaded: {' '.join(str(error).split())[:200]}; name a folder that an "
+            f"--{segmenter_name} {source} cannot be loaded: {' '.join(str(error).split())[:200]}; name a folder that an "
             "alignment stage has written"
         ) from error
-    new_heads = ("box_head", "score_head") if kind == "instance_segmenter" else ()
+    new_heads = ("box_head", "score_head") if segmenter_name == "instance_segmenter" else ()
     missing = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
-    check_complete(f"--{kind} {source}", (name for name in missing if not name.startswith(new_heads)))
-    check_finite(f"--{kind} {source}", model)
+    check_complete(
+        f"--{segmenter_name} {source}", (name for name in missing if not name.startswith(new_heads))
+    )
+    check_finite(f"--{segmenter_name} {source}", model)
     return model
 
 
@@ -49,12 +53,14 @@ def attach_segmenters(model: PreTrainedModel, sources: Mapping[str, str]) -> Non
     Raises:
         VividMedError: a source is no segmenter, the two differ in width, or the model ends up with neither.
     """
-    for kind, source in sources.items():
-        segmenter = load_segmenter(kind, source)
-        setattr(model, kind, segmenter)
-        setattr(model.config, f"{kind}_config", segmenter.config)
+    for segmenter_name, source in sources.items():
+        segmenter = load_segmenter(segmenter_name, source)
+        setattr(model, segmenter_name, segmenter)
+        setattr(model.config, f"{segmenter_name}_config", segmenter.config)
     widths = {
-        kind: getattr(model, kind).config.hidden_size for kind in KINDS if getattr(model, kind) is not None
+        segmenter_name: getattr(model, segmenter_name).config.hidden_size
+        for segmenter_name in SEGMENTERS
+        if getattr(model, segmenter_name) is not None
     }
     if not widths:
         raise VividMedError(

@@ -1,42 +1,26 @@
 """The Trainer of all stages."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
 from torch.utils.data import SequentialSampler
-from transformers import (
-    PreTrainedModel,
-    ProcessorMixin,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-)
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import EvalLoopOutput
 
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.length_grouped import LengthGroupedSampler
 from vividmed.data.sampling.lengths import measure_lengths
 from vividmed.data.sampling.mixture import Mixture, keyed_rows
 from vividmed.data.sampling.mixture_sampler import MixtureSampler
+from vividmed.data.terms import Terms
 from vividmed.errors import VividMedError
-from vividmed.hub.publish import publish_model
-from vividmed.training import peft
 from vividmed.training.arguments import VividMedTrainingArguments
-from vividmed.training.checkpointing import (
-    atomic_checkpoint,
-    checkpoint_folder,
-    remove_old_checkpoints,
-    write_manifest,
-)
+from vividmed.training.resumable_trainer import ResumableTrainer
 from vividmed.training.step_statistics import StepStatistics
 from vividmed.training.throughput import step_cost
 
@@ -44,23 +28,31 @@ from vividmed.training.throughput import step_cost
 _NOT_FOR_THE_MODEL = ("sample_ids", "size", "geometry", "num_samples", "target_names")
 
 
-class VividMedTrainer(Trainer):
-    """``transformers.Trainer`` for rows of images and conversations.
+class VividMedTrainer(ResumableTrainer):
+    """A :class:`ResumableTrainer` for rows of images and conversations.
 
-    What it adds: batches of similar length in an order that depends on (seed, epoch) alone; the loss per supervised
-    token over accumulation steps and processes; named parts of the loss, throughput and peak memory in the log
-    without waiting for the device at each step; a stop at the first non-finite loss; checkpoints that are complete
-    or not there; weight decay on the weights of linear and convolution layers alone, as published.
+    It adds:
+
+    - batches of similar length, in an order that depends only on seed and epoch;
+    - the loss per supervised token over accumulation steps and processes;
+    - named parts of the loss, throughput and peak memory in the log, without waiting for the device at each step;
+    - a stop at the first non-finite loss;
+    - weight decay on the weights of linear and convolution layers only, as published.
 
     Args:
-        model: a ``VividMedForCausalLM``, or one with adapters.
-        args: the run's arguments.
-        processing_class: the ``VividMedProcessor``; saved with the model.
+        model: a ``VividMedForCausalLM``, with or without an adapter.
+        args: arguments of the run.
+        processing_class: the ``VividMedProcessor``, which is saved with the model.
         data_collator: a ``VividMedCollator``.
         train_dataset: rows, or a mixture of data sets.
-        eval_dataset: rows.
-        train_lengths: tokens of each training row; measured from the images' headers and the text when not given.
-        callbacks: more callbacks.
+        eval_dataset: rows to evaluate on.
+        train_lengths: tokens of each training row; measured from image headers and text by default.
+        callbacks: additional callbacks.
+        provenance: terms of everything that the weights come from, see :mod:`vividmed.training.provenance`; by
+            default those of the rows' sources.
+
+    Raises:
+        VividMedError: the processes cannot train together.
     """
 
     def __init__(
@@ -74,10 +66,11 @@ class VividMedTrainer(Trainer):
         eval_dataset: Any = None,
         train_lengths: Sequence[int] | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        provenance: Sequence[Terms] | None = None,
     ):
         if args.n_gpu > 1:
             raise VividMedError(
-                f"one process sees {args.n_gpu} GPUs: start with `accelerate launch`, one process a GPU, "
+                f"one process sees {args.n_gpu} GPUs: start with `accelerate launch`, one process per GPU, "
                 "or set CUDA_VISIBLE_DEVICES to one of them"
             )
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and args.world_size == 1:
@@ -96,18 +89,12 @@ class VividMedTrainer(Trainer):
             train_dataset=None if train_dataset is None else keyed_rows(train_dataset),
             eval_dataset=None if eval_dataset is None else KeyedRows(eval_dataset, full_batch),
             callbacks=[_RunClock(self), *callbacks],
+            provenance=provenance,
         )
-        # Labels come shifted, so every one of them is a target; the Trainer takes causal models to shift themselves.
+        # Labels come shifted, so each is a target; the Trainer assumes that causal models shift them.
         self._loss_shifts_labels = False
         self.statistics = StepStatistics(self.accelerator, step_cost(base_model(self.model).config))
         self.order: LengthGroupedSampler | MixtureSampler | None = None
-
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As the Trainer's; an evaluation beforehand does no harm."""
-        if self.model_wrapped is self.model:
-            # Evaluating marks the model as prepared, and accelerate would then train it without joining gradients.
-            self.model.__dict__.pop("_is_accelerate_prepared", None)
-        return super().train(*args, **kwargs)
 
     # Data
 
@@ -136,7 +123,7 @@ class VividMedTrainer(Trainer):
 
     @property
     def rows_per_step(self) -> int:
-        """Rows of an optimizer step, over accumulation and processes."""
+        """Rows per optimizer step, over accumulation and processes."""
         return self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
 
     def get_batch_samples(
@@ -156,9 +143,9 @@ class VividMedTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The loss of a micro-batch, divided by the labels of the whole step over all processes."""
+        """Compute the loss of a micro-batch, divided by the number of labels in the whole step over all processes."""
         outputs = model(**self._model_inputs(inputs), num_items_in_batch=num_items_in_batch)
-        # The gradients of the processes will be averaged, but the loss is already divided by the labels of all.
+        # Gradients are averaged over processes later, but the loss is already divided by the labels of all of them.
         across = num_items_in_batch is not None and self.args.average_tokens_across_devices
         scale = self.accelerator.num_processes if across else 1
         loss = outputs.loss * scale
@@ -171,11 +158,11 @@ class VividMedTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def loss_counts(self, inputs: dict[str, Any]) -> dict[str, torch.Tensor | int]:
-        """The losses that the whole loss is the sum of, and how many things of the batch each is the mean over."""
+        """Names of the losses that add up to the whole loss, with the number of items in the batch each averages."""
         return {"lm_loss": inputs["labels"].ne(-100).sum()}
 
     def observe(self, inputs: dict[str, Any], outputs: Any) -> None:
-        """See what a batch of training or evaluation gave; for what is to be logged beside the losses."""
+        """Receive the outputs of each training and evaluation batch; for subclasses that log more than losses."""
 
     def _model_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         kept = {name: value for name, value in inputs.items() if name not in _NOT_FOR_THE_MODEL}
@@ -188,7 +175,7 @@ class VividMedTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor, None, None]:
-        """The loss of an evaluation batch; sums for the mean over the whole data set are kept aside."""
+        """Compute the loss of an evaluation batch, and add it to the sums for the whole data set."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**self._model_inputs(inputs))
@@ -207,7 +194,7 @@ class VividMedTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As the Trainer's, but losses are means over the whole data set, whatever the batches were."""
+        """Like ``Trainer.evaluation_loop``, but losses are means over the whole data set, independent of batches."""
         self._eval_sums = {}
         output = super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
         losses = {}
@@ -222,7 +209,7 @@ class VividMedTrainer(Trainer):
     # Optimisation and log
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Weights of linear and convolution layers; no biases, norms, embeddings, bare parameters or adapters."""
+        """Names of the weights of linear and convolution layers, adapters excluded."""
         return [
             f"{name}.weight"
             for name, module in model.named_modules()
@@ -238,103 +225,14 @@ class VividMedTrainer(Trainer):
             logs |= self.statistics.summary()
         super().log(logs, start_time)
 
-    # Checkpoints
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.statistics.check()
-        self._check_weights()
-        self.store_flos()
-        run_folder, step = self.args.folder, self.state.global_step
-        barrier = self.accelerator.wait_for_everyone
-        if self.state.best_global_step is not None:
-            best = checkpoint_folder(run_folder, self.state.best_global_step)
-            if best.is_dir() or self.state.best_global_step == step:
-                self.state.best_model_checkpoint = str(best)
-        with atomic_checkpoint(run_folder, step, is_writer=self.args.should_save, barrier=barrier) as folder:
-            self.save_model(str(folder), _internal_call=True)
-            if not self.args.save_only_model:
-                self._save_optimizer_and_scheduler(str(folder))
-                self._save_scaler(str(folder))
-                self._save_rng_state(str(folder))
-            if self.args.should_save:
-                self._save_state(folder)
-        if self.args.should_save:
-            remove_old_checkpoints(run_folder, self.args.save_total_limit, self.state.best_model_checkpoint)
-
-    def _save_state(self, folder: Path) -> None:
-        exportable = [
-            cb for cb in [*self.callback_handler.callbacks, self.control] if isinstance(cb, ExportableState)
-        ]
-        for callback in exportable:
-            self.state.stateful_callbacks[type(callback).__name__] = callback.state()
-        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-
-    def _check_weights(self) -> None:
-        """A gradient can break the weights although the last loss was finite; such weights are not saved."""
-        finite = [
-            (parameter.to_local() if hasattr(parameter, "to_local") else parameter).isfinite().all()
-            for parameter in self.model.parameters()
-            if parameter.requires_grad
-        ]
-        broken = self.accelerator.reduce((~torch.stack(finite).all()).float(), reduction="sum")
-        if broken.item():
-            raise VividMedError(
-                f"step {self.state.global_step}: the weights are not finite any more and are not saved; "
-                "lower --learning_rate or --max_grad_norm and resume with --resume_from_checkpoint"
-            )
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir) if output_dir else self.args.folder
-        # A pickle, and the only file that is unsafe to load; config.yaml holds the arguments.
-        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-        unwrapped = self.accelerator.unwrap_model(self.model)
-        if isinstance(unwrapped, peft.PeftModel):
-            peft.save_boundary_tokens(unwrapped, folder)
-
-    def save_final(self) -> None:
-        """Put the model and its processor into the output folder itself, each file complete or as it was before."""
-        folder = self.args.folder
-        aside = folder / ".final.partial"
-        if self.args.should_save:
-            shutil.rmtree(aside, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self.write_final(aside)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            write_manifest(aside)
-            for path in sorted(aside.iterdir()):
-                path.replace(folder / path.name)
-            aside.rmdir()
-
-    def write_final(self, folder: Path) -> None:
-        """Write what the run leaves behind; every process takes part."""
-        self.save_model(str(folder), _internal_call=True)
-
-    def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
-        """Upload what is in the output folder and may leave it; see :func:`vividmed.hub.publish.publish_model`.
-
-        The Trainer's own upload would send everything there, answers and questions of the data included.
-        """
-        if self.is_world_process_zero():
-            publish_model(self.args.folder, self.hub_model_id, public=self.args.hub_private_repo is False)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        unwrapped = self.accelerator.unwrap_model(self.model if model is None else model)
-        if isinstance(unwrapped, peft.PeftModel):
-            peft.load_boundary_tokens(unwrapped, Path(resume_from_checkpoint))
-
 
 def base_model(model: nn.Module) -> PreTrainedModel:
-    """The model below its adapters."""
-    return model.get_base_model() if isinstance(model, peft.PeftModel) else model
+    """The model without its adapter."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 class _RunClock(TrainerCallback):
-    """Tells the order its epoch, and the statistics when time counts as training."""
+    """Sets the epoch of the sampler, and starts and stops the clock of the statistics."""
 
     def __init__(self, trainer: VividMedTrainer):
         self.trainer = trainer

@@ -10,6 +10,7 @@ from vividmed.data.sampling.mixture import keyed_rows
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.arguments import ModelArguments, TextDataArguments
 from vividmed.training.loading import load_model
+from vividmed.training.peft import base_model_of
 from vividmed.training.stages.stage import Stage, StageRows
 
 BASE_MODEL = "base_model"
@@ -48,7 +49,8 @@ class LanguageStage(Stage):
             method = (
                 f"low-rank adapters of rank {args.lora_r} on a {bits}base model; norms and embeddings whole"
             )
-        return {"base_model": args.model_name_or_path, "method": method, "adapter": args.use_peft}
+        base = args.model_name_or_path and base_model_of(args.model_name_or_path, args.model_revision)
+        return {"base_model": base, "method": method, "adapter": args.use_peft}
 
     def settings(self) -> dict[str, Any]:
         return {"longest sequence": self.data_args.max_length}

@@ -10,13 +10,11 @@ import transformers
 from vividmed.data.sampling.mixture import Mixture
 from vividmed.files import packaged_folder, write_atomically
 from vividmed.hub.cards import RunFacts, SourceCount, count_sources, render_model_card
-from vividmed.training.arguments import DataArguments, StageArguments
-from vividmed.training.provenance import write_run_provenance
+from vividmed.training.arguments import StageArguments
 from vividmed.training.resolved_config import resolved_config
 from vividmed.training.trainer import VividMedTrainer
 from vividmed.version import __version__
 
-_STARTED_FROM = ("model_name_or_path", "segmenter", "instance_segmenter")
 CARDS = packaged_folder("model_cards")
 
 
@@ -32,7 +30,7 @@ def write_results(
     step: int,
     metrics: Mapping[str, str],
 ) -> None:
-    """Write the model card, the settings of the run, and the terms of what went into it where they are known.
+    """Write the model card and the settings of the run.
 
     Args:
         stage: name of the stage.
@@ -75,10 +73,6 @@ def write_results(
     folder = args.folder
     write_atomically(folder / "README.md", render_model_card(CARDS / template, facts))
     write_atomically(folder / "config.yaml", resolved_config([StageArguments(stage), *groups]))
-    (data_args,) = (group for group in groups if isinstance(group, DataArguments))
-    write_run_provenance(
-        folder, data_args, [getattr(group, name, None) for group in groups for name in _STARTED_FROM]
-    )
 
 
 def _sources(rows: Any) -> list[SourceCount]:

@@ -15,6 +15,7 @@ from vividmed.errors import VividMedError
 from vividmed.training.arguments import DataArguments, VividMedTrainingArguments
 from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
 from vividmed.training.memory import memory_summary
+from vividmed.training.provenance import run_provenance, started_from
 from vividmed.training.rows import load_rows
 from vividmed.training.run_folder import run_folder
 from vividmed.training.stages.measurement import Measurement, Measuring
@@ -125,6 +126,7 @@ def run_stage(stage: Stage) -> StageResult:
         rows = StageRows(*load_rows(stage.row_kind, stage.data_args))
         _check_evaluation(args, rows)
         trainer = stage.build(rows)
+        trainer.provenance = run_provenance(rows.train, stage.data_args, started_from(stage.groups))
         for callback in (MetricsFile(), LossCurve()):
             trainer.add_callback(callback)
         samples = None if rows.evaluation is None else stage.sample_answers(trainer, rows)
