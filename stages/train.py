@@ -17,9 +17,14 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
 )  # found from a clone, whatever the working folder
 
-from vividmed.training.launching import start_processes
-from vividmed.training.stages.command import main
+from vividmed.training.orphans import end_with_launcher
 
 if __name__ == "__main__":
+    end_with_launcher()
+
+    # Imports that take seconds, in which the launcher may already end.
+    from vividmed.training.launching import start_processes
+    from vividmed.training.stages.command import main
+
     start_processes(__file__, sys.argv[1:])
     sys.exit(main(sys.argv[1:]))

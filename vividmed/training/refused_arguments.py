@@ -29,6 +29,7 @@ _REASONS = {
     "do_predict": _NO_PREDICTIONS,
     "label_names": "the labels are those that the collator makes",
     "hub_strategy": f"hub_strategy must be 'end': {_ONE_PUSH}",
+    "enable_jit_checkpoint": "SIGTERM ends every run with a checkpoint",
     "hub_always_push": _ONE_PUSH,
     "hub_revision": "the model is uploaded to the main branch",
 }

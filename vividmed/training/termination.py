@@ -1,13 +1,9 @@
-"""How a training process ends with its launcher, and with a checkpoint when it is asked to."""
+"""How training ends with a checkpoint when the process is asked to terminate."""
 
-import ctypes
-import os
 import signal
-import sys
 import threading
 from typing import Any
 
-import psutil
 import torch
 from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -15,38 +11,12 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
-_LAUNCHERS = ("accelerate", "torchrun", "torch.distributed", "deepspeed")
-
-
-def end_with_launcher() -> None:
-    """Send this process SIGTERM when the launcher that started it ends, however it ends.
-
-    ``accelerate launch`` does not pass signals on: terminated by a queue, it would leave its training process running.
-    A process that was not started by a launcher is left alone, so that training outlives a closed shell. On other
-    systems than Linux nothing happens.
-    """
-    parent = os.getppid()
-    if sys.platform != "linux" or not _is_launcher(parent):
-        return
-    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != parent:  # the launcher ended in between
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _is_launcher(process: int) -> bool:
-    try:
-        command = psutil.Process(process).cmdline()
-    except psutil.Error:
-        return False
-    return any(name in part for part in command for name in _LAUNCHERS)
-
 
 class StopOnTermination(TrainerCallback):
     """Ends training at the next step, with a checkpoint, when the process receives SIGTERM.
 
-    A second signal ends the process at once. Processes of a distributed run compare notes every few steps, so that
-    all of them stop at the same one.
+    A second signal ends the process at once. Processes of a distributed run compare every few steps whether one of
+    them received the signal, so that all of them stop at the same step.
 
     Args:
         accelerator: reduces over the processes.
