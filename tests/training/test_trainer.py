@@ -186,7 +186,11 @@ def test_row_that_cannot_be_prepared_stops_the_run_with_its_id(tmp_path):
 def test_run_leaves_metrics_answers_and_a_loss_curve(tmp_path):
     trainer = small_trainer(tmp_path, max_steps=4, eval_strategy="steps", eval_steps=2)
     samples = [make_row(30), make_row(31)]
-    for callback in (MetricsFile(), LossCurve(), SampleAnswers(trainer.processing_class, samples, max_new_tokens=4)):
+    for callback in (
+        MetricsFile(),
+        LossCurve(),
+        SampleAnswers(trainer.processing_class, samples, max_new_tokens=4),
+    ):
         trainer.add_callback(callback)
     trainer.train()
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
