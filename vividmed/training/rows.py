@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset
-from datasets.exceptions import DatasetNotFoundError
+from datasets import Dataset, DatasetDict
 
+from vividmed.data.loading import load_prepared
 from vividmed.data.sampling.mixture import Mixture, load_mixture
 from vividmed.data.schema import RowKind, schema
 from vividmed.errors import VividMedError
@@ -51,12 +51,12 @@ def _load(kind: RowKind, args: DataArguments) -> DatasetDict:
         from vividmed.data.sample import load_sample
 
         return load_sample(kind)
-    try:
-        return load_dataset(args.dataset_name, args.dataset_config, revision=args.dataset_revision)
-    except (DatasetNotFoundError, OSError, ValueError) as error:
-        raise VividMedError(
-            f"--dataset_name {args.dataset_name} cannot be loaded: {' '.join(str(error).split())[:300]}"
-        ) from error
+    return load_prepared(
+        args.dataset_name,
+        args.dataset_config,
+        revision=args.dataset_revision,
+        what=f"--dataset_name {args.dataset_name}",
+    )
 
 
 def _split(splits: DatasetDict, name: str, dataset: str) -> Any:
