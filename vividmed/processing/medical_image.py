@@ -1,6 +1,7 @@
 """An image with its place in the patient."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ class MedicalImage:
         source: file the image came from, or what it was given as; used in error messages.
         oriented: whether the affine places a volume in the patient, so that it may be turned to the canonical
             orientation. False for 2D images, which are used as displayed, and for arrays without geometry.
+        files: DICOM files it was read from, in the order of the slices; empty for other sources.
     """
 
     array: np.ndarray
@@ -28,6 +30,7 @@ class MedicalImage:
     modality: str | None = None
     source: str = "array"
     oriented: bool = False
+    files: tuple[Path, ...] = ()
 
     def __post_init__(self):
         shape = self.array.shape

@@ -90,19 +90,19 @@ def read_dicom_file(path: Path, *, voi_window: bool = False) -> MedicalImage:
         plane = slice_plane(fields[0])
         thickness = fields[0].number("SliceThickness") or 0
         affine = flat_affine if plane is None else grid_affine([plane], thickness if thickness > 0 else 1.0)
-        return MedicalImage(join_frames([frames]), affine, modality, source)
+        return MedicalImage(join_frames([frames]), affine, modality, source, files=(path,))
     if not dataset.get("PerFrameFunctionalGroupsSequence"):
-        return MedicalImage(join_frames([frames]), flat_affine, modality, source)
+        return MedicalImage(join_frames([frames]), flat_affine, modality, source, files=(path,))
     planes = [slice_plane(field) for field in fields]
     placed = [plane for plane in planes if plane is not None]
     if not placed:
-        return MedicalImage(join_frames([frames]), flat_affine, modality, source)
+        return MedicalImage(join_frames([frames]), flat_affine, modality, source, files=(path,))
     if len(placed) < count:
         raise VividMedError(
             f"{source}: frame {planes.index(None) + 1} of {count} has no position, so the frames cannot be sorted; "
             "correct the header or export the file again"
         )
-    return _stack(join_frames([frames]), placed, modality, source)
+    return _stack(join_frames([frames]), placed, modality, source, (path,))
 
 
 def read_dicom_series(folder: Path, *, voi_window: bool = False) -> MedicalImage:
@@ -147,20 +147,25 @@ def read_dicom_series(folder: Path, *, voi_window: bool = False) -> MedicalImage
                     f"{name}: {path.name} differs in {what} from {first_path.name}; keep one series in a folder"
                 )
     frames = []
-    for path in list(images):
+    files = tuple(images)
+    for path in files:
         frames.append(decode(images.pop(path), str(path), voi_window=voi_window))
     if any(part.values.shape != frames[0].values.shape or part.values.shape[1] != 1 for part in frames):
         raise VividMedError(
             f"{name}: files contain different numbers of frames or channels; keep one series in a folder"
         )
-    return _stack(join_frames(frames), planes, first.get("Modality"), name)
+    return _stack(join_frames(frames), planes, first.get("Modality"), name, files)
 
 
-def _stack(values: np.ndarray, planes: list[SlicePlane], modality: str | None, source: str) -> MedicalImage:
-    """Sort the slices of (C, D, H, W) by position."""
+def _stack(
+    values: np.ndarray, planes: list[SlicePlane], modality: str | None, source: str, files: tuple[Path, ...]
+) -> MedicalImage:
+    """Sort the slices of (C, D, H, W), and their files where each has one, by position."""
     order = sort_slices(planes, source)
     affine = grid_affine([planes[index] for index in order])
-    return MedicalImage(values[:, order], affine, modality, source, oriented=True)
+    if len(files) == len(order):
+        files = tuple(files[index] for index in order)
+    return MedicalImage(values[:, order], affine, modality, source, oriented=True, files=files)
 
 
 def _image_files(folder: Path) -> dict[Path, Dataset]:

@@ -1,0 +1,224 @@
+"""DICOM SEG and SR, read back by other means than those that wrote them."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.sr._concepts_dict import concepts
+
+from tests.fixtures.dicom_files import PATIENT, write_series
+from vividmed import read_image
+from vividmed.data.coding import target_codes
+from vividmed.data.taxonomy import Taxonomy
+from vividmed.errors import VividMedError
+from vividmed.export.dicom_seg import save_dicom_seg
+from vividmed.export.dicom_sr import NOTICE, save_dicom_sr
+from vividmed.processing.grounded_text import GroundedText, Phrase
+
+TEXT = "A cyst of the left kidney and a small pleural effusion. No fracture."
+SIZE = (6, 16, 20)
+ORIENTATIONS = {
+    "axial": (1, 0, 0, 0, 1, 0),
+    "feet first": (-1, 0, 0, 0, 1, 0),
+    "coronal": (1, 0, 0, 0, 0, -1),
+    "sagittal": (0, 1, 0, 0, 0, -1),
+    "oblique": (0.8, 0.6, 0, -0.36, 0.48, 0.8),
+}
+
+
+def write_oriented(folder, orientation):
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    volume = np.random.default_rng(0).integers(0, 2000, SIZE).astype(np.int16)
+    study = {"StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4", "RescaleIntercept": -1000}
+    write_series(folder, volume, RescaleSlope=1, SliceThickness=2.5, **study)
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        z = dataset.ImagePositionPatient[2]
+        dataset.ImagePositionPatient = [round(float(v), 6) for v in np.cross(row, column) * z + [5, -7, 3]]
+        dataset.ImageOrientationPatient = list(orientation)
+        dataset.save_as(path, enforce_file_format=True)
+    return read_image(folder)
+
+
+def masks():
+    cyst, effusion = np.zeros(SIZE, dtype=bool), np.zeros(SIZE, dtype=bool)
+    cyst[1:4, 5:9, 8:15] = True
+    cyst[1, 5, 8] = False
+    effusion[4:, 2:5, 2:9] = True
+    return cyst, effusion
+
+
+def grounded():
+    cyst, effusion = masks()
+    phrases = [
+        Phrase("cyst of the left kidney", 2, 25, cyst),
+        Phrase("small pleural effusion", 32, 54, effusion),
+    ]
+    return GroundedText(TEXT, phrases)
+
+
+def places(voxels, affine):
+    """Positions in mm of the true voxels of (D, H, W), rounded, in any order."""
+    index = np.argwhere(voxels)[:, ::-1]
+    return {tuple(row) for row in (index @ affine[:3, :3].T + affine[:3, 3]).round(2) + 0.0}
+
+
+def places_of_segment(dataset, number):
+    """The same from the frames of a DICOM SEG, by the standard's own formula."""
+    found = set()
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    direction = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float).reshape(
+        2, 3
+    )
+    spacing = np.array(shared.PixelMeasuresSequence[0].PixelSpacing, dtype=float)
+    for pixels, frame in zip(dataset.pixel_array, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber != number:
+            continue
+        corner = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+        for y, x in np.argwhere(pixels):
+            lps = corner + direction[0] * spacing[1] * x + direction[1] * spacing[0] * y
+            found.add(tuple((lps * [-1, -1, 1]).round(2) + 0.0))
+    return found
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=ORIENTATIONS)
+def test_segments_lie_where_the_masks_lie(tmp_path, orientation):
+    image = write_oriented(tmp_path / "series", orientation)
+    dataset = pydicom.dcmread(save_dicom_seg(image, grounded(), tmp_path / "seg.dcm"))
+    for number, mask in enumerate(masks(), start=1):
+        assert places_of_segment(dataset, number) == places(mask, image.affine)
+
+
+def test_segments_are_coded_with_their_side(tmp_path):
+    image = write_oriented(tmp_path / "series", ORIENTATIONS["axial"])
+    dataset = pydicom.dcmread(save_dicom_seg(image, grounded(), tmp_path / "seg.dcm"))
+    cyst, effusion = dataset.SegmentSequence
+    (concept,) = cyst.SegmentedPropertyTypeCodeSequence
+    assert (concept.CodingSchemeDesignator, concept.CodeMeaning) == ("SCT", "Cyst")
+    assert concept.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
+    assert effusion.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Pleural effusion"
+    assert "SegmentedPropertyTypeModifierCodeSequence" not in effusion.SegmentedPropertyTypeCodeSequence[0]
+    assert [str(segment.SegmentLabel) for segment in dataset.SegmentSequence] == [
+        "cyst of the left kidney",
+        "small pleural effusion",
+    ]
+
+
+def test_report_has_text_measurements_and_references_to_its_segments(tmp_path):
+    image = write_oriented(tmp_path / "series", ORIENTATIONS["axial"])
+    files = save_dicom_sr(image, grounded(), tmp_path / "out")
+    report, segmentation = pydicom.dcmread(files.report), pydicom.dcmread(files.segmentation)
+    assert report.StudyInstanceUID == segmentation.StudyInstanceUID == "1.2.3"
+    assert report.VerificationFlag == "UNVERIFIED"
+    items = list(walk(report))
+    (comment,) = (item for item in items if meaning(item) == "Comment")
+    assert comment.TextValue == f"{NOTICE}\n{TEXT}"
+    volumes = [
+        float(item.MeasuredValueSequence[0].NumericValue) for item in items if meaning(item) == "Volume"
+    ]
+    voxel = float(np.abs(np.linalg.det(image.affine[:3, :3]))) / 1000
+    assert volumes == pytest.approx([mask.sum() * voxel for mask in masks()], abs=1e-3)
+    attenuations = [
+        float(item.MeasuredValueSequence[0].NumericValue)
+        for item in items
+        if meaning(item) == "Attenuation Coefficient"
+    ]
+    assert attenuations == pytest.approx([image.array[0][mask].mean() for mask in masks()], abs=0.01)
+    referenced = [
+        (
+            item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID,
+            item.ReferencedSOPSequence[0].ReferencedSegmentNumber,
+        )
+        for item in items
+        if item.get("ValueType") == "IMAGE" and "ReferencedSegmentNumber" in item.ReferencedSOPSequence[0]
+    ]
+    assert referenced == [(segmentation.SOPInstanceUID, 1), (segmentation.SOPInstanceUID, 2)]
+
+
+def walk(item):
+    yield item
+    for child in item.get("ContentSequence", ()):
+        yield from walk(child)
+
+
+def meaning(item):
+    names = item.get("ConceptNameCodeSequence")
+    return names[0].CodeMeaning if names else None
+
+
+def test_one_result_is_one_object_and_another_result_another(tmp_path):
+    image = write_oriented(tmp_path / "series", ORIENTATIONS["axial"])
+    uids = []
+    for name, text in (
+        ("a", grounded()),
+        ("b", grounded()),
+        ("c", GroundedText(TEXT, grounded().phrases[:1])),
+    ):
+        files = save_dicom_sr(image, text, tmp_path / name, model="m")
+        uids.append(
+            [str(pydicom.dcmread(path).SOPInstanceUID) for path in (files.report, files.segmentation)]
+        )
+    assert uids[0] == uids[1]
+    assert not set(uids[0]) & set(uids[2])
+
+
+def test_a_report_without_masks_has_no_segmentation(tmp_path):
+    image = write_oriented(tmp_path / "series", ORIENTATIONS["axial"])
+    files = save_dicom_sr(image, GroundedText("No abnormality."), tmp_path / "out")
+    assert files.segmentation is None
+    assert "No abnormality." in "".join(
+        str(item.get("TextValue", "")) for item in walk(pydicom.dcmread(files.report))
+    )
+
+
+def test_only_what_the_standard_asks_for_is_copied_of_the_patient(tmp_path):
+    folder = tmp_path / "series"
+    write_oriented(folder, ORIENTATIONS["axial"])
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.PatientAddress, dataset.OtherPatientIDs = "1 Secret Street", "SECRET"
+        dataset.add_new((0x0011, 0x0010), "LO", "SECRET OWNER")
+        dataset.save_as(path, enforce_file_format=True)
+    files = save_dicom_sr(read_image(folder), grounded(), tmp_path / "out")
+    for path in (files.report, files.segmentation):
+        assert str(pydicom.dcmread(path).PatientName) == PATIENT
+        assert b"SECRET" not in path.read_bytes().upper()
+
+
+@pytest.mark.parametrize("source", ["array", "nifti"])
+def test_images_that_are_not_from_dicom_are_refused(tmp_path, source):
+    image = read_image(np.zeros(SIZE, dtype=np.int16))
+    if source == "nifti":
+        import nibabel as nib
+
+        nib.Nifti1Image(np.zeros(SIZE[::-1], dtype=np.int16), np.eye(4)).to_filename(tmp_path / "ct.nii.gz")
+        image = read_image(tmp_path / "ct.nii.gz")
+    with pytest.raises(VividMedError, match="not read from DICOM"):
+        save_dicom_seg(image, grounded(), tmp_path / "seg.dcm")
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy of the package dicom3tools")
+def test_a_validator_of_the_standard_finds_no_error(tmp_path):
+    image = write_oriented(tmp_path / "series", ORIENTATIONS["oblique"])
+    files = save_dicom_sr(image, grounded(), tmp_path / "out")
+    for path in (files.report, files.segmentation):
+        result = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True)
+        assert "Error" not in result.stderr
+
+
+def test_codes_are_those_of_the_dictionary():
+    table = target_codes()
+    taxonomy = Taxonomy.load()
+    known = {
+        (code, meaning) for entries in concepts["SCT"].values() for code, (meaning, *_) in entries.items()
+    }
+    from_dictionary = {name: code for name, code in table.items() if code.origin == "pydicom"}
+    assert len(from_dictionary) >= 150
+    for name, code in from_dictionary.items():
+        assert name in taxonomy
+        assert (code.value, code.meaning) in known
+        terms = {term.lower() for term in taxonomy[name].terms}
+        assert code.meaning.lower() in terms or f"{code.side} {code.meaning.lower()}" in terms

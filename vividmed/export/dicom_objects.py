@@ -1,0 +1,154 @@
+"""What DICOM SEG and SR have in common: the source series, codes of phrases, stable identifiers."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from vividmed.data.coding import target_codes
+from vividmed.data.pseudo_labels.tagging import Tagger
+from vividmed.data.taxonomy import Taxonomy
+from vividmed.errors import VividMedError
+from vividmed.files import write_atomically
+from vividmed.processing.medical_image import MedicalImage
+
+MANUFACTURER = "vividmed"
+MODEL = "VividMed"
+PRIVATE_SCHEME = "99VIVIDMED"
+"""Coding scheme of targets that have no code of SNOMED CT."""
+_UID_ROOT = "2.25."
+
+# Attributes of the patient and the study that the standard asks for; sources may lack them.
+_NEEDED = {
+    "PatientID": "",
+    "PatientName": "",
+    "PatientBirthDate": "",
+    "PatientSex": "",
+    "StudyID": "",
+    "StudyDate": "",
+    "StudyTime": "",
+    "AccessionNumber": "",
+    "ReferringPhysicianName": "",
+}
+
+
+@dataclass(frozen=True)
+class PhraseCodes:
+    """How a phrase is coded.
+
+    Attributes:
+        category: anatomical structure or morphological abnormality.
+        concept: the target's, or a private one of the phrase itself.
+        side: left or right, where the phrase has one and the concept does not say it.
+    """
+
+    category: Any
+    concept: CodedConcept
+    side: Any | None
+
+
+def read_sources(image: MedicalImage) -> list[Dataset]:
+    """Headers of the DICOM files that an image was read from, in the order of its slices.
+
+    Raises:
+        VividMedError: the image was not read from DICOM, or has no place in the patient.
+    """
+    if not image.files:
+        raise VividMedError(
+            f"{image.source}: DICOM objects refer to the series they are about, but this image was not read from DICOM; "
+            "give the DICOM series, or leave out the DICOM formats"
+        )
+    if not image.oriented:
+        raise VividMedError(
+            f"{image.source}: DICOM objects need a volume with positions; leave out the DICOM formats"
+        )
+    sources: list[Dataset] = [
+        pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in image.files
+    ]
+    for source in sources:
+        for keyword, default in _NEEDED.items():
+            if keyword not in source:
+                setattr(source, keyword, default)
+    return sources
+
+
+def code_phrase(text: str, tagger: Tagger | None = None) -> PhraseCodes:
+    """Codes of a phrase, by the target that the rule tagger finds in it."""
+    tagger = tagger or default_tagger()
+    mentions = tagger(text)
+    if not mentions:
+        return PhraseCodes(codes.SCT.MorphologicallyAbnormalStructure, _private(text), _side(text))
+    # The last mention is the head of an English noun phrase; a finding goes before the structure it is in.
+    findings = [one for one in mentions if tagger.taxonomy[one.target].category == "anomaly"]
+    target = tagger.taxonomy[(findings or mentions)[-1].target]
+    category = (
+        codes.SCT.MorphologicallyAbnormalStructure
+        if target.category == "anomaly"
+        else codes.SCT.AnatomicalStructure
+    )
+    code = target_codes().get(target.name)
+    if code is None:
+        return PhraseCodes(category, _private(target.name), _side(text))
+    concept = CodedConcept(code.value, "SCT", code.meaning[:64])
+    says_side = any(side in code.meaning.lower() for side in ("left", "right"))
+    return PhraseCodes(category, concept, None if says_side else _side(code.side or text))
+
+
+def stable_uid(*parts: str) -> str:
+    """Identifier that is a function of what the object is about, so that the same result is stored once.
+
+    Args:
+        *parts: such as the series, the model and the text.
+    """
+    digest = hashlib.sha256("\n".join(parts).encode()).digest()
+    # As a UUID of version 8 (RFC 9562), which ITU-T X.667 maps to an identifier below 2.25.
+    number = int.from_bytes(digest[:16], "big")
+    number = number & ~(0xF << 76) | (8 << 76)
+    number = number & ~(3 << 62) | (2 << 62)
+    return f"{_UID_ROOT}{number}"
+
+
+def series_number(sources: Sequence[Dataset], offset: int) -> int:
+    """Number for a derived series, beside those of the scanner."""
+    return 9000 + offset + int(sources[0].get("SeriesNumber") or 0) % 1000
+
+
+def save_dicom(dataset: Dataset, path: Path) -> None:
+    """Write a DICOM file that is there whole or not at all.
+
+    Raises:
+        VividMedError: it cannot be written.
+    """
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    write_atomically(path, stream.getvalue())
+
+
+_tagger: Tagger | None = None
+
+
+def default_tagger() -> Tagger:
+    """The tagger of the package's taxonomy, made once."""
+    global _tagger
+    if _tagger is None:
+        _tagger = Tagger(Taxonomy.load())
+    return _tagger
+
+
+def _private(text: str) -> CodedConcept:
+    value = hashlib.sha256(text.lower().encode()).hexdigest()[:12].upper()
+    return CodedConcept(value, PRIVATE_SCHEME, " ".join(text.split())[:64] or "finding")
+
+
+def _side(text: str) -> Any | None:
+    words = text.lower().split()
+    if "left" in words:
+        return codes.SCT.Left
+    return codes.SCT.Right if "right" in words else None
