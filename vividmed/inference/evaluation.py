@@ -1,0 +1,129 @@
+"""A model and a data set by name in, a folder of predictions out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import PartialState
+
+from vividmed.data.loading import load_prepared
+from vividmed.errors import VividMedError
+from vividmed.files import write_atomically
+from vividmed.inference.loading import load_trained
+from vividmed.inference.predicting import ROW_KINDS, predict_rows
+from vividmed.metrics.predictions import RUN_FILE, PredictionWriter, Task, predicted_ids
+from vividmed.metrics.protocol import Protocol
+from vividmed.version import __version__
+
+
+def predict_dataset(
+    model: str,
+    output: Path,
+    *,
+    task: Task,
+    dataset: str | None = None,
+    split: str = "test",
+    max_rows: int | None = None,
+    protocol: str = "default",
+    batch_size: int = 4,
+    device: str | None = None,
+    dtype: str = "float32",
+) -> tuple[int, int]:
+    """Ask a model about the rows of a data set; each process of a distributed run takes its share.
+
+    Args:
+        model: folder or repository of a model or an adapter.
+        output: folder of the predictions; what it has is not predicted again.
+        task: what is asked.
+        dataset: folder or repository of prepared rows; None for the embedded sample.
+        split: of the data set.
+        max_rows: use only the first rows.
+        protocol: name or YAML file, see :class:`vividmed.metrics.protocol.Protocol`.
+        batch_size: questions answered together.
+        device: of the model; the accelerator by default, if there is one.
+        dtype: of the weights.
+
+    Returns:
+        How many items were predicted now, and how many were there.
+
+    Raises:
+        VividMedError: the model, data set or protocol cannot be used, or the folder has predictions of another run.
+    """
+    state = PartialState()
+    asked = Protocol.load(protocol)
+    rows = _rows(task, dataset, split)
+    if asked.drop_last_image and len(rows):
+        last = max(rows["id"])
+        rows = rows.select([index for index, key in enumerate(rows["id"]) if key != last])
+    if max_rows is not None:
+        rows = rows.select(range(min(max_rows, len(rows))))
+    run = {
+        "model": model,
+        "task": task,
+        "dataset": dataset or "embedded sample",
+        "split": split,
+        "fingerprint": rows._fingerprint,
+        "protocol": {**vars(asked)},
+        "dtype": dtype,
+    }
+    _claim(output, run, state)
+    done = predicted_ids(output)
+    loaded, processor = load_trained(model, device=device or state.device, dtype=getattr(torch, dtype))
+    share = rows.select(range(state.process_index, len(rows), state.num_processes))
+    with PredictionWriter(output, rank=state.process_index, world_size=state.num_processes) as writer:
+        number = predict_rows(
+            loaded,
+            processor,
+            share,
+            task=task,
+            protocol=asked,
+            writer=writer,
+            done=done,
+            batch_size=batch_size,
+        )
+    return number, len(done)
+
+
+def _rows(task: Task, dataset: str | None, split: str) -> Any:
+    """Rows of the first kind that the task can ask about and the data set has."""
+    from vividmed.data.sample import load_sample
+    from vividmed.data.schema import SCHEMAS
+
+    if dataset is None:
+        return load_sample(ROW_KINDS[task][0], split)
+    splits = load_prepared(dataset, what=f"--dataset {dataset}")
+    if split not in splits:
+        raise VividMedError(
+            f"--split {split}: {dataset} has no such split; choose one of {', '.join(splits)}"
+        )
+    rows = splits[split]
+    for kind in ROW_KINDS[task]:
+        if set(SCHEMAS[kind]) <= set(rows.column_names):
+            return rows
+    kinds = " or ".join(ROW_KINDS[task])
+    raise VividMedError(f"--dataset {dataset}: --task {task} needs {kinds} rows; see docs/metrics.md")
+
+
+def _claim(output: Path, run: dict[str, Any], state: PartialState) -> None:
+    """Write down what the folder's predictions come from, or refuse to mix them with others."""
+    path = output / RUN_FILE
+    if path.is_file():
+        try:
+            earlier = {key: json.loads(path.read_text(encoding="utf-8"))[key] for key in run}
+        except (ValueError, KeyError) as error:
+            raise VividMedError(f"{path}: is damaged ({error}); name another folder") from error
+        if differing := [key for key in run if earlier[key] != run[key]]:
+            key = differing[0]
+            raise VividMedError(
+                f"{output} has predictions of another run ({key}: {earlier[key]!r}, now {run[key]!r}); name another folder"
+            )
+    elif state.is_main_process:
+        versions = {
+            "vividmed": __version__,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+        }
+        write_atomically(path, json.dumps({**run, "versions": versions}, indent=2) + "\n")
+    state.wait_for_everyone()

@@ -1,0 +1,61 @@
+"""A trained model and its processor, by folder or repository; adapters come with their base model."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from vividmed.errors import VividMedError
+from vividmed.models.modeling_vividmed import VividMedForCausalLM
+from vividmed.processing.processing_vividmed import VividMedProcessor
+from vividmed.training.peft import adapter_base, find_adapter, keep_full_precision, load_adapter
+
+
+def load_trained(
+    name: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    load_in_4bit: bool = False,
+) -> tuple[PreTrainedModel, VividMedProcessor]:
+    """Load a model to use it.
+
+    Args:
+        name: folder or Hub repository of a model, or of an adapter, whose base model is then loaded too.
+        device: where to put it; the accelerator by default, if there is one.
+        dtype: of the weights; segmenters stay in float32.
+        load_in_4bit: quantise the linear layers of the language model and the vision tower (needs bitsandbytes).
+
+    Returns:
+        The model in evaluation mode, and its processor.
+
+    Raises:
+        VividMedError: there is no model or no processor, or they cannot be read.
+    """
+    adapter = find_adapter(name)
+    source = str(name) if adapter is None else adapter_base(adapter)
+    options: dict[str, Any] = {"dtype": dtype}
+    if load_in_4bit:
+        quantisation = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        )
+        options["quantization_config"] = keep_full_precision(quantisation)
+    try:
+        processor = VividMedProcessor.from_pretrained(str(name))
+        model: Any = VividMedForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise VividMedError(
+            f"{name}: cannot be loaded ({reason}); give a folder or repository with a VividMed model and its processor"
+        ) from error
+    if adapter is not None:
+        model = load_adapter(model, adapter)
+    if not load_in_4bit:
+        model = model.to(device or _default_device())
+    return model.eval(), processor
+
+
+def _default_device() -> torch.device:
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator or torch.device("cpu")

@@ -1,0 +1,105 @@
+"""A result as files, one folder per scan."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vividmed.errors import VividMedError
+from vividmed.export import html, overlay, save_masks
+from vividmed.export.measurements import measure
+from vividmed.files import write_atomically
+from vividmed.inference.predictor import Result
+from vividmed.version import __version__
+
+RESULT = "result.json"
+NOTICE = "Written by a model for research. Not for diagnosis."
+
+FORMATS = ("json", "png", "html", "nifti", "dicom-seg", "dicom-sr")
+DEFAULT_FORMATS = ("json", "png", "html", "nifti")
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Check names of formats.
+
+    Raises:
+        VividMedError: one is unknown.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise VividMedError(f"format {name!r} is unknown; use {', '.join(FORMATS)}")
+
+
+def save_result(
+    result: Result,
+    folder: Path,
+    *,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    run: dict[str, Any] | None = None,
+) -> None:
+    """Write a result; ``result.json`` is always written, and last, so that it stands for a complete folder.
+
+    Args:
+        result: of one scan.
+        folder: for the files of this scan.
+        formats: ``png`` (overlay), ``html`` (interactive page), ``nifti`` (masks), and of a DICOM series ``dicom-seg``
+            (masks) and ``dicom-sr`` (report, with its masks).
+        run: what the result comes from, such as the model's name; kept in ``result.json``.
+
+    Raises:
+        VividMedError: a format is unknown, or the folder cannot be written.
+    """
+    check_formats(formats)
+    model = str((run or {}).get("model", ""))
+    for name in formats:
+        if name != "json":
+            _write(name, result, folder, model)
+    write_atomically(folder / RESULT, json.dumps(describe(result, run), indent=2, ensure_ascii=False) + "\n")
+
+
+def _write(name: str, result: Result, folder: Path, model: str) -> None:
+    image, grounded = result.image, result.grounded
+    if name == "png":
+        overlay(image, grounded, folder / "overlay.png")
+    elif name == "html":
+        html(image, grounded, folder / "report.html")
+    elif name == "nifti":
+        save_masks(image, grounded, folder / "masks")
+    elif name == "dicom-sr":
+        from vividmed.export.dicom_sr import save_dicom_sr
+
+        save_dicom_sr(image, grounded, folder, model=model)
+    elif any(phrase.mask is not None for phrase in grounded.phrases):
+        from vividmed.export.dicom_seg import save_dicom_seg
+
+        save_dicom_seg(image, grounded, folder / "segmentation.dcm", model=model)
+
+
+def describe(result: Result, run: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A result as JSON: what the model wrote, and apart from it what was measured on its masks."""
+    phrases = []
+    for number, phrase in enumerate(result.grounded.phrases, start=1):
+        measured = None if phrase.mask is None else measure(result.image, phrase.mask)
+        phrases.append(
+            {
+                "number": number,
+                "text": phrase.text,
+                "start": phrase.start,
+                "end": phrase.end,
+                "has_mask": phrase.mask is not None,
+                "boxes": phrase.boxes.tolist(),
+                "boxes_mm": phrase.boxes_mm.tolist(),
+                "scores": phrase.scores.tolist(),
+                "measured": None if measured is None else asdict(measured),
+            }
+        )
+    return {
+        "notice": NOTICE,
+        "task": result.task,
+        "question": result.question,
+        "text": result.grounded.text,
+        "phrases": phrases,
+        "size": list(result.image.size),
+        "run": {**(run or {}), "vividmed": __version__},
+    }

@@ -1,0 +1,117 @@
+"""Inputs as a user names them (files, folders, globs, lists) as single scans."""
+
+import csv
+import glob
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vividmed.errors import VividMedError
+from vividmed.processing.dicom import is_dicom
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".nii", ".nii.gz")
+_LISTS = (".csv", ".txt")
+_COLUMNS = ("path", "image", "image_path", "file", "filename", "scan")
+_NOT_IN_NAMES = re.compile(r"[^\w.-]+")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One image to look at.
+
+    Attributes:
+        name: for its results; unique among the scans of a run.
+        path: file, or folder of one DICOM series.
+    """
+
+    name: str
+    path: Path
+
+
+def find_scans(inputs: Iterable[str | Path]) -> list[Scan]:
+    """Expand what a user names.
+
+    A file is one scan. A folder is one scan if it contains DICOM files, and otherwise stands for the images in it and the
+    scans in its folders. A ``.csv`` or ``.txt`` file lists paths, relative to itself: one per line, or in a column named
+    ``path``, ``image``, ``file`` or ``scan``.
+
+    Args:
+        inputs: paths and glob patterns.
+
+    Raises:
+        VividMedError: a path does not exist, a pattern matches nothing, or there is no image at all.
+    """
+    paths: dict[Path, None] = {}
+    for given in inputs:
+        found = list(_expand(str(given)))
+        if not found:
+            raise VividMedError(
+                f"{given}: no image found; give NIfTI, DICOM, PNG or JPEG files, or folders of them"
+            )
+        paths |= dict.fromkeys(found)
+    return [Scan(name, path) for name, path in zip(_names(paths), paths, strict=True)]
+
+
+def _expand(given: str) -> Iterator[Path]:
+    path = Path(given)
+    if not path.exists():
+        if not glob.has_magic(given):
+            raise VividMedError(f"{given}: no such file or folder; check the path")
+        for match in sorted(glob.glob(given, recursive=True)):  # noqa: PTH207 (an absolute pattern)
+            yield from _expand_path(Path(match))
+        return
+    yield from _expand_path(path)
+
+
+def _expand_path(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        if path.name.lower().endswith(_LISTS):
+            yield from _listed(path)
+        else:
+            yield path
+        return
+    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    files = [entry for entry in entries if entry.is_file()]
+    images = [file for file in files if file.name.lower().endswith(_IMAGES)]
+    if any(is_dicom(file) for file in files if file not in images):
+        yield path
+        return
+    yield from images
+    for folder in entries:
+        if folder.is_dir():
+            yield from _expand_path(folder)
+
+
+def _listed(path: Path) -> Iterator[Path]:
+    try:
+        lines = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if any(row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise VividMedError(
+            f"{path}: not a readable list of paths ({error}); save it as UTF-8 text"
+        ) from error
+    header = [name.strip().lower() for name in lines[0]] if lines else []
+    column = next((header.index(name) for name in _COLUMNS if name in header), None)
+    rows = enumerate(lines[1:], start=2) if column is not None else enumerate(lines, start=1)
+    for number, row in rows:
+        place = column or 0
+        listed = path.parent / row[place].strip() if place < len(row) else path.parent
+        if not listed.exists() or listed == path.parent:
+            raise VividMedError(
+                f"{path}: line {number}: no such file or folder ({','.join(row)}); check the path"
+            )
+        yield from _expand_path(listed)
+
+
+def _names(paths: Iterable[Path]) -> list[str]:
+    """Names after the files, with a number where several are the same."""
+    names: list[str] = []
+    for path in paths:
+        stem = path.name if path.is_dir() else path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+        name = _NOT_IN_NAMES.sub("_", stem).strip("._") or "scan"
+        unique, number = name, 1
+        while unique in names:
+            number += 1
+            unique = f"{name}-{number}"
+        names.append(unique)
+    return names
