@@ -1,27 +1,46 @@
 """VividMed: a vision-language model for 2D and 3D medical images that grounds what it writes.
 
-Importing the package registers its classes with the Auto classes of transformers; public names load when first used.
+Importing the package registers its classes with the Auto classes of transformers. It imports neither torch nor
+transformers: public names load when they are first used.
 """
 
 from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
-
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+from typing import TYPE_CHECKING, Any
 
 from vividmed.errors import VividMedError
-from vividmed.models.configuration_vividmed import VividMedConfig, VividMedTextConfig, VividMedVisionConfig
-from vividmed.models.modeling_vividmed import VividMedForCausalLM, VividMedModel
-from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
-from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
+from vividmed.registration import register_auto_classes
 from vividmed.version import __version__
 
-_LAZY_NAMES = {
+if TYPE_CHECKING:
+    from vividmed.models.configuration_vividmed import (
+        VividMedConfig,
+        VividMedTextConfig,
+        VividMedVisionConfig,
+    )
+    from vividmed.models.modeling_vividmed import VividMedForCausalLM, VividMedModel
+    from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
+    from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
+    from vividmed.processing.grounded_text import GroundedText, Phrase
+    from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
+    from vividmed.processing.medical_image import MedicalImage
+    from vividmed.processing.processing_vividmed import VividMedProcessor
+    from vividmed.processing.reading import read_image
+
+_HOMES = {
     "GroundedText": "vividmed.processing.grounded_text",
+    "InstanceSegmenter": "vividmed.models.segmenter.modeling_segmenter",
+    "InstanceSegmenterConfig": "vividmed.models.segmenter.configuration_segmenter",
     "MedicalImage": "vividmed.processing.medical_image",
     "Phrase": "vividmed.processing.grounded_text",
+    "Segmenter": "vividmed.models.segmenter.modeling_segmenter",
+    "SegmenterConfig": "vividmed.models.segmenter.configuration_segmenter",
+    "VividMedConfig": "vividmed.models.configuration_vividmed",
+    "VividMedForCausalLM": "vividmed.models.modeling_vividmed",
     "VividMedImageProcessor": "vividmed.processing.image_processing_vividmed",
+    "VividMedModel": "vividmed.models.modeling_vividmed",
     "VividMedProcessor": "vividmed.processing.processing_vividmed",
+    "VividMedTextConfig": "vividmed.models.configuration_vividmed",
+    "VividMedVisionConfig": "vividmed.models.configuration_vividmed",
     "read_image": "vividmed.processing.reading",
 }
 
@@ -45,32 +64,15 @@ __all__ = [
     "read_image",
 ]
 
-
-def _register() -> None:
-    AutoConfig.register("vividmed", VividMedConfig)
-    AutoModel.register(VividMedConfig, VividMedModel)
-    AutoModelForCausalLM.register(VividMedConfig, VividMedForCausalLM)
-    AutoModelForImageTextToText.register(VividMedConfig, VividMedForCausalLM)
-    for config_class, model_class in (
-        (SegmenterConfig, Segmenter),
-        (InstanceSegmenterConfig, InstanceSegmenter),
-    ):
-        AutoConfig.register(config_class.model_type, config_class)
-        AutoModel.register(config_class, model_class)
-    # The models need neither files nor pictures, and are importable where their readers are not installed.
-    if all(find_spec(name) for name in ("PIL", "nibabel", "pydicom")):
-        from vividmed.processing import register
-
-        register()
-
-
-_register()
+register_auto_classes()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY_NAMES:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY_NAMES[name]), name)
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -10,11 +10,9 @@ from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, Llama
 
 from vividmed.errors import VividMedError
 from vividmed.models.configuration_vividmed import VividMedConfig
-from vividmed.processing import register
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.processing_vividmed import VividMedProcessor
 
-register()
 PROCESSOR = VividMedProcessor.tiny()
 NOISE = np.random.default_rng(0)
 PICTURE = Image.fromarray(NOISE.integers(0, 255, (200, 300), dtype=np.uint8))
