@@ -26,5 +26,5 @@ if __name__ == "__main__":
     from vividmed.training.launching import start_processes
     from vividmed.training.stages.command import main
 
-    start_processes(__file__, sys.argv[1:])
+    start_processes([__file__], sys.argv[1:])
     sys.exit(main(sys.argv[1:]))

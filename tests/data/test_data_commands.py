@@ -42,7 +42,7 @@ def test_sample_prints_the_conversation_and_what_phrases_are_grounded_in(
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["nowhere"], "nowhere: cannot be loaded"), (["{prepared}", "--split", "dev"], "--split dev")],
+    [(["nowhere"], "nowhere: is neither a folder nor"), (["{prepared}", "--split", "dev"], "--split dev")],
 )
 def test_wrong_input_is_one_line_and_status_2(
     arguments: list[str], message: str, prepared: Path, capsys: pytest.CaptureFixture

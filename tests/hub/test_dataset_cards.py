@@ -89,7 +89,7 @@ def test_licences_map_to_the_identifiers_of_the_hub(licence, identifier):
 
 
 def test_parts_without_content_are_left_out():
-    card = render_dataset_card(make_facts(kind="vision_language", target_rows={}, histograms={}))
+    card = render_dataset_card(make_facts(row_kind="vision_language", target_rows={}, histograms={}))
     assert "By target" not in card
     assert "## Sizes" not in card
     assert "half-open" not in card

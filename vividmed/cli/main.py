@@ -1,36 +1,159 @@
-"""The ``vividmed`` command: ``vividmed data preview``, ``vividmed data sample``."""
+"""The ``vividmed`` command: finds the verb and imports only what it needs.
 
-import argparse
+Each verb is a module of this package with ``add_arguments(parser)`` and ``run(args)``; its docstring is the help text.
+"""
+
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
-from vividmed.cli import data
+from vividmed.cli.parser import CommandParser, did_you_mean
+from vividmed.console import BAD_INPUT, run_command
 from vividmed.errors import VividMedError
 from vividmed.version import __version__
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all subcommands; each sets ``run``."""
-    parser = argparse.ArgumentParser(prog="vividmed", allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    data.add_parser(commands)
-    return parser
+@dataclass(frozen=True)
+class Verb:
+    """A verb as the overview lists it.
+
+    Attributes:
+        summary: what it does, in a few words.
+        extra: optional dependencies that it needs, as in ``vividmed[train]``.
+    """
+
+    summary: str
+    extra: str
+
+
+VERBS: dict[tuple[str, ...], Verb] = {
+    ("train",): Verb("train a stage: vlm, vg, grg, align-sam or align-isam", "train"),
+    ("prepare",): Verb("turn an original data set into a Hugging Face data set", "prepare"),
+    ("push",): Verb("publish a prepared data set or a trained model on the Hub", "data"),
+    ("data", "preview"): Verb("draw rows of a prepared data set and count what they contain", "prepare"),
+    ("data", "sample"): Verb("print and draw the conversations that a mixture trains on", "prepare"),
+}
+_GROUPS = {
+    (): "Train, fine-tune and run VividMed.",
+    ("data",): "Look at prepared data sets and at what a mixture trains on.",
+}
+_SHELLS = ("bash", "zsh", "tcsh")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand.
+    """Run a verb.
+
+    Args:
+        arguments: verb and its arguments; those of the process by default.
 
     Returns:
-        Exit status: 0, or 2 for input that the user can mend.
+        Exit status: 0 for success, 1 for a result with failures, 2 for input that the user can correct.
     """
-    args = build_parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return run_command(lambda: _run(given))
+
+
+def _run(arguments: list[str]) -> int | None:
+    words, rest = _resolve(arguments)
+    if words not in VERBS:
+        parser = _overview(words)
+        options = parser.parse_args(rest)
+        if getattr(options, "print_completion", None):
+            print(_completion(options.print_completion))
+            return None
+        parser.print_help()
+        return BAD_INPUT
     try:
-        args.run(args)
-    except VividMedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        module = _module(words)
+        if hasattr(module, "run_arguments"):
+            return module.run_arguments(rest)
+        return module.run(_verb_parser(words, module).parse_args(rest))
+    except ModuleNotFoundError as error:
+        if (error.name or "vividmed").partition(".")[0] == "vividmed":
+            raise
+        raise VividMedError(
+            f"vividmed {' '.join(words)}: the package {error.name} is not installed; "
+            f'run: pip install "vividmed[{VERBS[words].extra}]"'
+        ) from error
+
+
+def _resolve(arguments: list[str], group: tuple[str, ...] = ()) -> tuple[tuple[str, ...], list[str]]:
+    """Split a command line into the words of a verb, or of a group of verbs, and the rest."""
+    if not arguments or arguments[0].startswith("-"):
+        return group, arguments
+    words = (*group, arguments[0])
+    if words in VERBS:
+        return words, arguments[1:]
+    if any(verb[: len(words)] == words for verb in VERBS):
+        return _resolve(arguments[1:], words)
+    here = {verb[len(group)]: verb[: len(group) + 1] for verb in VERBS if verb[: len(group)] == group}
+    # A verb is also found by its last word, from another group.
+    known = {verb[-1]: verb for verb in VERBS} | here
+    nearest = did_you_mean(arguments[0], known)
+    for word, verb in known.items():
+        nearest = nearest.replace(f" {word}?", f" vividmed {' '.join(verb)}?")
+    raise VividMedError(
+        f"{' '.join(('vividmed', *group))}: unknown verb {arguments[0]!r}"
+        f"{nearest or '; choose one of ' + ', '.join(here)}"
+    )
+
+
+def _module(words: tuple[str, ...]) -> ModuleType:
+    return import_module(f"vividmed.cli.{'_'.join(words)}")
+
+
+def _verb_parser(words: tuple[str, ...], module: ModuleType) -> CommandParser:
+    parser = CommandParser(f"vividmed {' '.join(words)}", module.__doc__)
+    module.add_arguments(parser)
+    return parser
+
+
+def _overview(group: tuple[str, ...]) -> CommandParser:
+    """Parser of what stands before a verb; its help lists the verbs."""
+    verbs = {" ".join(words): verb for words, verb in VERBS.items() if words[: len(group)] == group}
+    width = max(map(len, verbs))
+    lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in verbs.items()]
+    prog = " ".join(("vividmed", *group))
+    parser = CommandParser(
+        prog,
+        "\n".join([_GROUPS[group], "", "verbs:", *lines]),
+        usage=f"{prog} VERB [ARGUMENTS]",
+        epilog="`vividmed VERB --help` describes the arguments of a verb.",
+    )
+    if not group:
+        parser.add_argument(
+            "--version", action="version", version=__version__, help="print the version and exit"
+        )
+        parser.add_argument(
+            "--print-completion",
+            choices=_SHELLS,
+            metavar="SHELL",
+            help=f"print the completion script for {', '.join(_SHELLS)} and exit",
+        )
+    return parser
+
+
+def _completion(shell: str) -> str:
+    """Script that teaches a shell to complete verbs and arguments."""
+    import shtab
+
+    parser = CommandParser("vividmed", add_help=True)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--print-completion", choices=_SHELLS)
+    groups: dict[tuple[str, ...], Any] = {(): parser.add_subparsers()}
+    for group, text in _GROUPS.items():
+        if group:
+            child = groups[group[:-1]].add_parser(group[-1], prog=" ".join(group), help=text)
+            groups[group] = child.add_subparsers()
+    for words, verb in VERBS.items():
+        child = groups[words[:-1]].add_parser(
+            words[-1], prog=" ".join(words), help=verb.summary, conflict_handler="resolve"
+        )
+        _module(words).add_arguments(child)
+    return shtab.complete(parser, shell)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,14 @@ def processes_wanted() -> int:
     return int(arguments.num_processes or 1) if arguments.num_machines in (None, 1) else 1
 
 
-def start_processes(script: str, arguments: Sequence[str]) -> None:
-    """Replace this process by a launcher of as many processes as were asked for, unless one is enough."""
+def start_processes(program: Sequence[str], arguments: Sequence[str]) -> None:
+    """Replace this process by a launcher of as many processes as were asked for, unless one is enough.
+
+    Args:
+        program: what each process runs: the path of a script, or ``-m`` and a module, with leading arguments.
+        arguments: arguments of the run.
+    """
     number = processes_wanted()
     if number > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={number}"]
-        os.execv(sys.executable, [sys.executable, *launcher, script, *arguments])
+        os.execv(sys.executable, [sys.executable, *launcher, *program, *arguments])

@@ -1,0 +1,57 @@
+"""Argument parser of the verbs: errors of one line that name the nearest thing that exists."""
+
+import argparse
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from vividmed.errors import VividMedError
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parser that raises :class:`VividMedError` instead of printing its usage and exiting."""
+
+    def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog=prog, description=description, allow_abbrev=False, **options)
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """Parse a command line.
+
+        Raises:
+            VividMedError: an argument is unknown, missing or malformed.
+        """
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            self.error(f"unknown argument {unknown[0]}{did_you_mean(unknown[0].partition('=')[0], flags)}")
+        return parsed
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = [str(choice) for choice in action.choices or ()]
+        if choices and value not in action.choices:  # type: ignore[operator]
+            hint = did_you_mean(str(value), choices) or f"; choose one of {', '.join(choices)}"
+            raise argparse.ArgumentError(action, f"unknown value {value!r}{hint}")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise an error of one line in place of the usage."""
+        raise VividMedError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean X?`` with the nearest known word, or nothing if none is near."""
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def positive_int(text: str) -> int:
+    """Type of an argument that counts something."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return value
