@@ -117,7 +117,7 @@ def test_data_that_may_not_be_passed_on_can_be_private_and_its_card_says_so(hub,
 
 def test_card_that_hides_the_terms_is_refused(hub, publisher, tmp_path):
     message = refused_push(publisher, prepare(tmp_path / "set", OPEN), "tester/hidden-set", CLOSED)
-    assert "README.md does not say 'May not be redistributed'" in message
+    assert "README.md: does not say 'May not be redistributed'" in message
 
 
 def test_existing_public_repository_takes_no_private_data(hub, publisher, tmp_path):
@@ -142,7 +142,7 @@ def test_gated_data_is_seen_by_all_and_read_by_those_let_in(hub, publisher, stra
 def test_terms_that_differ_from_those_of_the_preparation_are_refused(hub, publisher, tmp_path):
     folder = prepare(tmp_path / "set", CLOSED)
     push(publisher, folder, "tester/kept-set", CLOSED)
-    assert "terms.json differs from the terms given" in refused_push(
+    assert "terms.json: differs from the terms given" in refused_push(
         publisher, folder, "tester/kept-set", OPEN, public=True
     )
 
@@ -159,13 +159,13 @@ def test_identifying_text_stops_the_push_before_anything_is_sent(hub, publisher,
 
 def test_incomplete_folders_are_named_with_the_remedy(hub, publisher, tmp_path):
     folder = prepare(tmp_path / "set")
-    assert "is no folder" in refused_push(publisher, tmp_path / "none", "tester/set")
+    assert "is not a folder" in refused_push(publisher, tmp_path / "none", "tester/set")
     (folder / "README.md").rename(folder / "CARD.md")
-    assert "README.md is missing" in refused_push(publisher, folder, "tester/set")
+    assert "README.md: is missing" in refused_push(publisher, folder, "tester/set")
     (folder / "README.md").write_text("# No metadata\n")
     assert "no field 'license'" in refused_push(publisher, folder, "tester/set", public=True)
     shutil.rmtree(folder / "data")
-    assert "holds no Parquet file" in refused_push(publisher, folder, "tester/set")
+    assert "contains no Parquet file" in refused_push(publisher, folder, "tester/set")
     assert hub.requests == []
 
 
@@ -174,7 +174,7 @@ def test_command_publishes_by_the_terms_in_the_folder_and_prints_the_pinned_load
     refused = publisher("command", arguments=["dataset", str(folder), "tester/command-set"])
     assert refused["status"] == 2
     assert refused["errors"].startswith("error: ")
-    assert "terms.json is missing" in refused["errors"]
+    assert "terms.json: is missing" in refused["errors"]
     push(publisher, folder, "tester/command-set")
     done = publisher("command", arguments=["dataset", str(folder), "tester/command-set", "--public"])
     assert done["status"] == 0

@@ -14,7 +14,7 @@ def test_model_without_known_training_data_is_private_only(hub, publisher, tmp_p
         message = refusal(
             publisher, "publish_model", folder=folder, repo_id="tester/plain", **{audience: True}
         )
-        assert "provenance.json is missing" in message
+        assert "provenance.json: is missing" in message
 
 
 def test_only_weights_configuration_card_and_provenance_leave(hub, publisher, nobody, tmp_path):
@@ -65,4 +65,4 @@ def test_pickled_weights_are_not_published(hub, publisher, tmp_path):
     folder = make_model(tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     message = refusal(publisher, "publish_model", folder=folder, repo_id="tester/pickle")
-    assert "holds no safetensors file" in message
+    assert "contains no safetensors file" in message

@@ -3,43 +3,54 @@
 Nothing is visible to others unless asked for, and what the terms of the data forbid is refused however it is asked.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+import yaml
 from huggingface_hub import RepoCard
 
 from vividmed.data.terms import (
     PROVENANCE_FILE,
     TERMS_FILE,
+    VISIBILITIES,
     DatasetTerms,
+    RowSource,
     Terms,
     Visibility,
+    read_all_terms,
     read_provenance,
-    read_terms,
+    terms_of_rows,
+    widest_visibility,
     write_terms,
 )
 from vividmed.errors import VividMedError
+from vividmed.hub.base_model import find_base_model_id, is_hub_id, record_publication
 from vividmed.hub.dataset_cards import REDISTRIBUTION_NOTICE
 from vividmed.hub.privacy import check_files
 from vividmed.hub.repository import HubRepository, RepoType
+from vividmed.hub.staging import StagedFiles, list_files, stage_files
 
 CARD = "README.md"
-_AUDIENCE: tuple[Visibility, ...] = ("private", "gated", "public")
+ADAPTER_CONFIG = "adapter_config.json"
 
 # Lists of what may leave, so that logs, failure tables, samples and optimizer states stay.
-_DATASET_FILES = (CARD, TERMS_FILE, "LICENSE*", "*.parquet", "*.png")
+_LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt")
+_DATASET_FILES = (CARD, TERMS_FILE, *_LICENCES)
+_DATASET_SUFFIXES = (".parquet", ".png")
 _DATASET_REPLACED = ("*.parquet", "*.png")
 _MODEL_FILES = (
     CARD,
     PROVENANCE_FILE,
-    "LICENSE*",
+    *_LICENCES,
     "*.safetensors",
     "*.safetensors.index.json",
     "config.json",
     "generation_config.json",
-    "adapter_config.json",
+    ADAPTER_CONFIG,
     "*processor_config.json",
     "tokenizer*.json",
     "special_tokens_map.json",
@@ -55,82 +66,95 @@ _MODEL_REPLACED = ("*.safetensors", "*.safetensors.index.json")
 
 @dataclass(frozen=True)
 class Published:
-    """What is now on the Hub.
+    """A repository as it is on the Hub after an upload.
 
     Attributes:
         repo_id: ``namespace/name``.
         repo_type: ``dataset`` or ``model``.
         revision: hash of the commit; pass it as ``revision`` when loading, so that later pushes change nothing.
-        visibility: ``private``, ``gated`` (seen by all, read by those whom a person lets in) or ``public``.
+        visibility: ``private``, ``gated`` (everyone sees it, a person approves each reader) or ``public``.
+        loading_line: Python expression that loads exactly this revision.
     """
 
     repo_id: str
     repo_type: RepoType
     revision: str
     visibility: Visibility
+    loading_line: str
 
 
 def publish_dataset(
     folder: str | Path,
     repo_id: str,
     *,
-    terms: Terms,
+    terms: Terms | None = None,
     public: bool = False,
     gated: bool = False,
     accept: Collection[str] = (),
 ) -> Published:
     """Upload a prepared data set: Parquet shards, card, figures and terms.
 
-    Other files of the folder stay. An upload that was cut off goes on where it ended when called again. Shards and
-    figures of an earlier upload that the folder no longer has are deleted from the repository.
+    Other files of the folder stay. Call it again after an upload that was cut off to send the rest. Shards and figures
+    of an earlier upload that the folder no longer has are deleted from the repository.
+
+    The audience is limited by the terms stated and by those of the sources that the rows name. A source whose terms
+    are unknown, or whose rows give another licence than its terms, keeps the data private.
 
     Args:
-        folder: with ``README.md`` and Parquet files; ``terms.json`` is written when it is missing.
-        repo_id: ``namespace/name``; made, private, when it does not exist.
-        terms: of the data: an adapter or :class:`~vividmed.data.terms.DatasetTerms`.
+        folder: folder with ``README.md`` and Parquet files.
+        repo_id: ``namespace/name``; created, private, if it does not exist.
+        terms: terms of the data: an adapter or :class:`~vividmed.data.terms.DatasetTerms`. They are read from
+            ``terms.json`` by default, which is written if it is missing.
         public: let everyone read the repository, once all files are there.
-        gated: let everyone see it, but read it only whom a person lets in; goes before ``public``.
+        gated: let everyone see it, but approve each reader yourself; takes precedence over ``public``.
         accept: texts that the privacy scan found and a person judged harmless.
 
     Returns:
         The repository and the commit.
 
     Raises:
-        VividMedError: if the terms forbid that audience, the repository is visible already without ``public``, the
-            folder is incomplete or holds identifying text, or the Hub refuses or cannot be reached.
+        VividMedError: the terms forbid that audience, the repository is already visible to more people, the folder is
+            incomplete, contains links or identifying text, or the Hub refuses or cannot be reached.
     """
     folder = Path(folder)
-    checked = DatasetTerms.of(terms)
-    visibility = check_audience(terms, public=public, gated=gated)
-    names = _files(folder, _DATASET_FILES, recursive=True)
-    if not any(name.endswith(".parquet") for name in names):
-        raise VividMedError(f"{folder} holds no Parquet file; prepare the data set first")
+    visibility = _visibility(public=public, gated=gated)
+    names = list_files(folder, _may_leave_dataset, recursive=True)
+    shards = [name for name in names if name.endswith(".parquet")]
+    if not shards:
+        raise VividMedError(f"{folder}: contains no Parquet file; prepare the data set first")
+    stated = _stated_terms(folder, terms, has_file=TERMS_FILE in names)
+    _check_audience(f"the data set {folder}", stated, widest_visibility(stated, "data"), visibility)
     card = _card(folder, visibility)
-    if checked.data_visibility != "public" and REDISTRIBUTION_NOTICE not in card:
+    if widest_visibility(stated, "data") != "public" and REDISTRIBUTION_NOTICE not in card:
+        limits = "; ".join(str(each) for each in stated)
         raise VividMedError(
-            f"{folder / CARD} does not say {REDISTRIBUTION_NOTICE!r} although the terms do ({checked}); "
+            f"{folder / CARD}: does not say {REDISTRIBUTION_NOTICE!r} although the terms do ({limits}); "
             "write it with vividmed.hub.dataset_cards"
         )
-    if TERMS_FILE not in names:
-        write_terms(folder, checked)
-        names = sorted([*names, TERMS_FILE])
-    elif (stated := read_terms(folder)) != checked:
-        raise VividMedError(
-            f"{folder / TERMS_FILE} differs from the terms given ({stated}; given {checked}); prepare the data set again"
+    with stage_files(folder, names) as staged:
+        all_terms = _terms_of_shards(staged, shards, stated)
+        _check_audience(f"the data set {folder}", all_terms, widest_visibility(all_terms, "data"), visibility)
+        if TERMS_FILE not in names:
+            write_terms(folder, stated)
+            staged.replace(TERMS_FILE, (folder / TERMS_FILE).read_text(encoding="utf-8"))
+        check_files(staged.folder, staged.names, accept=accept, label=str(folder))
+        return _publish(
+            HubRepository(repo_id, "dataset"),
+            staged,
+            _DATASET_REPLACED,
+            all_terms,
+            visibility,
+            "load_dataset",
         )
-    check_files(folder, names, accept=accept)
-    return _publish(
-        HubRepository(repo_id, "dataset"), folder, names, _DATASET_REPLACED, [checked], visibility
-    )
 
 
 def check_audience(terms: Terms, *, public: bool = False, gated: bool = False) -> Visibility:
     """Refuse to show a data set to more people than its terms allow; of use before it is prepared.
 
     Args:
-        terms: of the data: an adapter or :class:`~vividmed.data.terms.DatasetTerms`.
-        public: to everyone.
-        gated: to those whom a person lets in; goes before ``public``.
+        terms: terms of the data: an adapter or :class:`~vividmed.data.terms.DatasetTerms`.
+        public: show it to everyone.
+        gated: show it to readers whom a person approves; takes precedence over ``public``.
 
     Returns:
         The audience asked for.
@@ -148,6 +172,7 @@ def publish_model(
     folder: str | Path,
     repo_id: str,
     *,
+    base_model_id: str | None = None,
     public: bool = False,
     gated: bool = False,
     accept: Collection[str] = (),
@@ -155,33 +180,86 @@ def publish_model(
     """Upload a trained model or adapter: safetensors, configuration, processor, card and provenance.
 
     Args:
-        folder: with ``README.md`` and safetensors files at its top level. ``provenance.json``
+        folder: folder with ``README.md`` and safetensors files at its top level. ``provenance.json``
             (:func:`~vividmed.data.terms.write_provenance`) lists the terms of all training data; without it the model
             can only be private.
-        repo_id: ``namespace/name``; made, private, when it does not exist.
+        repo_id: ``namespace/name``; created, private, if it does not exist.
+        base_model_id: for an adapter: Hub id of its base model. By default the one that the card names, the one that
+            the base model's folder was published under, or the one that the adapter was trained from.
         public: let everyone read the repository, once all files are there.
-        gated: let everyone see it, but read it only whom a person lets in; goes before ``public``. Nothing wider is
-            possible for models trained on data that may not be passed on.
+        gated: let everyone see it, but approve each reader yourself; takes precedence over ``public``. Nothing wider
+            is possible for models trained on data that may not be passed on.
         accept: texts that the privacy scan found and a person judged harmless.
 
     Returns:
         The repository and the commit.
 
     Raises:
-        VividMedError: as :func:`publish_dataset`.
+        VividMedError: as :func:`publish_dataset`; or the base model of an adapter is not known on the Hub.
     """
     folder = Path(folder)
     visibility = _visibility(public=public, gated=gated)
-    names = _files(folder, _MODEL_FILES, recursive=False)
+    names = list_files(folder, _may_leave_model, recursive=False)
     provenance = read_provenance(folder) if PROVENANCE_FILE in names or visibility != "private" else []
-    allowed: list[Visibility] = [terms.model_visibility for terms in provenance]
-    widest = min(allowed, key=_AUDIENCE.index) if allowed else "private"
-    _check_audience(f"the model {folder}", provenance, widest, visibility)
+    _check_audience(f"the model {folder}", provenance, widest_visibility(provenance, "model"), visibility)
     if not any(name.endswith(".safetensors") for name in names):
-        raise VividMedError(f"{folder} holds no safetensors file; save the model with save_pretrained")
+        raise VividMedError(f"{folder}: contains no safetensors file; save the model with save_pretrained")
     _card(folder, visibility)
-    check_files(folder, names, accept=accept)
-    return _publish(HubRepository(repo_id, "model"), folder, names, _MODEL_REPLACED, provenance, visibility)
+    with stage_files(folder, names) as staged:
+        loader = _model_loader(staged, base_model_id, Path(folder))
+        check_files(staged.folder, staged.names, accept=accept, label=str(folder))
+        repository = HubRepository(repo_id, "model")
+        published = _publish(repository, staged, _MODEL_REPLACED, provenance, visibility, loader)
+    record_publication(folder, published.repo_id, published.revision)
+    return published
+
+
+def _may_leave_dataset(name: str) -> bool:
+    return name in _DATASET_FILES or PurePosixPath(name).suffix in _DATASET_SUFFIXES
+
+
+def _may_leave_model(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in _MODEL_FILES)
+
+
+def _stated_terms(folder: Path, given: Terms | None, *, has_file: bool) -> list[DatasetTerms]:
+    """Terms that the caller and the folder state; they must agree."""
+    if given is None:
+        return read_all_terms(folder)
+    checked = DatasetTerms.of(given)
+    if has_file and (stated := read_all_terms(folder)) != [checked]:
+        found = "; ".join(str(each) for each in stated)
+        raise VividMedError(
+            f"{folder / TERMS_FILE}: differs from the terms given ({found}; given {checked}); prepare the data set again"
+        )
+    return [checked]
+
+
+def _terms_of_shards(
+    staged: StagedFiles, shards: Sequence[str], stated: Sequence[DatasetTerms]
+) -> list[DatasetTerms]:
+    """Terms of every source that the rows name, as the folder and the package state them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Imports all adapters.
+    from vividmed.data.known_terms import known_terms
+
+    sources: set[RowSource] = set()
+    for name in shards:
+        try:
+            with pq.ParquetFile(staged.folder / name) as file:
+                if not {"source", "licence"} <= set(file.schema_arrow.names):
+                    sources.add(RowSource(None, None))
+                    continue
+                for batch in file.iter_batches(columns=["source", "licence"]):
+                    pairs = zip(*(batch[column].to_pylist() for column in ("source", "licence")), strict=True)
+                    sources |= {RowSource(*pair) for pair in pairs}
+        except (OSError, pa.ArrowException) as error:
+            raise VividMedError(
+                f"{name}: cannot be read as Parquet ({' '.join(str(error).split())}); prepare it again"
+            ) from error
+    return terms_of_rows(sources, stated=stated, known=known_terms())
 
 
 def _visibility(*, public: bool, gated: bool) -> Visibility:
@@ -194,25 +272,11 @@ def _check_audience(
     what: str, training_data: Sequence[DatasetTerms], widest: Visibility, asked: Visibility
 ) -> None:
     """Refuse an audience wider than the terms allow, naming those terms."""
-    if _AUDIENCE.index(asked) <= _AUDIENCE.index(widest):
+    if VISIBILITIES.index(asked) <= VISIBILITIES.index(widest):
         return
     remedy = "keep it private" if widest == "private" else "keep it private, or make it gated"
     limiting = "; ".join(str(terms) for terms in training_data if terms.redistribute != "yes")
     raise VividMedError(f"{what} may not be made {asked} under the terms of its data ({limiting}); {remedy}")
-
-
-def _files(folder: Path, patterns: Iterable[str], *, recursive: bool) -> list[str]:
-    """Paths to send, relative to the folder; hidden files and folders hold unfinished work and stay."""
-    if not folder.is_dir():
-        raise VividMedError(f"{folder} is no folder; give the folder to publish")
-    found = sorted(folder.rglob("*") if recursive else folder.iterdir())
-    names = [path.relative_to(folder) for path in found if path.is_file()]
-    return [
-        name.as_posix()
-        for name in names
-        if not any(part.startswith(".") for part in name.parts)
-        and any(fnmatchcase(name.as_posix(), pattern) for pattern in patterns)
-    ]
 
 
 def _card(folder: Path, visibility: Visibility) -> str:
@@ -220,35 +284,91 @@ def _card(folder: Path, visibility: Visibility) -> str:
     path = folder / CARD
     # The loader takes the name of a missing file for a repository on the Hub.
     if not path.is_file():
-        raise VividMedError(f"{path} is missing; write the card first")
+        raise VividMedError(f"{path}: is missing; write the card first")
     try:
-        card = RepoCard.load(path)
-    except ValueError as error:
-        raise VividMedError(f"{path}: the metadata block cannot be read ({error}); mend it") from error
-    if visibility != "private" and not card.data.get("license"):
+        card = RepoCard(path.read_text(encoding="utf-8"))
+        data = card.data.to_dict()
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise VividMedError(
+            f"{path}: the metadata block cannot be read ({' '.join(str(error).split())}); correct it"
+        ) from error
+    base_models = data.get("base_model") or []
+    for base in base_models if isinstance(base_models, list) else [base_models]:
+        if not isinstance(base, str) or not is_hub_id(base):
+            raise VividMedError(
+                f"{path}: 'base_model' is {base!r}, not the id of a model on the Hub; "
+                "write namespace/name or remove the entry"
+            )
+    if visibility != "private" and not data.get("license"):
         raise VividMedError(f"{path}: the metadata block has no field 'license'; add it")
     return card.content
 
 
+def _model_loader(staged: StagedFiles, base_model_id: str | None, folder: Path) -> str:
+    """Expression before the name and revision that loads the model; an adapter gets the Hub id of its base model."""
+    if ADAPTER_CONFIG in staged.names and "config.json" not in staged.names:
+        base = _set_adapter_base(staged, base_model_id, folder)
+        return f'load_adapter(VividMedForCausalLM.from_pretrained("{base}"), '
+    config = _read_json(staged.folder / "config.json") if "config.json" in staged.names else {}
+    classes = {"vividmed_segmenter": "Segmenter", "vividmed_instance_segmenter": "InstanceSegmenter"}
+    return f"{classes.get(str(config.get('model_type')), 'VividMedForCausalLM')}.from_pretrained"
+
+
+def _set_adapter_base(staged: StagedFiles, stated: str | None, folder: Path) -> str:
+    config = _read_json(staged.folder / ADAPTER_CONFIG)
+    trained_on = config.get("base_model_name_or_path")
+    card = RepoCard((staged.folder / CARD).read_text(encoding="utf-8")).data.to_dict().get("base_model")
+    named = card if isinstance(card, str) else card[0] if card else None
+    base = find_base_model_id(None if trained_on is None else str(trained_on), stated=stated or named)
+    # What looks like an id may be the name of a folder on the machine that trained the adapter.
+    if base is None or (
+        base == trained_on and not (stated or named) and not HubRepository(base, "model").exists()
+    ):
+        raise VividMedError(
+            f"{folder}: is an adapter for {trained_on!r}, which is not a model on the Hub, so that nobody else can "
+            "load it; publish that model and give its id (--base-model-id), or merge the adapter into it and publish "
+            "the merged model"
+        )
+    if base != trained_on:
+        staged.replace(
+            ADAPTER_CONFIG, json.dumps(config | {"base_model_name_or_path": base}, indent=2) + "\n"
+        )
+    return base
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise VividMedError(f"{path.name}: cannot be read as JSON ({error}); save the model again") from error
+    if not isinstance(content, dict):
+        raise VividMedError(f"{path.name}: is not a JSON object; save the model again")
+    return content
+
+
 def _publish(
     repository: HubRepository,
-    folder: Path,
-    names: Sequence[str],
+    staged: StagedFiles,
     replaced: Sequence[str],
     terms: Sequence[DatasetTerms],
     visibility: Visibility,
+    loader: str,
 ) -> Published:
     repository.create()
     if visibility == "gated":
         repository.require_approval()
     now = repository.visibility()
-    if _AUDIENCE.index(now) > _AUDIENCE.index(visibility):
+    if VISIBILITIES.index(now) > VISIBILITIES.index(visibility):
         limits = "; ".join(str(entry) for entry in terms)
         raise VividMedError(
             f"{repository.repo_id} exists and is {now}, but this push is to be {visibility} ({limits}); "
             "choose another repository, or ask for the wider audience if the terms allow it"
         )
-    revision = repository.upload(folder, names, replaced=replaced)
+    staged.check_unchanged()
+    revision = repository.upload(staged.folder, staged.names, replaced=replaced)
+    staged.check_unchanged()
     if now == "private" and visibility != "private":
         repository.open()
-    return Published(repository.repo_id, repository.repo_type, revision, repository.visibility())
+    opening = "" if loader.endswith(", ") else "("
+    line = f'{loader}{opening}"{repository.repo_id}", revision="{revision}")'
+    return Published(repository.repo_id, repository.repo_type, revision, repository.visibility(), line)

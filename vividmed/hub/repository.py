@@ -1,4 +1,4 @@
-"""A repository on the Hub: made private, filled with bounded retries, opened last; failures end in an instruction."""
+"""A repository on the Hub: created private, filled with bounded retries, opened last; failures say what to do."""
 
 import glob
 import logging
@@ -44,13 +44,17 @@ class HubRepository:
         self._api = HfApi()
 
     def create(self) -> None:
-        """Make the repository, private, unless it is there."""
+        """Create the repository, private, unless it exists."""
         self._persist(
             lambda: self._api.create_repo(self.repo_id, repo_type=self.repo_type, private=True, exist_ok=True)
         )
 
+    def exists(self) -> bool:
+        """Whether the repository is there and this account may see it."""
+        return self._persist(lambda: self._api.repo_exists(self.repo_id, repo_type=self.repo_type))
+
     def visibility(self) -> Visibility:
-        """Who can read it now; ``gated`` stands for access that a person grants."""
+        """Who can read it now; ``gated`` means that a person approves each reader."""
         info = self._persist(lambda: self._api.repo_info(self.repo_id, repo_type=self.repo_type))
         if info.private:
             return "private"
@@ -72,14 +76,13 @@ class HubRepository:
         )
 
     def upload(self, folder: Path, names: Sequence[str], *, replaced: Sequence[str]) -> str:
-        """Send files, as far as the Hub does not hold them.
+        """Send the files that the Hub does not have yet.
 
-        ``upload_folder`` compares every file with the repository by its hash, so that a second call, after whatever
-        end of the first, sends only what is missing; since huggingface_hub 2 it also commits large folders in
-        parts, for which there used to be a function of its own.
+        ``upload_folder`` compares every file with the repository by its hash, so that a second call sends only what
+        is missing, however the first one ended. It commits large folders in parts.
 
         Args:
-            folder: that holds the files.
+            folder: folder of the files.
             names: paths to send, relative to ``folder``, with forward slashes.
             replaced: patterns of files that are deleted from the repository when they are not among ``names``, such
                 as the shards of an earlier upload.
@@ -100,9 +103,9 @@ class HubRepository:
         return commit.oid
 
     def pinned_revision(self, revision: str = "main") -> str:
-        """Hash of the commit that a branch or a tag stands for now.
+        """Hash of the commit that a branch or tag points to now.
 
-        Loading by the hash gives the same files for ever, whatever is pushed later.
+        Loading by the hash always gives the same files, whatever is pushed later.
         """
         info = self._persist(
             lambda: self._api.repo_info(self.repo_id, repo_type=self.repo_type, revision=revision)
@@ -110,9 +113,9 @@ class HubRepository:
         return str(info.sha)
 
     def _persist(self, action: Callable[[], _T]) -> _T:
-        """Do something on the Hub, again after passing failures, and turn the last failure into an instruction.
+        """Call the Hub, retry after temporary failures, and turn the last failure into an instruction.
 
-        Every action used here may be repeated although an earlier attempt succeeded and only its answer was lost.
+        Every action used here is safe to repeat if an earlier attempt succeeded and only its answer was lost.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -149,9 +152,9 @@ def _instruction(error: Exception, attempts: int) -> str:
     status = next((e.response.status_code for e in _causes(error) if isinstance(e, HfHubHTTPError)), None)
     reason = _first_line(error)
     if isinstance(error, HFValidationError):
-        return f"no name of a repository ({reason}); write namespace/name"
+        return f"is not the name of a repository ({reason}); write namespace/name"
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, so nothing can be sent or asked; unset it and run again"
+        return "HF_HUB_OFFLINE is set, so the Hub cannot be reached; unset it and run again"
     if isinstance(error, RevisionNotFoundError):
         return "there is no such revision; give a branch, a tag or a commit hash"
     if status == 401:
@@ -161,7 +164,7 @@ def _instruction(error: Exception, attempts: int) -> str:
         )
     if status == 403:
         return (
-            "this account may not write there; use a namespace of yours, or a token with write permission for it, "
+            "this account may not write there; use one of your own namespaces, or a token with write permission for it, "
             "then run again"
         )
     if isinstance(error, RepositoryNotFoundError):
@@ -169,9 +172,9 @@ def _instruction(error: Exception, attempts: int) -> str:
     if _is_passing(error):
         return (
             f"the Hub could not be reached in {attempts} attempts (last: {reason}); the local files are intact and "
-            "what was sent is kept, run the same command again to send the rest"
+            "what was sent is kept; run the same command again to send the rest"
         )
-    return f"the Hub or the connection refuses ({reason}); mend that and run again"
+    return f"the Hub refuses ({reason}); correct that and run again"
 
 
 def _first_line(error: Exception) -> str:
