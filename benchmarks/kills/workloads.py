@@ -1,8 +1,6 @@
 """What is killed: small runs of training, preparation and upload that resume when they are started again."""
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,13 +135,3 @@ def digests(folder: Path) -> dict[str, str]:
             digest.update(path.read_bytes())
         found[path.relative_to(folder).as_posix()] = digest.hexdigest()
     return found
-
-
-def run_quietly(workload: Workload, folder: Path) -> None:
-    """Run a workload without its output; the entry point of the processes that are killed."""
-    with (
-        Path(os.devnull).open("w") as nothing,
-        contextlib.redirect_stdout(nothing),
-        contextlib.redirect_stderr(nothing),
-    ):
-        workload.run(folder)

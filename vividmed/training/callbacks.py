@@ -128,6 +128,8 @@ class SampleAnswers(TrainerCallback):
         if state.is_world_process_zero:
             run = Path(args.output_dir)
             self.latest = list(self.records(answers, run, state.global_step))
+            # A finished run that is started again evaluates its last step once more.
+            keep_steps(run / self.name, state.global_step - 1)
             for record in self.latest:
                 append_line(run / self.name, {"step": state.global_step, **record})
 
