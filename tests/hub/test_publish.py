@@ -1,6 +1,7 @@
 """Publishing data sets to a live Hub on loopback, and loading them, with the real clients."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from tests.fixtures.hub.folders import (
     prepare,
 )
 from tests.fixtures.hub.pushes import push, refused_push
+from vividmed.data.terms import write_terms
+from vividmed.hub.dataset_cards import REDISTRIBUTION_NOTICE
 
 
 def test_private_data_set_loads_with_plain_datasets_also_streaming_at_its_revision(
@@ -188,3 +191,32 @@ def test_command_publishes_models(hub, publisher, tmp_path):
     done = publisher("command", arguments=["model", str(folder), "tester/command-model", "--gated"])
     assert done["status"] == 0
     assert "is gated at commit" in done["output"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "stated", "reason"),
+    [
+        ({"name": "signed-set"}, {}, "signed-set: licence unknown"),
+        ({"licence": "DUA 1.0"}, {}, "its rows give the licence 'DUA 1.0'"),
+        ({"name": "MIMIC-CXR-JPG"}, {}, "unknown"),
+        ({}, {"licence": "CC0 1.0"}, "its rows give the licence 'CC BY 4.0'"),
+    ],
+)
+def test_rows_that_disagree_with_the_terms_stay_private(hub, publisher, tmp_path, rows, stated, reason):
+    folder = prepare(tmp_path / "set", replace(OPEN, **rows))
+    terms = replace(OPEN, **stated)
+    for audience in ("public", "gated"):
+        message = refused_push(publisher, folder, "tester/mixed-set", terms, **{audience: True})
+        assert reason in message
+        assert message.endswith("keep it private")
+    assert hub.requests == []
+    assert push(publisher, folder, "tester/mixed-set", terms)["visibility"] == "private"
+
+
+def test_terms_of_a_folder_are_enough_and_those_of_all_its_sources_count(hub, publisher, tmp_path):
+    folder = prepare(tmp_path / "set", OPEN)
+    write_terms(folder, [OPEN, CREDENTIALED])
+    (folder / "README.md").write_text(f"---\nlicense: mit\n---\n{REDISTRIBUTION_NOTICE}\n")
+    message = refused_push(publisher, folder, "tester/both-set", None, gated=True)
+    assert str(CREDENTIALED) in message
+    assert push(publisher, folder, "tester/both-set", None)["visibility"] == "private"

@@ -1,4 +1,4 @@
-"""Model cards: a template, the facts of a run, and nothing that the run did not measure."""
+"""Model cards: a template and the facts of a run, and nothing that the run did not measure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+
+from vividmed.hub.base_model import find_base_model_id
+from vividmed.hub.markdown import table_cell
 
 
 @dataclass(frozen=True)
@@ -20,21 +23,23 @@ class SourceCount:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What a model card says about a training run.
+    """Facts about a training run that its model card states.
 
     Attributes:
-        name: of the model.
-        stage: of the training.
+        name: name of the model.
+        stage: name of the stage.
         base_model: Hub id or folder the run started from; None for random weights.
-        adapter: whether what was saved is an adapter for the base model.
-        method: e.g. "all weights" or "LoRA, rank 64".
-        sources: where the training rows come from.
-        eval_sources: where the evaluation rows come from.
-        steps: optimizer steps done.
-        global_batch_size: rows of one step.
+        base_model_id: its Hub id as the user states it; by default it is looked up, see
+            :func:`~vividmed.hub.base_model.find_base_model_id`.
+        adapter: whether an adapter for the base model was saved.
+        method: what was trained, such as "all weights" or "LoRA, rank 64".
+        sources: sources of the training rows.
+        eval_sources: sources of the evaluation rows.
+        steps: number of optimizer steps.
+        global_batch_size: number of rows per step.
         settings: other settings worth naming, by name.
-        metrics: measured figures, by name.
-        versions: of the libraries used.
+        metrics: measured figures by name.
+        versions: versions of the libraries used.
     """
 
     name: str
@@ -49,6 +54,7 @@ class RunFacts:
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    base_model_id: str | None = None
 
 
 def count_sources(rows: Any) -> list[SourceCount]:
@@ -61,18 +67,39 @@ def count_sources(rows: Any) -> list[SourceCount]:
 def render_model_card(template: Path, facts: RunFacts, *, tags: Iterable[str] = ()) -> str:
     """Fill a Jinja template of ``model_cards/``.
 
+    A base model that is not known on the Hub is called by the name of its folder and is not in the metadata: the Hub
+    refuses paths, and they tell nobody else anything.
+
     Args:
-        template: the template; it sees the fields of ``facts``.
-        facts: of the run.
-        tags: for the Hub, besides those every card has.
+        template: path of the template. It sees the fields of ``facts``, made safe for cells of tables, and
+            ``base_model_source``, which the base model can be loaded from on this machine.
+        facts: facts of the run.
+        tags: tags for the Hub, besides those that every card has.
 
     Returns:
         The card in Markdown with its metadata block.
     """
+    base_model_id = find_base_model_id(facts.base_model, stated=facts.base_model_id)
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-text-to-text",
-        base_model=facts.base_model,
+        base_model=base_model_id,
         tags=["medical", "radiology", "vividmed", *tags],
     )
-    return str(ModelCard.from_template(data, template_path=str(template), **vars(facts)))
+    values = {name: _safe(value) for name, value in vars(facts).items()}
+    values["base_model"] = base_model_id or (facts.base_model and table_cell(Path(facts.base_model).name))
+    values["base_model_source"] = base_model_id or facts.base_model
+    return str(ModelCard.from_template(data, template_path=str(template), **values))
+
+
+def _safe(value: Any) -> Any:
+    """Copy in which no text can end the cell of a table that it stands in."""
+    if isinstance(value, str):
+        return table_cell(value)
+    if isinstance(value, SourceCount):
+        return SourceCount(table_cell(value.source), table_cell(value.licence), value.rows)
+    if isinstance(value, Mapping):
+        return {table_cell(key): _safe(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_safe(item) for item in value]
+    return value

@@ -27,6 +27,7 @@ _T = TypeVar("_T")
 
 _ATTEMPTS = 5
 _FIRST_WAIT = 2.0  # seconds; doubled after each attempt
+_MOST_CHARACTERS = 400
 _PASSING_STATUS = (408, 429, 500, 502, 503, 504)
 
 
@@ -184,5 +185,9 @@ def _first_line(error: Exception) -> str:
         if isinstance(cause, HfHubHTTPError):
             reason = cause
             break
+    if isinstance(reason, HfHubHTTPError) and reason.server_message:
+        return " ".join(reason.server_message.split())[:_MOST_CHARACTERS]
     lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
-    return lines[0] if lines else type(reason).__name__
+    # The first line of some is a heading.
+    text = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
+    return text[:_MOST_CHARACTERS] or type(reason).__name__

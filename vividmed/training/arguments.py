@@ -9,6 +9,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import ModelConfig
 
 from vividmed.errors import VividMedError
+from vividmed.hub.base_model import find_base_model_id
 from vividmed.training.refused_arguments import refuse_unused, refuse_without
 
 
@@ -157,6 +158,10 @@ class ModelArguments(ModelConfig):
     """Arguments that choose the model, its precision and its adapters.
 
     Args:
+        > Parameters that describe the base model
+
+        base_model_id: Hub id of the model in ``model_name_or_path``, for the card.
+
         > Parameters that choose what is trained
 
         freeze_vision: whether the vision tower stays as it is, without adapters.
@@ -168,6 +173,13 @@ class ModelArguments(ModelConfig):
         trainable_dtype: precision of the weights that are trained.
     """
 
+    base_model_id: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub id of the model in --model_name_or_path, if that is a local copy: the model card and adapters name "
+            "it as their base model."
+        },
+    )
     freeze_vision: bool = field(
         default=False, metadata={"help": "Leave the vision tower as it is, without adapters."}
     )
@@ -205,7 +217,8 @@ class ModelArguments(ModelConfig):
         if not self.load_in_4bit:
             refuse_without(self, "load_in_4bit", QUANTIZATION_ARGUMENTS)
         if self.model_name_or_path is None:
-            refuse_without(self, "model_name_or_path", ("model_revision",))
+            refuse_without(self, "model_name_or_path", ("model_revision", "base_model_id"))
+        find_base_model_id(self.model_name_or_path, stated=self.base_model_id)
 
 
 ADAPTER_ARGUMENTS = (

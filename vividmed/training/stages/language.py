@@ -50,7 +50,12 @@ class LanguageStage(Stage):
                 f"low-rank adapters of rank {args.lora_r} on a {bits}base model; norms and embeddings whole"
             )
         base = args.model_name_or_path and base_model_of(args.model_name_or_path, args.model_revision)
-        return {"base_model": base, "method": method, "adapter": args.use_peft}
+        return {
+            "base_model": base,
+            "base_model_id": args.base_model_id,
+            "method": method,
+            "adapter": args.use_peft,
+        }
 
     def settings(self) -> dict[str, Any]:
         return {"longest sequence": self.data_args.max_length}
