@@ -186,7 +186,8 @@ def _first_line(error: Exception) -> str:
             reason = cause
             break
     if isinstance(reason, HfHubHTTPError) and reason.server_message:
-        return " ".join(reason.server_message.split())[:_MOST_CHARACTERS]
+        message = " ".join(reason.server_message.split())
+        return f"status {reason.response.status_code}, {message}"[:_MOST_CHARACTERS]
     lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
     # The first line of some is a heading.
     text = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
