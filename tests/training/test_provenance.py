@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 from datasets import concatenate_datasets
 from trl import get_peft_config
@@ -21,7 +22,10 @@ from vividmed.data.terms import (
 )
 from vividmed.errors import VividMedError
 from vividmed.hub.publish import publish_model
+from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.training.arguments import DataArguments, ModelArguments
+from vividmed.training.loading import load_model
+from vividmed.training.merging import save_merged_model
 from vividmed.training.peft import add_adapter, select_modules
 from vividmed.training.provenance import model_terms, rows_terms, run_provenance
 
@@ -113,6 +117,31 @@ def test_adapter_inherits_from_its_base_model_even_without_a_statement_of_its_ow
     adapted = add_adapter(model, get_peft_config(ModelArguments(use_peft=True)), select_modules(model))
     adapted.save_pretrained(tmp_path / "adapter")
     assert "mimic-cxr" in names(model_terms(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize("closed_part", ["base", "adapter"])
+def test_merged_model_has_a_card_and_the_provenance_of_both_parts(tmp_path, closed_part):
+    base, run, processor = tmp_path / "base", tmp_path / "run", small_processor()
+    small_model(processor).save_pretrained(base)
+    processor.save_pretrained(base)
+    write_provenance(base, [DatasetTerms.of(CREDENTIALED if closed_part == "base" else OPEN)])
+    model = load_model(ModelArguments(str(base), use_peft=True), processor, base_folder=base, seed=0)
+    train(run, rows_of(OPEN if closed_part == "base" else CREDENTIALED), model=model, max_steps=1)
+    save_merged_model(run, tmp_path / "merged")
+    batch = processor(images=make_row(0)["images"], text="What is the modality?")
+    merged = VividMedForCausalLM.from_pretrained(tmp_path / "merged")
+    model.eval()
+    torch.testing.assert_close(merged(**batch).logits, model(**batch).logits, atol=1e-4, rtol=1e-4)
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "`run` merged into its base model `base`" in card
+    assert "| mimic-cxr |" in card
+    assert str(tmp_path) not in card
+    with pytest.raises(VividMedError, match="mimic-cxr"):
+        publish_model(tmp_path / "merged", "tester/model", public=True)
+    with pytest.raises(VividMedError, match="is not empty"):
+        save_merged_model(run, tmp_path / "merged")
+    with pytest.raises(VividMedError, match="is not an adapter"):
+        save_merged_model(base, tmp_path / "other")
 
 
 def test_final_weights_never_lie_beside_the_provenance_of_others(tmp_path, monkeypatch):
