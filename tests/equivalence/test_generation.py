@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers.cache_utils import QuantizedLayer
 
 from tests.fixtures.batches import (
     FLAT,
@@ -13,6 +14,7 @@ from tests.fixtures.batches import (
     ragged_samples,
     tiny_model,
 )
+from vividmed import VividMedError, VividMedForCausalLM
 from vividmed.models.generation import extend_position_ids
 
 NEW_TOKENS = 12
@@ -128,6 +130,98 @@ def test_images_are_encoded_once_for_all_beams_and_steps(model, monkeypatch):
     )
     model.generate(**pad(ragged_samples(), "left"), **GREEDY, num_beams=3)
     assert calls == [4]
+
+
+# Default loads, and the library's other ways to generate
+
+
+@pytest.fixture(scope="module")
+def default_load(model, tmp_path_factory):
+    """The same model as a user loads it: without naming an attention implementation."""
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    return VividMedForCausalLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("cache", ["dynamic", "static", "offloaded", "offloaded_static"])
+def test_every_cache_gives_the_same_text_on_a_default_load(default_load, expected, cache, side):
+    if cache.startswith("offloaded") and not torch.cuda.is_available():
+        pytest.skip("offloaded caches need a CUDA device")
+    batch = pad(ragged_samples(), side, extra=2)
+    output = default_load.generate(**batch, **GREEDY, cache_implementation=cache)
+    assert new_tokens(output) == expected
+
+
+class QuantisedLayer(QuantizedLayer):
+    """Keeps keys and values as 16-bit integers: what a quantising backend does, without its package."""
+
+    def _quantize(self, tensor, axis):
+        scale = tensor.abs().amax().clamp(min=1e-9) / 32767
+        return (tensor / scale).round().to(torch.int16), scale
+
+    def _dequantize(self, quantised):
+        values, scale = quantised
+        return values.float() * scale
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_a_quantised_cache_gives_the_same_text_under_either_name(default_load, expected, name):
+    from transformers import Cache
+
+    layers = [QuantisedLayer(residual_length=4) for _ in default_load.model.layers]
+    output = default_load.generate(
+        **pad(ragged_samples(), "left", extra=1), **GREEDY, **{name: Cache(layers=layers)}
+    )
+    assert new_tokens(output) == expected
+
+
+def test_assisted_decoding_gives_the_text_of_the_model_alone(model, expected):
+    assistant = tiny_model(seed=5)
+    for sample, text in zip(ragged_samples(), expected, strict=True):
+        output = model.generate(**pad([sample]), **GREEDY, assistant_model=assistant)
+        assert new_tokens(output) == [text]
+        output = model.generate(**pad([sample]), **GREEDY, prompt_lookup_num_tokens=3)
+        assert new_tokens(output) == [text]
+
+
+def test_an_assistant_of_another_kind_is_refused(model):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    assistant = LlamaForCausalLM(LlamaConfig(vocab_size=64, **sizes))
+    with pytest.raises(VividMedError, match="give a VividMed model"):
+        model.generate(**pad(ragged_samples()[:1]), **GREEDY, assistant_model=assistant)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_embeddings_generate_what_their_ids_generate(model, expected, side):
+    batch = pad(ragged_samples(), side)
+    batch["inputs_embeds"] = model.get_input_embeddings()(batch.pop("input_ids"))
+    assert new_tokens(model.generate(**batch, **GREEDY)) == expected
+
+
+def test_prefill_in_chunks_gives_the_same_text_and_refuses_images(model):
+    samples = [make_sample(4, (), 10), make_sample(5, (), 7)]
+    batch = pad(samples, "left")
+    whole = model.generate(**batch, **GREEDY)
+    assert torch.equal(model.generate(**batch, **GREEDY, prefill_chunk_size=3), whole)
+    with pytest.raises(VividMedError, match="prefill_chunk_size cannot split"):
+        model.generate(**pad(ragged_samples(), "left"), **GREEDY, prefill_chunk_size=3)
+
+
+def test_a_conversation_continues_from_its_cache(model, expected):
+    sample = ragged_samples()[1]
+    first = model.generate(**pad([sample]), **GREEDY, return_dict_in_generate=True)
+    cut = GREEDY | {"max_new_tokens": 5}
+    part = model.generate(**pad([sample]), **cut, return_dict_in_generate=True)
+    cache = part.cache if hasattr(part, "cache") else part.past_key_values
+    batch = continued(sample, part.sequences[0, -5:].tolist())
+    for name in ("pixel_values", "patch_sizes", "pool_sizes"):
+        del batch[name]
+    rest = GREEDY | {"max_new_tokens": NEW_TOKENS - 5}
+    output = model.generate(**batch, **rest, past_key_values=cache)
+    assert output[0].tolist() == first.sequences[0].tolist()
 
 
 @pytest.mark.slow

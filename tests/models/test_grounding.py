@@ -6,76 +6,12 @@ import torch
 from transformers import LogitsProcessor
 
 from tests.fixtures.batches import (
-    DEEP,
-    FLAT,
     PHRASE_END,
-    PHRASE_START,
-    Sample,
-    make_sample,
-    pack,
-    pad,
     tiny_config,
 )
+from tests.fixtures.phrases import SEGMENTER, batch_of, grounded_model, mixed_labels, mixed_samples
 from vividmed import VividMedConfig, VividMedError, VividMedForCausalLM, VividMedProcessor
 from vividmed.models.grounding import SampleIndex, phrase_states
-
-SEGMENTER = {
-    "hidden_size": 32,
-    "intermediate_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "patch_size": (4, 8, 8),
-    "position_grid": (2, 3, 3),
-    "decoder_intermediate_size": 16,
-    "decoder_num_attention_heads": 2,
-}
-
-
-def grounded_model(**segmenters) -> VividMedForCausalLM:
-    torch.manual_seed(0)
-    segmenters = segmenters or {"segmenter_config": SEGMENTER, "instance_segmenter_config": SEGMENTER}
-    return VividMedForCausalLM(tiny_config(**segmenters)).train()
-
-
-def with_phrases(sample: Sample, phrases: int) -> Sample:
-    """Put ``phrases`` closing markers, each after an opening one and a word, at the end of the text."""
-    ids = sample.text["input_ids"]
-    for phrase in range(phrases):
-        stop = len(ids) - 3 * phrase
-        ids[stop - 3], ids[stop - 1] = PHRASE_START, PHRASE_END
-    return sample
-
-
-def batch_of(samples: list[Sample], layout: str = "right") -> dict:
-    batch = pack(samples, labels=True) if layout == "packed" else pad(samples, layout, extra=1, labels=True)
-    batch["grounding_values"] = [image.clamp(0, 1) for image in batch.get("pixel_values", [])]
-    return batch
-
-
-def mixed_samples() -> list[Sample]:
-    """Masks in a volume, boxes in a picture, two phrases without labels, and a text without image or phrase."""
-    return [
-        with_phrases(make_sample(1, (DEEP,), 12), 3),
-        with_phrases(make_sample(2, (FLAT, DEEP), 10), 2),
-        with_phrases(make_sample(3, (FLAT,), 9), 2),
-        make_sample(4, (), 8),
-    ]
-
-
-def mixed_labels() -> list[dict]:
-    masks = torch.zeros(2, 8, 16, 16, dtype=torch.bool)
-    masks[0, 2:5, 3:9, 4:12] = True
-    masks[1, 4:, 8:, 8:] = True
-    return [
-        {"mask_phrases": torch.tensor([0, 2]), "masks": masks},
-        {
-            "box_phrases": torch.tensor([1, 0]),
-            "box_counts": torch.tensor([2, 0]),
-            "boxes": torch.tensor([[0.5, 0.3, 0.4, 1.0, 0.2, 0.2], [0.5, 0.7, 0.6, 1.0, 0.3, 0.3]]),
-        },
-        {},
-        {},
-    ]
 
 
 def loss_and_gradients(model, batch, labels) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -1,8 +1,8 @@
 """Convolutions whose extent in depth follows the image, and resampling of grids of weights.
 
-Axes are (z, y, x) throughout. A 2D image is a volume of one slice; its patches, and those of thin volumes, are
-thinner than the kernel. The kernel is then reduced in depth, which keeps one set of weights for all images
-(VividMed, section 3.2, "effective depth patch").
+Axes are (z, y, x) throughout. A 2D image is a volume of one slice. Its patches, and those of thin volumes, are
+thinner than the kernel, which is then reduced in depth, so that all images share one set of weights (VividMed,
+section 3.2, "effective depth patch").
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from math import prod
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from vividmed.errors import VividMedError
 
 
 class DepthAdaptiveConv3d(nn.Conv3d):
@@ -34,18 +36,19 @@ class DepthAdaptiveConv3d(nn.Conv3d):
             (N, out_channels, D / z, H / y, W / x).
 
         Raises:
-            ValueError: when ``patch_size`` does not fit the kernel or the image.
+            VividMedError: ``patch_size`` does not fit the kernel or the image.
         """
         depth, height, width = (int(size) for size in patch_size)
         kernel = tuple(self.weight.shape[2:])
         if (height, width) != kernel[1:] or depth < 1 or kernel[0] % depth:
-            raise ValueError(
+            raise VividMedError(
                 f"patch size {(depth, height, width)} does not fit the kernel {kernel}: "
                 "y and x must be equal and the kernel's depth a multiple of z"
             )
         if any(size % patch for size, patch in zip(input.shape[2:], (depth, height, width), strict=True)):
-            raise ValueError(
-                f"image of size {tuple(input.shape[2:])} is no multiple of its patch size {(depth, height, width)}"
+            raise VividMedError(
+                f"an image of size {tuple(input.shape[2:])} is not a multiple of its patch size "
+                f"{(depth, height, width)}: pad it, as the processor does"
             )
         weight = self.weight
         if depth != kernel[0]:
@@ -74,7 +77,7 @@ def resample(grid: torch.Tensor, shape: Sequence[int], *, conserve_sum: bool = F
 
     Args:
         grid: (N, C, H, W) or (N, C, D, H, W).
-        shape: the new spatial shape.
+        shape: new spatial shape.
         conserve_sum: scale by the ratio of sizes, so that the sum over the grid (a kernel's response to a constant)
             stays about the same.
 

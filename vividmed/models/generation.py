@@ -8,7 +8,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vividmed.errors import VividMedError
-from vividmed.models.cache import CACHE_NAMES, as_cache_argument, single_cache
+from vividmed.models.cache import CACHE_NAME, CACHE_NAMES, as_cache_argument, single_cache
 from vividmed.models.layout import check_token_ids, is_packed, number_samples
 
 
@@ -40,15 +40,15 @@ def pad_left(batch: dict[str, Any]) -> dict[str, Any]:
     """Move the padding of right-padded prompts to the left, where generation needs it.
 
     Args:
-        batch: model inputs with ``attention_mask`` (B, L); ``input_ids``, ``token_type_ids`` and ``position_ids``
-            are moved along.
+        batch: model inputs with ``attention_mask`` (B, L); every other entry with one value per token moves along.
     """
     mask = batch["attention_mask"]
     padding = mask.flip(1).cumsum(1).eq(0).sum(1, keepdim=True)
     length = mask.shape[1]
     source = (torch.arange(length, device=mask.device) - padding) % length
-    keys = ("attention_mask", "input_ids", "token_type_ids", "position_ids")
-    return batch | {key: batch[key].gather(1, source) for key in keys if batch.get(key) is not None}
+    rows = torch.arange(len(mask), device=mask.device)[:, None]
+    keys = ("attention_mask", "input_ids", "inputs_embeds", "token_type_ids", "position_ids")
+    return batch | {key: batch[key][rows, source] for key in keys if batch.get(key) is not None}
 
 
 class VividMedGenerationMixin(GenerationMixin):
@@ -81,6 +81,11 @@ class VividMedGenerationMixin(GenerationMixin):
             kwargs = pad_left(kwargs)
         if kwargs.get("position_ids") is not None:
             kwargs["prompt_position_ids"] = kwargs.pop("position_ids")
+        assistant, images = kwargs.get("assistant_model"), kwargs.get("pixel_values")
+        if assistant is not None and images is not None and len(images):
+            with torch.no_grad():
+                encoded = assistant.get_image_features(images, kwargs["patch_sizes"], kwargs["pool_sizes"])
+            kwargs["assistant_encoder_outputs"] = {"image": encoded}
         return super().generate(generation_config=generation_config, **kwargs)
 
     def _check_generation(self, generation_config: Any, inputs: dict[str, Any]) -> None:
@@ -104,6 +109,10 @@ class VividMedGenerationMixin(GenerationMixin):
                 f"assistant_model is a {type(assistant).__name__}: give a VividMed model, which reads the same "
                 "images and positions, or use prompt_lookup_num_tokens"
             )
+        if assistant is not None and inputs.get("mm_encoder_outputs"):
+            raise VividMedError(
+                "mm_encoder_outputs come from this model, but assistant_model encodes images itself: pass pixel_values"
+            )
         chunk = inputs.get("prefill_chunk_size", getattr(generation_config, "prefill_chunk_size", None))
         has_images = any(
             inputs.get(name) is not None and len(inputs[name])
@@ -113,6 +122,13 @@ class VividMedGenerationMixin(GenerationMixin):
             raise VividMedError(
                 "prefill_chunk_size cannot split a prompt with images, whose tokens belong together: leave it out"
             )
+
+    def _get_candidate_generator(self, *args: Any, model_kwargs: dict[str, Any], **kwargs: Any) -> Any:
+        """The library's, with the images as the assistant encodes them instead of this model's encoding."""
+        encoded = model_kwargs.get("assistant_encoder_outputs")
+        if encoded is not None:
+            model_kwargs = model_kwargs | {"mm_encoder_outputs": encoded}
+        return super()._get_candidate_generator(*args, model_kwargs=model_kwargs, **kwargs)
 
     def create_masks_for_generate(self, config: Any, **arguments: Any) -> Any:
         """The causal mask of a step with a compilable cache, for the implementation that the decoder uses."""
@@ -128,11 +144,18 @@ class VividMedGenerationMixin(GenerationMixin):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         prompt_position_ids: torch.Tensor | None = None,
+        assistant_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
+        cache = kwargs.get(CACHE_NAME)
         if prompt_position_ids is not None:
-            position_ids = self._positions(prompt_position_ids, input_ids, inputs_embeds)
+            is_chunk = input_ids.shape[1] < prompt_position_ids.shape[1]
+            seen = int(cache.get_seq_length()) if is_chunk and cache is not None else 0
+            position_ids = self._positions(prompt_position_ids, input_ids, inputs_embeds, seen)
+        if not is_first_iteration and cache is not None and kwargs.get("mm_encoder_outputs"):
+            # An assistant starts with a prefill as well, which the library does not count as a first iteration.
+            is_first_iteration = int(cache.get_seq_length()) == 0
         model_inputs = super().prepare_inputs_for_generation(
             input_ids,
             attention_mask=attention_mask,
@@ -147,16 +170,16 @@ class VividMedGenerationMixin(GenerationMixin):
         return model_inputs
 
     def _positions(
-        self, prompt: torch.Tensor, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None
+        self, prompt: torch.Tensor, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None, seen: int
     ) -> torch.Tensor:
-        """(B, P) of the prompt to those of all tokens so far."""
+        """(B, P) of the prompt to those of all tokens so far; ``seen`` tokens of the prompt precede its chunk."""
         length = prompt.shape[1]
         if inputs_embeds is not None and input_ids.shape[1] < length:
             # The ids are those of new tokens only; what the prompt ends with is unknown, and taken to be a word.
             unknown = input_ids.new_full((len(input_ids), length), -1)
             input_ids = torch.cat([unknown, input_ids], dim=1)
         if input_ids.shape[1] <= length:
-            return prompt[:, : input_ids.shape[1]]
+            return prompt[:, seen : seen + input_ids.shape[1]]
         return extend_position_ids(
             prompt, input_ids, self.config.phrase_start_token_id, self.config.phrase_end_token_id
         )

@@ -47,7 +47,7 @@ from vividmed.models.language import VividMedDecoderLayer, VividMedRMSNorm, Vivi
 from vividmed.models.language_loss import shifted_labels, weighted_token_loss
 from vividmed.models.layout import TokenInfo, check_shape, check_token_ids, number_samples
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
-from vividmed.models.vision import VividMedVisionTower
+from vividmed.models.vision import VividMedVisionTower, check_images
 
 
 class VividMedModel(VividMedPreTrainedModel):
@@ -88,10 +88,8 @@ class VividMedModel(VividMedPreTrainedModel):
             pool_sizes: (images, 3), z, y, x.
         """
         images = [image.to(self.device) for image in pixel_values]
-        tokens = self.vision(
-            images, torch.as_tensor(patch_sizes).tolist(), torch.as_tensor(pool_sizes).tolist()
-        )
-        return BaseModelOutputWithPooling(pooler_output=tokens)
+        sizes = check_images(images, patch_sizes, pool_sizes, self.config.vision_config.num_channels)
+        return BaseModelOutputWithPooling(pooler_output=self.vision(images, *sizes))
 
     @merge_with_config_defaults
     @capture_outputs

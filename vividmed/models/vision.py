@@ -13,6 +13,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from vividmed.errors import VividMedError
 from vividmed.models.attention import eager_attention_forward
 from vividmed.models.checkpointing import differentiable_input
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedVisionConfig
@@ -168,6 +169,53 @@ class VividMedProjection(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         tokens = F.gelu(self.norm1(self.linear_proj(tokens)))
         return self.dense_4h_to_h(F.silu(self.gate_proj(tokens)) * self.dense_h_to_4h(tokens))
+
+
+def check_images(
+    images: Sequence[torch.Tensor],
+    patch_sizes: torch.Tensor | Sequence[Sequence[int]],
+    pool_sizes: torch.Tensor | Sequence[Sequence[int]],
+    num_channels: int,
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Check that images and sizes fit together.
+
+    Args:
+        images: each (num_channels, D, H, W).
+        patch_sizes: (images, 3), z, y, x.
+        pool_sizes: (images, 3), z, y, x.
+        num_channels: channels that the tower takes.
+
+    Returns:
+        Patch sizes and pool sizes as numbers.
+
+    Raises:
+        VividMedError: a tensor has the wrong shape, or an image is smaller than one pooled patch.
+    """
+    sizes = []
+    for name, given in (("patch_sizes", patch_sizes), ("pool_sizes", pool_sizes)):
+        rows = torch.as_tensor(given)
+        if rows.ndim != 2 or rows.shape[1] != 3:
+            raise VividMedError(
+                f"{name} have shape {tuple(rows.shape)}: the model takes (images, 3), z, y, x"
+            )
+        sizes.append(rows.tolist())
+    if not len(images) == len(sizes[0]) == len(sizes[1]):
+        raise VividMedError(
+            f"there are {len(images)} images but {len(sizes[0])} patch_sizes and {len(sizes[1])} pool_sizes: "
+            "pass one of each per image"
+        )
+    for index, (image, patch, pool) in enumerate(zip(images, *sizes, strict=True)):
+        if image.ndim != 4 or image.shape[0] != num_channels:
+            raise VividMedError(
+                f"image {index} has shape {tuple(image.shape)}: the model takes ({num_channels}, D, H, W)"
+            )
+        stride = [p * s for p, s in zip(patch, pool, strict=True)]
+        if min(pool) < 1 or any(extent < step for extent, step in zip(image.shape[1:], stride, strict=True)):
+            raise VividMedError(
+                f"image {index} of size {tuple(image.shape[1:])} has no token with patch size {tuple(patch)} and "
+                f"pool size {tuple(pool)}: use the sizes that the processor returned with it"
+            )
+    return sizes[0], sizes[1]
 
 
 class VividMedVisionTower(nn.Module):
