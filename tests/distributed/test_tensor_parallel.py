@@ -1,6 +1,7 @@
 """Tensor parallelism on two CPU processes: both experts are sharded and the logits stay the same."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,16 @@ SHARDED = [
 ] + ["lm_head.weight"]
 
 
-def worker(rank: int, folder: str, port: int) -> None:
+def worker(rank: int, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(PROCESSES)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=PROCESSES)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=PROCESSES,
+        timeout=timedelta(seconds=120),
+    )
     model = VividMedForCausalLM.from_pretrained(
         folder, distributed_config=DistributedConfig(tp_size=PROCESSES)
     )
@@ -55,7 +61,7 @@ def worker(rank: int, folder: str, port: int) -> None:
 def test_both_experts_are_sharded_and_give_the_same_logits(tmp_path):
     model = tiny_model()
     model.save_pretrained(tmp_path)
-    mp.spawn(worker, args=(str(tmp_path), 29500 + os.getpid() % 1000), nprocs=PROCESSES)
+    mp.spawn(worker, args=(str(tmp_path),), nprocs=PROCESSES)
     found = torch.load(tmp_path / "parallel.pt", weights_only=True)
     whole = {name: parameter.numel() for name, parameter in model.named_parameters()}
     for name in SHARDED:

@@ -186,9 +186,10 @@ def test_places_without_images_are_refused():
 
 def test_an_image_that_is_no_multiple_of_its_patch_is_refused():
     batch = pad([make_sample(5, (DEEP,))])
-    batch["pixel_values"][0] = batch["pixel_values"][0][:, :7]
+    batch["pixel_values"][0] = batch["pixel_values"][0][:, :, :15]
+    batch["pool_sizes"][0] = 1
     with pytest.raises(
-        ValueError, match=r"image of size \(7, 16, 16\) is not a multiple of its patch size \(4, 8, 8\)"
+        ValueError, match=r"image of size \(8, 15, 16\) is not a multiple of its patch size \(4, 8, 8\)"
     ):
         tiny_model()(**batch)
 
