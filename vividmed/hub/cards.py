@@ -35,6 +35,7 @@ class RunFacts:
         method: what was trained, such as "all weights" or "LoRA, rank 64".
         sources: sources of the training rows.
         eval_sources: sources of the evaluation rows.
+        held_out: sentence that says whether patients or images of the evaluation rows were trained on.
         steps: number of optimizer steps.
         global_batch_size: number of rows per step.
         settings: other settings worth naming, by name.
@@ -51,6 +52,7 @@ class RunFacts:
     eval_sources: list[SourceCount]
     steps: int
     global_batch_size: int
+    held_out: str = "Whether evaluation rows were held out was not checked."
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -186,6 +186,8 @@ class ModelArguments(ModelConfig):
     adapt_language: bool | None = field(
         default=None,
         metadata={
+            "nargs": "?",
+            "const": True,
             "help": "With --use_peft: put adapters on the language experts. Default: only if the vision tower is trained, "
             "as published."
         },
@@ -282,6 +284,8 @@ class VividMedTrainingArguments(TrainingArguments):
     bf16: bool | None = field(
         default=None,
         metadata={
+            "nargs": "?",
+            "const": True,
             "help": "Compute in bfloat16 (autocast, or mixed precision of FSDP2); the weights that are trained stay in "
             "float32. Default: only on GPUs that support it."
         },

@@ -10,7 +10,8 @@ from typing import Any
 from vividmed.errors import VividMedError
 from vividmed.files import packaged_folder
 from vividmed.training.arguments import DataArguments, StageArguments
-from vividmed.training.parser import StageParser
+from vividmed.training.launching import report_to_launcher, use_all_cores
+from vividmed.training.parser import StageParser, read_yaml
 from vividmed.training.stages.alignment import AlignIsamStage, AlignSamStage
 from vividmed.training.stages.grounding import GrgStage, VgStage
 from vividmed.training.stages.stage import Stage, StageResult, run_stage
@@ -23,40 +24,42 @@ STAGES: dict[str, type[Stage]] = {
 
 
 def parse(arguments: list[str]) -> tuple[Any, ...]:
-    """Read command line and YAML; without data of one's own and a file the stage's tiny settings apply.
+    """Read command line and YAML.
+
+    Where no file is named, the stage's configuration follows from the data: its tiny one for the embedded sample, one
+    for a single data set for ``--dataset_name``, and the published one for ``--mixture``.
 
     Returns:
         ``StageArguments`` and the dataclasses of the stage.
+
+    Raises:
+        VividMedError: an argument is unknown, has a wrong value, or cannot be used together with another one.
     """
     early = _ahead(arguments)
-    if early.stage is not None and early.stage not in STAGES:
-        nearest = difflib.get_close_matches(early.stage, STAGES, n=1)
+    values = {} if early.config is None else read_yaml(early.config)
+    name = early.stage or values.get("stage")
+    if name is not None and name not in STAGES:
+        nearest = difflib.get_close_matches(str(name), STAGES, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(STAGES)}"
-        raise VividMedError(f"--stage {early.stage}: unknown stage; {hint}")
-    stage = STAGES[early.stage or "vlm"]
+        raise VividMedError(f"--stage {name}: unknown stage; {hint}")
+    stage = STAGES[name or "vlm"]
     parser = StageParser((StageArguments, *stage.arguments()), description="Train a stage of VividMed.")
     parser.add_argument("--config", type=Path, help="YAML file with any of these arguments.")
     config = early.config
-    if config is None and early.stage is not None:
-        tiny = early.dataset_name is None and early.mixture is None
-        name = early.stage.replace("-", "_")
-        config = CONFIGS / (f"{name}_tiny.yaml" if tiny else f"{name}.yaml")
-    parsed = parser.parse(arguments, config, output_dir=f"outputs/{early.stage}")
+    if config is None and name is not None:
+        kind = "" if early.mixture is not None else "_own" if early.dataset_name is not None else "_tiny"
+        config = CONFIGS / f"{name.replace('-', '_')}{kind}.yaml"
+    parsed = parser.parse(arguments, config, output_dir=f"outputs/{name}")
     for group in parsed:
-        if not isinstance(group, DataArguments) or group.mixture is None or config is None:
-            continue
-        if early.config is None and early.mixture is None:
-            # Settings that nobody named must not put the published mixture in the place of one's own data.
-            group.mixture = None
-        elif early.mixture is None:
-            # A configuration names its mixture by the way from its own folder.
-            beside = config.parent / group.mixture
+        if isinstance(group, DataArguments) and group.mixture is not None and early.mixture is None:
+            # A configuration names its mixture relative to its own folder.
+            beside = config.parent / group.mixture if config is not None else Path(group.mixture)
             group.mixture = str(beside) if beside.is_file() else group.mixture
     return parsed
 
 
 def _ahead(arguments: list[str]) -> argparse.Namespace:
-    """What decides which settings apply, read before everything else."""
+    """Arguments that decide which settings apply, read before all others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("stage", "config", "dataset_name", "mixture"):
         parser.add_argument(
@@ -77,9 +80,11 @@ def run(arguments: list[str]) -> StageResult:
 
 def main(arguments: list[str]) -> int:
     """Run a stage; input that the user can correct ends in one line and status 2."""
+    use_all_cores()
     try:
         run(arguments)
     except VividMedError as error:
+        report_to_launcher(error)
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         return 2

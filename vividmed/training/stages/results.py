@@ -12,6 +12,7 @@ from vividmed.files import packaged_folder, write_atomically
 from vividmed.hub.cards import RunFacts, SourceCount, count_sources, render_model_card
 from vividmed.training.arguments import StageArguments
 from vividmed.training.resolved_config import resolved_config
+from vividmed.training.split_overlap import SplitOverlap
 from vividmed.training.trainer import VividMedTrainer
 from vividmed.version import __version__
 
@@ -25,6 +26,7 @@ def write_results(
     template: str,
     groups: Sequence[Any],
     rows: tuple[Any, Any],
+    overlap: SplitOverlap | None,
     how: Mapping[str, Any],
     settings: Mapping[str, Any],
     step: int,
@@ -38,6 +40,7 @@ def write_results(
         template: of the card, a file of ``model_cards/``.
         groups: the run's arguments.
         rows: to train on, and to evaluate on or None.
+        overlap: what the rows to train and to evaluate on have in common; None without rows to evaluate on.
         how: ``base_model``, ``method`` and ``adapter`` of the card.
         settings: of the stage, for the card.
         step: optimizer step of the weights in the folder.
@@ -50,6 +53,7 @@ def write_results(
         stage=stage,
         sources=_sources(train_rows),
         eval_sources=_sources(eval_rows),
+        held_out="No rows were held out." if overlap is None else str(overlap),
         steps=trainer.state.global_step,
         global_batch_size=trainer.rows_per_step,
         settings={

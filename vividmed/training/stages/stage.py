@@ -16,8 +16,10 @@ from vividmed.training.arguments import DataArguments, VividMedTrainingArguments
 from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
 from vividmed.training.memory import memory_summary
 from vividmed.training.provenance import run_provenance, started_from
+from vividmed.training.preflight import check_environment, check_optimizer, check_schedule
 from vividmed.training.rows import load_rows
 from vividmed.training.run_folder import run_folder
+from vividmed.training.split_overlap import find_overlap
 from vividmed.training.stages.measurement import Measurement, Measuring
 from vividmed.training.stages.results import write_results
 from vividmed.training.trainer import VividMedTrainer
@@ -122,11 +124,17 @@ def run_stage(stage: Stage) -> StageResult:
         VividMedError: for everything that the user can correct, before the first step where it can be known.
     """
     args = stage.args
+    check_environment(args, stage.metrics)
     with run_folder(args) as checkpoint:
         rows = StageRows(*load_rows(stage.row_kind, stage.data_args))
         _check_evaluation(args, rows)
+        overlap = None
+        if args.should_save and rows.evaluation is not None:
+            overlap = find_overlap(rows.train, rows.evaluation)
         trainer = stage.build(rows)
         trainer.provenance = run_provenance(rows.train, stage.data_args, started_from(stage.groups))
+        check_optimizer(args, trainer.model)
+        check_schedule(args, len(rows.train), trainer.rows_per_step)
         for callback in (MetricsFile(), LossCurve()):
             trainer.add_callback(callback)
         samples = None if rows.evaluation is None else stage.sample_answers(trainer, rows)
@@ -153,6 +161,7 @@ def run_stage(stage: Stage) -> StageResult:
                 template=stage.card,
                 groups=stage.groups,
                 rows=(rows.train, rows.evaluation),
+                overlap=overlap,
                 how=stage.method(),
                 settings=stage.settings(),
                 step=measuring.final_step,
