@@ -189,7 +189,7 @@ class ModelArguments(ModelConfig):
             "nargs": "?",
             "const": True,
             "help": "With --use_peft: put adapters on the language experts. Default: only if the vision tower is trained, "
-            "as published."
+            "as published.",
         },
     )
     train_boundary_tokens: bool = field(
@@ -287,7 +287,7 @@ class VividMedTrainingArguments(TrainingArguments):
             "nargs": "?",
             "const": True,
             "help": "Compute in bfloat16 (autocast, or mixed precision of FSDP2); the weights that are trained stay in "
-            "float32. Default: only on GPUs that support it."
+            "float32. Default: only on GPUs that support it.",
         },
     )
     # Rows of similar length share a batch, so that little is padded; a mixture draws its own order.
