@@ -1,5 +1,8 @@
+import importlib.util
+
 import pytest
 import yaml
+from transformers.utils import logging
 
 from tests.fixtures.paths import REPOSITORY
 from vividmed.errors import VividMedError
@@ -63,12 +66,31 @@ def test_unknown_key_of_a_file_names_the_file_and_the_nearest_key(config):
         parse(["--stage", "vlm", "--config", config(max_lenght=3)])
 
 
-@pytest.mark.parametrize(("content", "message"), [("- a\n- b\n", "must hold"), ("a: [", "not valid YAML")])
-def test_file_that_holds_no_settings_is_refused(tmp_path, content, message):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- a\n- b\n", "must contain 'name: value' lines"),
+        (b"a: [", "not valid YAML"),
+        ("max_steps: 3 # f\xfcr".encode("latin-1"), "not UTF-8 text"),
+        (b"[" * 3000, "not valid YAML"),
+        (b"max_steps: [1]", "max_steps is \\[1\\] but must be a whole number"),
+        (b"max_steps: 2.5", "max_steps is '?2.5'? but must be a whole number"),
+        (b"max_steps: true", "max_steps is True but must be a whole number"),
+        (b"learning_rate: {a: 1}", "must be a number"),
+        (b"packing: 3", "packing is 3 but must be true or false"),
+        (b"eval_strategy: no", "put it in quotes"),
+        (b"optim: fast", "must be one of adamw_torch"),
+        (b"1: 2", "unknown argument 1"),
+        (b"accelerator_config: {x: 3}", "unexpected keyword argument 'x'"),
+        (b"logging_steps: 0", "requires non-zero --logging_steps"),
+    ],
+)
+def test_file_of_other_content_than_settings_is_refused_in_one_line(tmp_path, content, message):
     path = tmp_path / "config.yaml"
-    path.write_text(content)
-    with pytest.raises(VividMedError, match=message):
-        parse(["--stage", "vlm", "--config", str(path)])
+    path.write_bytes(content)
+    with pytest.raises(VividMedError, match=message) as caught:
+        parse(["--stage", "vlm", "--use_cpu", "--config", str(path)])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -83,15 +105,133 @@ def test_resume_flag_needs_no_value():
     assert parse(["--stage", "vlm"])[3].resume_from_checkpoint is None
 
 
-def test_stage_alone_takes_the_tiny_settings_and_own_material_the_published_ones():
-    tiny, own = (
-        parse(["--stage", "vlm"])[3],
-        parse(["--stage", "vlm", "--dataset_name", "folder", "--use_cpu"])[3],
+@pytest.mark.parametrize("stage", STAGES)
+def test_settings_follow_from_the_data_where_no_file_is_named(stage):
+    tiny, own, mixture = (
+        parse(["--stage", stage, "--use_cpu", *options])[-1]
+        for options in ([], ["--dataset_name", "folder"], ["--mixture", "mine.yaml"])
     )
-    started = parse(["--stage", "vlm", "--model_name_or_path", "outputs/vg"])[3]
-    assert tiny.max_steps == started.max_steps < 2000
-    assert tiny.output_dir == "outputs/vlm"
-    assert (own.max_steps, own.learning_rate, own.weight_decay, own.warmup_steps) == (50000, 5e-5, 0.01, 2500)
+    assert 0 < tiny.max_steps < 2000
+    assert tiny.output_dir == f"outputs/{stage}"
+    assert own.max_steps < 0 < own.num_train_epochs
+    assert 0 < own.warmup_steps < 1
+    assert mixture.max_steps >= 10000
+
+
+def test_model_of_ones_own_starts_from_the_tiny_settings():
+    assert 0 < parse(["--stage", "vlm", "--model_name_or_path", "outputs/vg"])[3].max_steps < 2000
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "expected"),
+    [
+        (
+            {"max_steps": 50000, "warmup_steps": 2500},
+            ["--num_train_epochs", "3"],
+            {"max_steps": -1, "num_train_epochs": 3, "warmup_steps": 0.05},
+        ),
+        (
+            {"max_steps": 50000, "warmup_steps": 2500},
+            ["--max_steps", "12"],
+            {"max_steps": 12, "warmup_steps": 0.05},
+        ),
+        (
+            {"max_steps": 100, "warmup_steps": 10},
+            ["--max_steps", "50", "--warmup_steps", "7"],
+            {"max_steps": 50, "warmup_steps": 7},
+        ),
+        (
+            {"dataloader_num_workers": 8, "dataloader_prefetch_factor": 2},
+            ["--dataloader_num_workers", "0"],
+            {"dataloader_num_workers": 0, "dataloader_prefetch_factor": None},
+        ),
+        (
+            {"use_peft": True, "load_in_4bit": True, "lora_r": 5, "bnb_4bit_quant_type": "fp4"},
+            ["--use_peft", "false"],
+            {"use_peft": False, "load_in_4bit": False, "lora_r": 16},
+        ),
+        ({"use_peft": True, "load_in_8bit": True}, ["--load_in_4bit"], {"load_in_8bit": False}),
+        (
+            {"eval_strategy": "steps", "save_strategy": "steps", "load_best_model_at_end": True},
+            ["--save_strategy", "no"],
+            {"save_strategy": "no", "load_best_model_at_end": False},
+        ),
+    ],
+    ids=["epochs", "fewer steps", "own warm-up", "no workers", "no adapters", "other bits", "no checkpoints"],
+)
+def test_what_contradicts_the_command_line_gives_way_with_a_warning(config, caplog, file, given, expected):
+    logging.get_logger("vividmed").parent.propagate = True
+    parsed = parse(["--stage", "vlm", "--use_cpu", "--config", config(**file), *given])
+    found = {name: getattr(group, name) for name in expected for group in parsed if hasattr(group, name)}
+    assert found == expected
+    if "--warmup_steps" not in given:
+        assert "config.yaml" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--label_smoothing_factor", "0.1"], "--label_smoothing_factor has no effect"),
+        (["--train_sampling_strategy", "sequential"], "--train_sampling_strategy has no effect"),
+        (["--length_column_name", "n"], "--length_column_name has no effect"),
+        (["--use_liger_kernel"], "--use_liger_kernel has no effect"),
+        (["--bf16_full_eval"], "--bf16_full_eval has no effect"),
+        (["--include_for_metrics", "loss"], "--include_for_metrics has no effect"),
+        (["--eval_accumulation_steps", "2"], "--eval_accumulation_steps has no effect"),
+        (["--logging_nan_inf_filter"], "--logging_nan_inf_filter has no effect"),
+        (["--use_cache"], "--use_cache has no effect"),
+        (["--optim_args", "a=1"], "--optim_args has no effect with --optim adamw_torch_fused"),
+        (["--optim_target_modules", "all"], "--optim_target_modules has no effect"),
+        (["--hub_model_id", "a/b"], "--hub_model_id: no effect without --push_to_hub"),
+        (["--lora_r", "8", "--use_dora"], "--lora_r, --use_dora: no effect without --use_peft"),
+        (["--use_peft", "--bnb_4bit_quant_type", "fp4"], "no effect without --load_in_4bit"),
+        (["--model_revision", "v1"], "--model_revision: no effect without --model_name_or_path"),
+        (["--dataset_revision", "v1"], "--dataset_revision: no effect without --dataset_name"),
+        (["--mixture_root", "x"], "--mixture_root: no effect without --mixture"),
+        (["--mixture", "m.yaml", "--max_train_samples", "3"], "--max_train_samples has no effect with"),
+        (["--max_steps", "5", "--num_train_epochs", "2"], "both set the length of the run"),
+        (["--max_steps", "5", "--warmup_steps", "9"], "--warmup_steps 9: the run has only 5 steps"),
+    ],
+)
+def test_argument_that_would_be_ignored_is_refused_by_its_name(options, message, capsys):
+    assert main(["--stage", "vlm", "--use_cpu", "--output_dir", "never", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stage", "option"),
+    [
+        ("align-sam", "--packing"),
+        ("align-sam", "--score_weight"),
+        ("align-isam", "--dice_weight"),
+        ("align-isam", "--generation_samples"),
+        ("align-isam", "--crop"),
+        ("vg", "--intensity_jitter"),
+        ("grg", "--closed_question_samples"),
+    ],
+)
+def test_argument_of_another_stage_is_unknown(stage, option):
+    with pytest.raises(VividMedError, match=f"unknown argument {option}"):
+        parse(["--stage", stage, "--use_cpu", option, "1"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--report_to", "wandb"], "--report_to wandb: the package is not installed"),
+        (["--report_to", "wandbb"], "--report_to wandbb: unknown"),
+        (["--fp16"], "--fp16: needs a GPU"),
+        (["--metric_for_best_model", "accuracy"], "--metric_for_best_model accuracy: this stage's"),
+        (["--optim", "lomo"], "--optim lomo: "),
+    ],
+)
+def test_what_this_machine_lacks_is_said_in_one_line_before_the_start(options, message, capsys, tmp_path):
+    if options[-1] == "wandb" and importlib.util.find_spec("wandb") is not None:
+        pytest.skip("wandb is installed")
+    folder = tmp_path / "out"
+    assert main(["--stage", "vlm", "--use_cpu", "--output_dir", str(folder), *options]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not list(folder.glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -103,10 +243,8 @@ def test_shipped_configuration_parses_and_names_its_command(path):
 
 
 @pytest.mark.parametrize("stage", ["align-sam", "align-isam", "vg", "grg"])
-def test_own_data_are_trained_on_with_the_published_settings_and_not_the_published_mixture(stage):
-    own = parse(["--stage", stage, "--dataset_name", "folder", "--use_cpu"])
-    assert own[1].mixture is None
-    assert own[-1].max_steps >= 10000
+def test_mixture_is_that_of_the_command_line_or_of_the_named_file(stage):
+    assert parse(["--stage", stage, "--dataset_name", "folder", "--use_cpu"])[1].mixture is None
     named = parse(["--stage", stage, "--mixture", "mine.yaml", "--use_cpu"])
     assert named[1].mixture == "mine.yaml"
     path = CONFIGS / f"{stage.replace('-', '_')}.yaml"
@@ -133,12 +271,16 @@ def test_resolved_config_starts_the_same_run_again(tmp_path):
         "5",
         "--hub_token",
         "secret",
+        "--accelerator_config",
+        '{"dispatch_batches": false}',
     ]
     first = parse([*arguments, "--learning_rate", "0.003", "--resume_from_checkpoint", "auto", "--use_cpu"])
     path = tmp_path / "resolved.yaml"
-    path.write_text(resolved_config(first[1:]))
+    path.write_text(resolved_config(first))
     assert "secret" not in path.read_text()
-    again = parse(["--stage", "vlm", "--config", str(path)])
+    again = parse(["--config", str(path)])
+    assert again[0].stage == "vlm"
+    assert again[3].accelerator_config.dispatch_batches is False
     for ours, theirs in zip(again[1:3], first[1:3], strict=True):
         assert ours == theirs
     ours, theirs = again[3].to_dict(), first[3].to_dict()
