@@ -15,8 +15,8 @@ from vividmed.errors import VividMedError
 from vividmed.training.arguments import DataArguments, VividMedTrainingArguments
 from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
 from vividmed.training.memory import memory_summary
-from vividmed.training.provenance import run_provenance, started_from
 from vividmed.training.preflight import check_environment, check_optimizer, check_schedule
+from vividmed.training.provenance import run_provenance, started_from
 from vividmed.training.rows import load_rows
 from vividmed.training.run_folder import run_folder
 from vividmed.training.split_overlap import find_overlap
