@@ -100,8 +100,8 @@ def _random_array(rng: Random) -> object:
         return np.full(shape, rng.choice(("x", None)), dtype)
     numbers = np.random.default_rng(rng.randrange(2**32))
     with np.errstate(all="ignore"):
-        array = (numbers.normal(size=shape) * 10 ** rng.randrange(300)).astype(dtype)
-    if rng.random() < 0.3 and array.dtype.isnative:
+        array = np.asarray(numbers.normal(size=shape) * 10.0 ** rng.randrange(300)).astype(dtype)
+    if rng.random() < 0.3 and array.dtype.isnative and array.ndim:
         return torch.from_numpy(array)
     return array
 

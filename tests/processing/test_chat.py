@@ -158,7 +158,10 @@ def test_messages_become_turns():
         {"role": "assistant", "content": "Yes."},
         {"role": "user", "content": "Three?"},
     ]
-    assert turns_from_messages(messages) == [ChatTurn("One.\nTwo?", "Yes."), ChatTurn("Three?", None)]
+    assert turns_from_messages(messages, grounding=False) == [
+        ChatTurn("One.\nTwo?", "Yes."),
+        ChatTurn("Three?", None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -181,12 +184,50 @@ def test_messages_become_turns():
         ),
         ([{"role": "user", "content": None}], "message 0: content is a NoneType"),
         ([{"role": "user", "content": [{"type": "video"}]}], "message 0: content item of type 'video'"),
-        ([{"role": "user", "content": "A?<sys> yes"}], "message 0: the text holds <sys>"),
+        ([{"role": "user", "content": "A?<sys> yes"}], "message 0: the text contains <sys>"),
+        ([{"role": "user", "content": "Is <unk> a word?"}], "message 0: the text contains <unk>"),
+        (["What?"], "message 0 is a str"),
+        ([["What?"]], "message 0 is a list"),
+        ([{"role": [], "content": "A?"}], r"message 0: role \[\] is unknown"),
+        ([{"role": "user", "content": ["A?"]}], "message 0: content item of type 'str'"),
+        ([{"role": "user", "content": [{"type": []}]}], r"message 0: content item of type \[\]"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": 3}]}],
+            "message 0: content item of type 'text'",
+        ),
+        ([{"role": "user", "content": b"A?"}], "message 0: content is a bytes"),
+        ([{"role": "user", "content": "A \ud800?"}], "message 0: the text contains half a character"),
     ],
 )
 def test_wrong_messages_are_refused_by_number(messages, problem):
     with pytest.raises(VividMedError, match=problem):
-        turns_from_messages(messages)
+        turns_from_messages(messages, grounding=False)
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+@pytest.mark.parametrize("marker", ["<p>", "</p>", "<np>", "</np>"])
+def test_markers_in_plain_text_are_refused_by_name(role, marker):
+    texts = {"user": "What?", "assistant": "No."}
+    texts[role] = f"{marker}The lungs are clear."
+    messages = [{"role": name, "content": text} for name, text in texts.items()]
+    number = list(texts).index(role)
+    with pytest.raises(
+        VividMedError, match=f"message {number}: the text contains {marker}, which marks a phrase"
+    ):
+        turns_from_messages(messages, grounding=False)
+    with pytest.raises(VividMedError, match=f"message {number}: {marker} does not belong to a pair"):
+        turns_from_messages(messages, grounding=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "marker"),
+    [("<p>a</np>", "</np>"), ("<p>a<p>b</p>", "<p>"), ("<p>a</p></p>", "</p>"), ("<p>a</p><np>b", "<np>")],
+)
+def test_markers_that_do_not_pair_are_refused(text, marker):
+    with pytest.raises(VividMedError, match=f"message 1: {marker} does not belong to a pair"):
+        turns_from_messages(
+            [{"role": "user", "content": "A?"}, {"role": "assistant", "content": text}], grounding=True
+        )
 
 
 def test_special_tokens_take_the_ids_after_the_vocabulary():

@@ -90,6 +90,20 @@ def test_a_window_replaces_percentiles_except_where_the_modality_is_known_to_be_
     assert processor.scale_intensity(medical(array, "MR")).flatten()[2] < 0.4
 
 
+@pytest.mark.parametrize("offset", [1024, 8192])
+def test_a_window_on_values_that_are_not_hu_is_refused_or_falls_back(offset):
+    processor = VividMedImageProcessor(window=(40, 400))
+    hounsfield = np.full((1, 8, 32, 32), -1000.0, dtype=np.float32)
+    hounsfield[:, :, 8:24, 8:24] = NOISE.normal(40, 40, (1, 8, 16, 16))
+    hounsfield[:, :, 8, 8:24] = 700
+    assert processor.scale_intensity(medical(hounsfield, "CT"))[0, 4, 16, 16] < 1
+    with pytest.raises(VividMedError, match=r"case.nii.gz: values from .* are not HU.*subtract the offset"):
+        processor.scale_intensity(medical(hounsfield + offset, "CT"))
+    unknown = processor.scale_intensity(medical(hounsfield + offset))
+    torch.testing.assert_close(unknown, PROCESSOR.scale_intensity(medical(hounsfield + offset)))
+    assert unknown.mean() < 0.9
+
+
 def test_grounding_values_are_the_same_image_before_normalisation():
     prepared = PROCESSOR.prepare(NOISE.integers(0, 255, (50, 60), dtype=np.uint8))
     torch.testing.assert_close(PROCESSOR.normalize(prepared.grounding_values), prepared.pixel_values)
@@ -107,7 +121,7 @@ def test_sixteen_bit_and_big_endian_arrays_are_understood():
 def test_non_finite_voxels_are_refused_with_the_file(bad):
     array = NOISE.normal(size=(1, 4, 8, 8)).astype(np.float32)
     array[0, 1, 2, 3] = bad
-    with pytest.raises(VividMedError, match=r"case.nii.gz: holds 1 NaN or infinite values"):
+    with pytest.raises(VividMedError, match=r"case.nii.gz: contains 1 NaN or infinite values"):
         PROCESSOR.prepare(medical(array))
 
 
@@ -167,6 +181,17 @@ def test_settings_survive_saving_exactly(tmp_path):
         ("window", (40, 0)),
         ("image_std", (1, 0, 1)),
         ("image_mean", (1, 2)),
+        ("image_mean", 3),
+        ("image_mean", "abc"),
+        ("patch_size", None),
+        ("patch_size", (16, 16, 10**9)),
+        ("pool_size", (2, 2, "2")),
+        ("max_image_tokens", "many"),
+        ("max_image_tokens", 10**30),
+        ("max_slice_tokens", True),
+        ("percentiles", (1,)),
+        ("percentiles", (0, float("nan"))),
+        ("window", (40,)),
     ],
 )
 def test_impossible_settings_are_refused_by_name(setting, value):

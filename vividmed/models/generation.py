@@ -75,6 +75,10 @@ class VividMedGenerationMixin(GenerationMixin):
             kwargs |= as_cache_argument(cache)
         for name in ("geometry", "grounding_values"):
             kwargs.pop(name, None)
+        images = kwargs.get("pixel_values")
+        if isinstance(images, list) and any(isinstance(image, list | tuple) for image in images):
+            # Pipelines collate the images of each sample into a list of their own.
+            kwargs["pixel_values"] = [image for sample in images for image in sample]
         self._check_generation(generation_config, kwargs)
         mask = kwargs.get("attention_mask")
         if mask is not None and mask.ndim == 2 and not bool(mask[:, -1].all()):

@@ -9,7 +9,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 from nibabel.wrapstruct import WrapStructError
 from PIL.Image import DecompressionBombError
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from vividmed.errors import VividMedError
 
@@ -33,12 +33,15 @@ BROKEN_FILE: tuple[type[Exception], ...] = (
     ImageDataError,
     WrapStructError,
     DecompressionBombError,
+    BytesLengthException,
     InvalidDicomError,
 )
 """Every exception that Pillow, nibabel, pydicom and their decoders raise for a damaged file.
 
 The list is wide because a parser that is given random bytes fails wherever its own arithmetic does.
 """
+
+_LONGEST = 200
 
 
 @contextmanager
@@ -72,7 +75,8 @@ def unreadable(
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an error's text, without control characters; the name of its class if it has no text."""
+    """First line of an error's text, shortened and printable; the name of its class if it has no text."""
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else type(error).__name__
-    return "".join(character if character.isprintable() else "?" for character in text)
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -8,9 +8,17 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from vividmed.errors import VividMedError
-from vividmed.processing.special_tokens import PHRASE_END, PHRASE_START, SPECIAL_TOKENS
+from vividmed.processing.special_tokens import (
+    NEGATIVE_PHRASE_END,
+    NEGATIVE_PHRASE_START,
+    PHRASE_END,
+    PHRASE_START,
+    SPECIAL_TOKENS,
+)
 
 _MARKERS = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS))
+_CLOSING = {PHRASE_START: PHRASE_END, NEGATIVE_PHRASE_START: NEGATIVE_PHRASE_END}
+_PHRASE_MARKERS = re.compile("|".join(re.escape(token) for pair in _CLOSING.items() for token in pair))
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,28 @@ def parse_grounded_ids(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -
     unwanted = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
     kept = [int(token) for token in ids if int(token) not in unwanted]
     return parse_grounded_text(tokenizer.decode(kept, skip_special_tokens=False))
+
+
+def find_marker(text: str) -> str | None:
+    """First phrase marker that a text contains."""
+    found = _PHRASE_MARKERS.search(text)
+    return found and found.group()
+
+
+def unpaired_marker(text: str) -> str | None:
+    """First phrase marker of a text that does not open or close a phrase; phrases may not be nested."""
+    expected, opened = None, None
+    for match in _PHRASE_MARKERS.finditer(text):
+        marker = match.group()
+        if expected is None:
+            if marker not in _CLOSING:
+                return marker
+            opened, expected = marker, _CLOSING[marker]
+        elif marker == expected:
+            expected = None
+        else:
+            return marker
+    return opened if expected is not None else None
 
 
 def format_grounded_text(text: str, spans: Iterable[tuple[int, int]]) -> str:

@@ -1,12 +1,16 @@
-"""Images of any kind -> tensors for the vision tower, and the plan that leads back."""
+"""Turn images of any type into tensors for the vision tower, with the plan that leads back to their voxels."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.utils import TensorType, logging
 
 from vividmed.errors import VividMedError
 from vividmed.processing.geometry import RandomGenerator, ResizePlan, plan_resize, triple
@@ -16,6 +20,12 @@ from vividmed.triples import Triple
 
 _QUANTILE_SAMPLE = 1 << 20
 """Voxels that percentiles are taken from, evenly spaced: exact enough, and fast on whole-body volumes."""
+_HOUNSFIELD_FAT = -50
+_HOUNSFIELD_BONE = 500
+_LARGEST_BUDGET = 1 << 16
+_LARGEST_PATCH = 1 << 10
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +33,9 @@ class PreparedImage:
     """One image, ready for the model.
 
     Attributes:
-        pixel_values: (3, D, H, W) float32, mean and standard deviation normalised, for the vision tower.
+        pixel_values: (3, D, H, W) float32, normalised by mean and standard deviation, for the vision tower.
         grounding_values: (3, D, H, W) float32 in [0, 1], for the segmenters.
-        plan: from the original grid to the model's and back; holds the patch and pool size.
+        plan: from the original grid to the model's and back; contains the patch and pool size.
     """
 
     pixel_values: torch.Tensor
@@ -34,7 +44,7 @@ class PreparedImage:
 
 
 class VividMedImageProcessor(BaseImageProcessor):
-    """Scale intensities, turn volumes to the canonical orientation, resize, pad and normalise.
+    """Scales intensities, turns volumes to the canonical orientation, resizes, pads and normalises.
 
     Eight-bit images are used as they are. Other intensities are scaled to [0, 1] between two percentiles of the
     voxels above the minimum (which is often the padding around the field of view), or by a fixed window. Padding is
@@ -42,14 +52,15 @@ class VividMedImageProcessor(BaseImageProcessor):
     torchvision is not needed.
 
     Args:
-        patch_size: base patch (z, y, x) of the vision tower, in voxels; z a power of two.
+        patch_size: base patch (z, y, x) of the vision tower, in voxels; z is a power of two.
         pool_size: pooling of visual tokens (z, y, x).
-        max_image_tokens: budget of visual tokens of an image, without its begin and end token.
-        max_slice_tokens: budget along depth.
+        max_image_tokens: largest number of visual tokens per image, without its begin and end token.
+        max_slice_tokens: largest number of visual tokens along depth.
         percentiles: lower and upper percentile that become 0 and 1.
-        window: (level, width) in HU that is used instead, except for images known not to be CT.
-        image_mean: subtracted from the channels in [0, 1].
-        image_std: divides the channels.
+        window: (level, width) in HU to use instead, except for images known not to be CT. A CT image whose values do not
+            look like HU is refused; an image of unknown modality then falls back to the percentiles, with a warning.
+        image_mean: mean that is subtracted from the channels in [0, 1].
+        image_std: standard deviation that divides the channels.
     """
 
     model_input_names = ["pixel_values", "patch_sizes", "pool_sizes"]  # noqa: RUF012
@@ -70,12 +81,12 @@ class VividMedImageProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         self.patch_size = _triple("patch_size", patch_size)
         self.pool_size = _triple("pool_size", pool_size)
-        self.max_image_tokens = max_image_tokens
-        self.max_slice_tokens = max_slice_tokens
-        self.percentiles = tuple(percentiles)
-        self.window = None if window is None else tuple(window)
-        self.image_mean = tuple(image_mean)
-        self.image_std = tuple(image_std)
+        self.max_image_tokens = _whole("max_image_tokens", max_image_tokens)
+        self.max_slice_tokens = _whole("max_slice_tokens", max_slice_tokens)
+        self.percentiles = _numbers("percentiles", percentiles, 2)
+        self.window = None if window is None else _numbers("window", window, 2)
+        self.image_mean = _numbers("image_mean", image_mean, 3)
+        self.image_std = _numbers("image_std", image_std, 3)
         self._validate()
 
     def preprocess(
@@ -83,19 +94,23 @@ class VividMedImageProcessor(BaseImageProcessor):
         images: ImageSource | Sequence[ImageSource],
         *,
         grounding: bool = False,
+        return_tensors: str | TensorType | None = "pt",
         generator: RandomGenerator | None = None,
     ) -> BatchFeature:
-        """Prepare images of one batch, in order.
+        """Prepare the images of one batch, in order.
 
         Args:
-            images: one image or several, see :func:`vividmed.processing.reading.read_image`.
-            grounding: give ``grounding_values`` too.
+            images: one image or a list of images, see :func:`vividmed.processing.reading.read_image`.
+            grounding: return ``grounding_values`` too.
+            return_tensors: ``"pt"`` or None; both return PyTorch tensors.
             generator: jitters the patch depth, for training.
 
         Returns:
             ``pixel_values`` (and ``grounding_values``): list of (3, D, H, W); ``patch_sizes`` and ``pool_sizes``:
             (num_images, 3) int64 in (z, y, x); ``geometry``: list of :class:`ResizePlan`.
         """
+        if return_tensors not in ("pt", None):
+            raise VividMedError(f"return_tensors={return_tensors!r} is not supported; use 'pt'")
         sources = as_list(images)
         prepared = [self.prepare(source, generator=generator) for source in sources]
         data = {
@@ -116,7 +131,8 @@ class VividMedImageProcessor(BaseImageProcessor):
         """Read and prepare one image.
 
         Raises:
-            VividMedError: the image cannot be read, holds NaN or infinite values, or is constant.
+            VividMedError: the image cannot be read, contains NaN or infinite values, is constant, or is a CT whose values
+                do not fit the window.
         """
         image = read_image(source)
         plan = self._plan(image.size, image.affine, oriented=image.oriented, generator=generator)
@@ -124,19 +140,20 @@ class VividMedImageProcessor(BaseImageProcessor):
         return PreparedImage(self.normalize(values), values, plan)
 
     def plan(self, size: Triple, affine: np.ndarray | None = None) -> ResizePlan:
-        """How an image of a given shape will be resized, without its voxels.
+        """Plan how an image of a given shape will be resized, without its voxels.
 
         Args:
             size: (D, H, W) as read.
-            affine: of an oriented volume, 4 x 4, voxel index (x, y, z) -> RAS+ mm; None for pictures and arrays.
+            affine: of an oriented volume, 4 x 4, voxel index (x, y, z) -> RAS+ mm; None for 2D images and arrays.
         """
         return self._plan(size, picture_affine() if affine is None else affine, oriented=affine is not None)
 
     def scale_intensity(self, image: MedicalImage) -> torch.Tensor:
-        """Intensities as float32 in [0, 1], (C, D, H, W), on the original grid.
+        """Scale intensities to float32 in [0, 1], (C, D, H, W), on the original grid.
 
         Raises:
-            VividMedError: the image holds NaN or infinite values, or is constant.
+            VividMedError: the image contains NaN or infinite values, is constant, or is a CT whose values do not fit the
+                window.
         """
         array = image.array
         if array.dtype == np.uint8:
@@ -156,19 +173,38 @@ class VividMedImageProcessor(BaseImageProcessor):
         if not (np.isfinite(lowest) and np.isfinite(highest)):
             count = int((~np.isfinite(array)).sum())
             raise VividMedError(
-                f"{image.source}: holds {count} NaN or infinite values; repair or remove the image"
+                f"{image.source}: contains {count} NaN or infinite values; repair or remove the image"
             )
         if lowest == highest:
             raise VividMedError(
                 f"{image.source}: every voxel has the value {lowest:g}; give an image with content"
             )
-        if self.window is not None and image.modality in (None, "CT"):
-            level, width = self.window
-            return level - width / 2, level + width / 2
         sample = array.reshape(-1)[:: -(-array.size // _QUANTILE_SAMPLE)]
         sample = sample[sample > lowest]
+        if self.window is not None and image.modality in (None, "CT") and self._fits_window(image, sample):
+            level, width = self.window
+            return level - width / 2, level + width / 2
         low, high = np.percentile(sample, self.percentiles) if sample.size else (lowest, highest)
         return (float(low), float(high)) if low < high else (lowest, highest)
+
+    def _fits_window(self, image: MedicalImage, sample: np.ndarray) -> bool:
+        """Whether values can be HU: those of CT with an offset of 1024 or 8192 have no fat or air, but much bone.
+
+        Raises:
+            VividMedError: they cannot, although the image is a CT.
+        """
+        low, high = np.percentile(sample, (0.1, 95)) if sample.size else (-1000, 0)
+        if low < _HOUNSFIELD_FAT or high <= _HOUNSFIELD_BONE:
+            return True
+        found = (
+            f"{image.source}: values from {low:.0f} to {high:.0f} are not HU, in which the window is given"
+        )
+        if image.modality == "CT":
+            raise VividMedError(
+                f"{found}; subtract the offset (often 1024 or 8192), correct the rescale intercept, or use window=None"
+            )
+        logger.warning_once(f"{found}; percentiles are used instead")
+        return False
 
     def _plan(
         self,
@@ -192,25 +228,43 @@ class VividMedImageProcessor(BaseImageProcessor):
     def _validate(self) -> None:
         depth = self.patch_size[0]
         problems = {
-            "patch_size": depth & (depth - 1) and "needs a power of two along z",
-            "max_slice_tokens": self.max_slice_tokens < 1 and "must be at least 1",
-            "max_image_tokens": self.max_image_tokens < self.max_slice_tokens
-            and "must be at least max_slice_tokens",
-            "percentiles": not 0 <= self.percentiles[0] < self.percentiles[-1] <= 100
+            "patch_size": (depth & (depth - 1) or max(self.patch_size) > _LARGEST_PATCH)
+            and f"needs a power of two along z, and at most {_LARGEST_PATCH}",
+            "pool_size": max(self.pool_size) > _LARGEST_PATCH and f"must be at most {_LARGEST_PATCH}",
+            "max_image_tokens": not self.max_slice_tokens <= self.max_image_tokens <= _LARGEST_BUDGET
+            and f"must be at least max_slice_tokens and at most {_LARGEST_BUDGET}",
+            "percentiles": not 0 <= self.percentiles[0] < self.percentiles[1] <= 100
             and "must rise within 0 to 100",
-            "window": self.window is not None and not self.window[-1] > 0 and "needs a width above 0",
-            "image_mean": len(self.image_mean) != 3 and "needs 3 values",
-            "image_std": not (len(self.image_std) == 3 and min(self.image_std) > 0)
-            and "needs 3 values above 0",
+            "window": self.window is not None and not self.window[1] > 0 and "needs a width above 0",
+            "image_std": not min(self.image_std) > 0 and "needs values above 0",
         }
         for name, problem in problems.items():
             if problem:
                 raise VividMedError(f"image processor: {name}={getattr(self, name)} {problem}")
 
 
-def _triple(name: str, value: Sequence[int]) -> Triple:
-    if len(value) != 3 or any(int(n) != n or n < 1 for n in value):
+def _numbers(name: str, value: Any, count: int) -> tuple[float, ...]:
+    if (
+        not isinstance(value, Sequence | np.ndarray)
+        or isinstance(value, str | bytes)
+        or len(value) != count
+        or not all(isinstance(n, Real) and not isinstance(n, bool) and math.isfinite(n) for n in value)
+    ):
+        raise VividMedError(f"image processor: {name}={value!r} needs {count} numbers")
+    return tuple(value)
+
+
+def _whole(name: str, value: Any) -> int:
+    (number,) = _numbers(name, [value], 1)
+    if int(number) != number or number < 1:
+        raise VividMedError(f"image processor: {name}={value} must be a whole number of at least 1")
+    return int(number)
+
+
+def _triple(name: str, value: Any) -> Triple:
+    numbers = _numbers(name, value, 3)
+    if any(int(n) != n or n < 1 for n in numbers):
         raise VividMedError(
             f"image processor: {name}={value} needs three whole numbers above 0, in the order (z, y, x)"
         )
-    return triple(int(n) for n in value)
+    return triple(int(n) for n in numbers)

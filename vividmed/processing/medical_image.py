@@ -8,6 +8,11 @@ import numpy as np
 from vividmed.errors import VividMedError
 from vividmed.triples import Triple
 
+_LARGEST = 1e9
+"""Millimetres, or voxels per millimetre."""
+_FLAT = 1e-6
+"""Volume of a voxel divided by that of a box of the same edge lengths, below which its axes lie in one plane."""
+
 
 @dataclass(frozen=True, eq=False)
 class MedicalImage:
@@ -46,13 +51,9 @@ class MedicalImage:
                 f"{self.source}: values of type {self.array.dtype} are not intensities; give integers or floats"
             )
         affine = np.asarray(self.affine, dtype=np.float64)
-        if (
-            affine.shape != (4, 4)
-            or not np.isfinite(affine).all()
-            or abs(np.linalg.det(affine[:3, :3])) < 1e-9
-        ):
+        if affine.shape != (4, 4) or not _is_invertible(affine):
             raise VividMedError(
-                f"{self.source}: the affine is not an invertible 4 x 4 matrix; correct the image's header"
+                f"{self.source}: the affine is not an invertible 4 x 4 matrix of sensible size; correct the image's header"
             )
         object.__setattr__(self, "affine", affine)
 
@@ -66,6 +67,14 @@ class MedicalImage:
         """Millimetres per voxel along (z, y, x)."""
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(z), float(y), float(x)
+
+
+def _is_invertible(affine: np.ndarray) -> bool:
+    if not np.isfinite(affine).all() or np.abs(affine).max() > _LARGEST:
+        return False
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    # Relative to the spacing, since voxels of microscopes are small.
+    return bool(spacing.min() > 1 / _LARGEST and abs(np.linalg.det(affine[:3, :3] / spacing)) > _FLAT)
 
 
 def picture_affine(spacing: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:

@@ -1,52 +1,55 @@
-"""Images and conversations -> the batch that the model takes, and token ids -> text with phrases."""
+"""Turn images and conversations into the batch that the model takes, and token ids into text with phrases."""
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+import jinja2
 import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils import logging
+from transformers.utils import TensorType, logging
 
 from vividmed.errors import VividMedError
-from vividmed.processing.chat import IGNORE, EncodedChat, Truncation, encode_chat
+from vividmed.processing.chat import Truncation, encode_chat
+from vividmed.processing.file_errors import BROKEN_FILE, first_line
 from vividmed.processing.geometry import RandomGenerator
 from vividmed.processing.grounded_text import GroundedText, ParsedText, parse_grounded_ids
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
-from vividmed.processing.messages import Message, attached_image, image_items, turns_from_messages
+from vividmed.processing.messages import turns_from_messages
+from vividmed.processing.padding import pad_chats, padded_length
 from vividmed.processing.postprocessing import place_phrases
-from vividmed.processing.reading import ImageSource, as_list
+from vividmed.processing.samples import Messages, SampleImages, name_sample, sample_images, split_samples
 from vividmed.processing.special_tokens import SpecialTokenIds, special_token_ids
 from vividmed.processing.tokenizer import load_tiny_tokenizer
 from vividmed.triples import Triple
 
 logger = logging.get_logger(__name__)
 
-Messages = Sequence[Message]
-SampleImages = ImageSource | Sequence[ImageSource] | None
-
-_Result = TypeVar("_Result")
 _CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
-_PADDING: dict[str, float] = {
-    "input_ids": 0,
-    "token_type_ids": 0,
-    "position_ids": 0,
-    "attention_mask": 0,
-    "labels": IGNORE,
-    "label_weights": 0.0,
+_TEMPLATE_ERRORS: tuple[type[Exception], ...] = (jinja2.TemplateError, *BROKEN_FILE)
+_GROUPS = ("text_kwargs", "images_kwargs", "common_kwargs")
+_TRUNCATION: dict[Any, Truncation] = {
+    None: "error",
+    False: "error",
+    "do_not_truncate": "error",
+    "error": "error",
+    True: "answer",
+    "longest_first": "answer",
+    "answer": "answer",
 }
 
 
 class VividMedProcessor(ProcessorMixin):
-    """One object from a user's images and messages to the model's inputs.
+    """Turns a user's images and messages into the model's inputs.
 
     Args:
         image_processor: prepares the images.
         tokenizer: Llama (SentencePiece) tokenizer with VividMed's special tokens.
         chat_template: Jinja template of the text; None takes VividMed's.
-        phrase_start_weight: loss weight of positions whose next token opens a phrase; 5 as published.
+        phrase_start_weight: loss weight of positions whose next token opens a phrase; published as 5.
     """
 
     def __init__(
@@ -70,15 +73,32 @@ class VividMedProcessor(ProcessorMixin):
 
     @classmethod
     def tiny(cls) -> "VividMedProcessor":
-        """The processor of ``VividMedConfig.tiny()``: small patches and budget, and the tokenizer that ships with us."""
+        """Build the processor of ``VividMedConfig.tiny()``: small patches, a small budget, the packaged tokenizer."""
         image_processor = VividMedImageProcessor(
             patch_size=(4, 16, 16), max_image_tokens=36, max_slice_tokens=4
         )
         return cls(image_processor, load_tiny_tokenizer())
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a processor as :meth:`transformers.ProcessorMixin.from_pretrained` does.
+
+        Raises:
+            VividMedError: its files are missing, damaged, or contain values that it cannot work with.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except VividMedError:
+            raise
+        except BROKEN_FILE as error:
+            raise VividMedError(
+                f"{pretrained_model_name_or_path}: not a readable processor ({first_line(error)}); save it there with "
+                "VividMedProcessor.save_pretrained"
+            ) from error
+
     @property
     def model_input_names(self) -> list[str]:
-        """Keys of a batch for inference that the model takes."""
+        """Keys of an inference batch that the model takes."""
         return [
             "input_ids",
             "token_type_ids",
@@ -94,28 +114,37 @@ class VividMedProcessor(ProcessorMixin):
         conversations: Messages | Sequence[Messages] | None = None,
         *,
         grounding: bool = False,
+        padding: bool | str | None = True,
         padding_side: Literal["left", "right"] | None = None,
+        pad_to_multiple_of: int | None = None,
         max_length: int | None = None,
-        truncation: Truncation = "error",
-        return_tensors: str = "pt",
+        truncation: Truncation | bool | str | None = "error",
+        return_tensors: str | TensorType | None = "pt",
         generator: RandomGenerator | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Build a batch.
 
         Args:
-            images: of one sample: an image or a list; of a batch: such an entry (or None) for every sample. None takes
-                the images that the messages carry (``{"type": "image", "path": ...}``). Kinds: see
+            images: for one sample, an image or a list of images; for a batch, such an entry (or None) per sample. None
+                takes the images that the messages carry (``{"type": "image", "path": ...}``). Types: see
                 :func:`vividmed.processing.reading.read_image`.
-            text: a question, or one for every sample; short for a conversation of one user message.
+            text: a question, or one per sample; short for a conversation of one user message.
             conversations: messages of one sample, or a list of such lists. Conversations that end with the assistant
-                are for training, those that end with the user for generation; a batch holds one kind. Where no
+                are for training, those that end with the user for generation; a batch contains one kind. If no
                 message mentions an image, the images belong to the first question.
             grounding: ask for grounded text, and give ``grounding_values``.
+            padding: True or ``"longest"`` pads to the longest sample, ``"max_length"`` to ``max_length``; False or
+                ``"do_not_pad"`` needs samples of one length.
             padding_side: None pads on the right for training and on the left for generation.
-            max_length: largest number of positions of a sample, images included; None sets no limit.
-            truncation: ``"error"`` refuses longer samples, ``"answer"`` cuts the end of the answers and warns.
-            return_tensors: ``"pt"``.
+            pad_to_multiple_of: round the padded length up to a multiple of this number.
+            max_length: largest number of positions per sample, images included; None sets no limit.
+            truncation: ``"error"`` (or False) refuses longer samples; ``"answer"`` (or True) cuts the end of the answers
+                and warns.
+            return_tensors: ``"pt"``, or None for lists of numbers in place of the (B, L) tensors.
             generator: jitters the patch depth of volumes, for training.
+            **kwargs: ``text_kwargs``, ``images_kwargs`` and ``common_kwargs``, mappings of the arguments above, as the
+                processors of transformers take them.
 
         Returns:
             ``input_ids``, ``token_type_ids``, ``position_ids``, ``attention_mask``: (B, L) int64; ``pixel_values``
@@ -124,19 +153,39 @@ class VividMedProcessor(ProcessorMixin):
             int64, already shifted, -100 ignored, and ``label_weights`` (B, L) float32.
 
         Raises:
-            VividMedError: bad conversation or image, another number of images than mentioned, or too long.
+            VividMedError: unknown argument, bad conversation or image, another number of images than mentioned, or a
+                sample that is too long.
         """
-        if return_tensors != "pt":
+        if kwargs:
+            options: dict[str, Any] = {
+                "grounding": grounding,
+                "padding": padding,
+                "padding_side": padding_side,
+                "pad_to_multiple_of": pad_to_multiple_of,
+                "max_length": max_length,
+                "truncation": truncation,
+                "return_tensors": return_tensors,
+                "generator": generator,
+            }
+            return self(images, text, conversations, **options | _grouped_options(kwargs, known=options))
+        if return_tensors not in ("pt", None):
             raise VividMedError(f"return_tensors={return_tensors!r} is not supported; use 'pt'")
-        batch, batched = _conversations(text, conversations)
-        turns = [_named(index, turns_from_messages, conversation) for index, conversation in enumerate(batch)]
-        per_sample = self._images(images, batch, batched=batched)
+        length = padded_length(padding, max_length)
+        limit = _TRUNCATION.get(truncation if isinstance(truncation, str | bool | None) else "")
+        if limit is None:
+            raise VividMedError(f"truncation={truncation!r} is not supported; use 'error' or 'answer'")
+        batch, batched = split_samples(text, conversations)
+        turns = [
+            name_sample(index, turns_from_messages, conversation, grounding=bool(grounding))
+            for index, conversation in enumerate(batch)
+        ]
+        per_sample = sample_images(images, batch, batched=batched)
         features = self.image_processor(
             [image for sample in per_sample for image in sample], grounding=grounding, generator=generator
         )
         tokens = iter([plan.num_patch_tokens for plan in features["geometry"]])
         encoded = [
-            _named(
+            name_sample(
                 index,
                 encode_chat,
                 sample_turns,
@@ -146,7 +195,7 @@ class VividMedProcessor(ProcessorMixin):
                 grounding=grounding,
                 phrase_start_weight=self.phrase_start_weight,
                 max_length=max_length,
-                truncation=truncation,
+                truncation=limit,
             )
             for index, (sample_turns, sample) in enumerate(zip(turns, per_sample, strict=True))
         ]
@@ -155,58 +204,85 @@ class VividMedProcessor(ProcessorMixin):
                 logger.warning(
                     f"sample {index}: {cut} answer tokens were cut to keep max_length={max_length}"
                 )
-        return BatchFeature({**_pad(encoded, padding_side), **features})
+        columns = pad_chats(encoded, side=padding_side, length=length, multiple=pad_to_multiple_of)
+        if return_tensors == "pt":
+            return BatchFeature({name: torch.tensor(rows) for name, rows in columns.items()} | {**features})
+        return BatchFeature({**columns, **features})
 
     def apply_chat_template(
         self,
         conversation: Messages | Sequence[Messages],
+        chat_template: str | None = None,
         *,
         tokenize: bool = False,
         return_dict: bool = False,
         grounding: bool = False,
-        **kwargs,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Render the text of a conversation, or build its batch.
 
-        The text shows the layout without its images, which take no text. ``tokenize=True`` is the processor's own
-        call on the conversation: all of the batch with ``return_dict=True``, else ``input_ids``.
+        The text shows the layout without its images, which take no text. ``tokenize=True`` calls the processor on the
+        conversation and returns the batch if ``return_dict=True``, else its ``input_ids``.
 
         Args:
             conversation: messages of one sample, or a list of such lists.
+            chat_template: another template for the text; the layout of a batch is fixed.
             tokenize: build a batch.
-            return_dict: give all of it.
+            return_dict: return the whole batch.
             grounding: ask for grounded text.
+            processor_kwargs: arguments of the processor's call, with ``tokenize=True``.
             **kwargs: arguments of the processor's call with ``tokenize=True``, else of the template.
+
+        Raises:
+            VividMedError: a bad conversation, template or argument.
         """
+        options = dict(processor_kwargs or {})
+        grounding = options.pop("grounding", grounding)
+        batch, _ = split_samples(None, conversation)
+        for index, messages in enumerate(batch):
+            name_sample(index, turns_from_messages, messages, grounding=bool(grounding))
         if not tokenize:
-            return super().apply_chat_template(conversation, grounding=grounding, **kwargs)
-        options = {**(kwargs.pop("processor_kwargs", None) or {}), **kwargs}
-        # A question is always followed by the hand-over to the model: there is nothing to add or to leave out.
-        options.pop("add_generation_prompt", None)
+            try:
+                return super().apply_chat_template(conversation, chat_template, grounding=grounding, **kwargs)
+            except _TEMPLATE_ERRORS as error:
+                raise VividMedError(
+                    f"chat template: {first_line(error)}; correct the template or its arguments"
+                ) from error
+        if chat_template is not None and chat_template != self.chat_template:
+            raise VividMedError(
+                "chat_template: the layout of a batch is fixed; use tokenize=False for another text"
+            )
+        options |= kwargs
         if options.pop("continue_final_message", False):
             raise VividMedError(
                 "a given beginning of an answer cannot be continued; end the conversation with the user"
             )
-        batch = self(conversations=conversation, grounding=grounding, **options)
-        return batch if return_dict else batch["input_ids"]
+        # A question is always followed by the hand-over to the model: there is nothing to add or to leave out.
+        options.pop("add_generation_prompt", None)
+        for name in ("tools", "documents", "return_assistant_tokens_mask", "load_audio_from_video"):
+            if options.pop(name, None):
+                raise VividMedError(f"{name} is not supported; leave it out")
+        inputs = self(conversations=conversation, grounding=grounding, **options)
+        return inputs if return_dict else inputs["input_ids"]
 
     def num_image_tokens(self, size: Triple, affine: np.ndarray | None = None) -> int:
-        """Positions that an image takes in the sequence, told from its shape alone; for length-aware batching.
+        """Count the positions that an image takes in the sequence, from its shape; for length-aware batching.
 
         Args:
-            size: (D, H, W) as read; D = 1 for a picture.
-            affine: of an oriented volume, 4 x 4, voxel index (x, y, z) -> RAS+ mm; None for pictures and arrays.
+            size: (D, H, W) as read; D = 1 for a 2D image.
+            affine: of an oriented volume, 4 x 4, voxel index (x, y, z) -> RAS+ mm; None for 2D images and arrays.
         """
         return self.image_processor.plan(size, affine).num_patch_tokens + 2
 
     def post_process_text(
         self, sequences: torch.Tensor | Sequence[Sequence[int]], *, prompt_length: int = 0
     ) -> list[ParsedText]:
-        """Decode generated ids into clean text and phrases, one for every sequence.
+        """Decode generated ids into clean text and phrases, one result per sequence.
 
         Args:
             sequences: (B, L) ids that ``generate`` returned.
-            prompt_length: leading positions that are prompt, ``inputs["input_ids"].shape[1]``.
+            prompt_length: number of leading positions that are prompt, ``inputs["input_ids"].shape[1]``.
         """
         return [parse_grounded_ids(list(ids)[prompt_length:], self.tokenizer) for ids in sequences]
 
@@ -214,82 +290,22 @@ class VividMedProcessor(ProcessorMixin):
         """Decode ids, and carry the masks and boxes of their phrases to the original grid.
 
         Args:
-            sequences: for each sample the ids of its text, without the prompt.
+            sequences: per sample, the ids of its text without the prompt.
             **options: see :func:`vividmed.processing.postprocessing.place_phrases`.
         """
         texts = [parse_grounded_ids(ids.tolist(), self.tokenizer) for ids in sequences]
         return place_phrases(texts, **options)
 
-    def _images(self, images: Any, batch: list[Messages], *, batched: bool) -> list[list[ImageSource]]:
-        """Images of every sample, checked against the images that its messages mention."""
-        items = [image_items(conversation) for conversation in batch]
-        if images is None:
-            attached = [[attached_image(item) for item in sample] for sample in items]
-            missing = [
-                index for index, sample in enumerate(attached) if any(image is None for image in sample)
-            ]
-            if missing:
-                raise VividMedError(
-                    f"sample {missing[0]}: its messages mention an image but none was given; set images"
-                )
-            return attached
-        if batched and not isinstance(images, list | tuple):
-            raise VividMedError(
-                f"images: a batch of {len(batch)} samples got one image; give a list with one entry a sample"
-            )
-        entries = list(images) if batched else [images]
-        if len(entries) != len(batch):
-            raise VividMedError(
-                f"{len(batch)} conversations but images for {len(entries)}; give one entry a sample"
-            )
-        per_sample = [as_list(entry) for entry in entries]
-        for index, (given, mentioned) in enumerate(zip(per_sample, items, strict=True)):
-            if mentioned and len(mentioned) != len(given):
-                raise VividMedError(
-                    f"sample {index}: its messages mention {len(mentioned)} images but {len(given)} were given; give one "
-                    "image for every {'type': 'image'} item"
-                )
-        return per_sample
 
-
-def _conversations(text: Any, conversations: Any) -> tuple[list[Messages], bool]:
-    """Conversations of every sample, and whether the caller gave a batch of them."""
-    if (text is None) == (conversations is None):
-        raise VividMedError("processor: give either text (a question) or conversations (messages)")
-    value = text if conversations is None else conversations
-    # Messages are mappings, so a list of anything else is a list of samples.
-    batched = (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and not isinstance(next(iter(value), {}), Mapping)
-    )
-    samples = list(value) if batched else [value]
-    return (
-        [[{"role": "user", "content": sample}] for sample in samples] if conversations is None else samples
-    ), batched
-
-
-def _named(index: int, function: Callable[..., _Result], *args, **kwargs) -> _Result:
-    """Call a function of one sample; its errors name the sample."""
-    try:
-        return function(*args, **kwargs)
-    except VividMedError as error:
-        raise VividMedError(f"sample {index}: {error}") from None
-
-
-def _pad(encoded: list[EncodedChat], side: Literal["left", "right"] | None) -> dict[str, torch.Tensor]:
-    """Stack samples to (B, L)."""
-    training = {sample.labels is not None for sample in encoded}
-    if len(training) != 1:
-        raise VividMedError("a batch mixes conversations with and without a final answer; split it into two")
-    if side is None:
-        side = "right" if training == {True} else "left"
-    length = max(len(sample.input_ids) for sample in encoded)
-    columns: dict[str, list[list]] = {name: [] for name in _PADDING}
-    for sample in encoded:
-        values = {**vars(sample), "attention_mask": [1] * len(sample.input_ids)}
-        for name, padding in _PADDING.items():
-            if values[name] is not None:
-                filler = [padding] * (length - len(sample.input_ids))
-                columns[name].append(filler + values[name] if side == "left" else values[name] + filler)
-    return {name: torch.tensor(rows) for name, rows in columns.items() if rows}
+def _grouped_options(kwargs: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Arguments out of the mappings in which transformers groups them."""
+    options: dict[str, Any] = {}
+    for name, value in kwargs.items():
+        if name not in _GROUPS:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known)}"
+            raise VividMedError(f"processor: unknown argument {name!r}; {hint}")
+        if value is not None and not isinstance(value, Mapping):
+            raise VividMedError(f"processor: {name} is a {type(value).__name__}; give a mapping of arguments")
+        options |= value or {}
+    return options

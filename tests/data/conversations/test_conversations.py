@@ -340,7 +340,8 @@ def test_unknown_kind_of_row_is_refused():
 def test_conversations_are_what_the_processor_takes():
     row = localization(["liver", "lung nodule"], ["spleen"])
     for index in range(20):
-        assert turns_from_messages(draw("localization", row, index).messages)
+        conversation = draw("localization", row, index)
+        assert turns_from_messages(conversation.messages, grounding=conversation.grounding)
 
 
 @pytest.mark.parametrize(
