@@ -48,7 +48,7 @@ def test_every_ending_is_counted_and_inputs_depend_on_seed_and_index_only():
     assert other.drawn != first.drawn[:1]
 
 
-@pytest.mark.parametrize("kind", ["images", "dicom", "nifti", "tables"])
+@pytest.mark.parametrize("kind", ["images", "dicom", "nifti", "conversations", "tables"])
 def test_broken_input_ends_in_one_line(kind, capsys):
     status = main(["--inputs", "40", "--seed", "5", "--kind", kind, "--processes", "1"])
     printed = capsys.readouterr().out

@@ -156,7 +156,7 @@ def test_truncated_and_pictureless_files_are_named(tmp_path):
 def test_nothing_about_the_patient_is_kept(tmp_path):
     image = read_image(save(dicom(SLICE, **plane(0)), tmp_path / "a.dcm"))
     assert PATIENT not in repr(image)
-    assert set(vars(image)) == {"array", "affine", "modality", "source", "oriented"}
+    assert set(vars(image)) == {"array", "affine", "modality", "source", "oriented", "files"}
 
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm", "examples_palette.dcm", "JPEG2000.dcm"])
