@@ -1,15 +1,15 @@
+from pathlib import Path
+
 import numpy as np
-import pytest
 
 from tests.fixtures.miniatures import (
     Prepared,
     image_of,
     masks_of,
     picture,
-    prepare_miniature,
-    truncate,
     write_picture,
 )
+from tests.fixtures.prepared_miniatures import miniature
 
 SIZE = (48, 40)
 
@@ -23,10 +23,11 @@ def _mask(top: int, left: int, bottom: int, right: int) -> np.ndarray:
 SMALL, LARGE, FURTHER = _mask(2, 3, 8, 12), _mask(10, 5, 30, 35), _mask(40, 20, 46, 30)
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    tmp_path = tmp_path_factory.mktemp("busi")
-    origin = tmp_path / "origin"
+@miniature(
+    "busi",
+    truncated={"benign/benign (10).png": "benign (10)"},
+)
+def prepared(origin: Path) -> None:
     pixels = np.repeat(picture(SIZE)[..., None], 3, axis=-1)
     for key in ("normal/normal (1)", "benign/benign (1)", "benign/benign (10)", "malignant/malignant (7)"):
         write_picture(origin / f"{key}.png", pixels)
@@ -39,8 +40,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
         origin / "malignant/malignant (7)_mask.png", np.stack([LARGE, LARGE, LARGE, opaque], axis=-1)
     )
     write_picture(origin / "benign/benign (10)_mask.png", SMALL)
-    truncate(origin / "benign/benign (10).png")
-    return prepare_miniature("busi", origin, tmp_path)
 
 
 def test_a_benign_lesion_is_no_cancer(prepared: Prepared):
@@ -68,8 +67,3 @@ def test_a_normal_breast_has_no_lesion_of_any_kind(prepared: Prepared):
     row = prepared.rows["normal (1)"]
     assert row["targets"] == []
     assert set(row["absent"]) == {"breast tumor", "benign breast tumor", "breast cancer"}
-
-
-def test_a_truncated_image_fails_alone(prepared: Prepared):
-    assert list(prepared.result.failed) == ["benign (10)"]
-    assert len(prepared.rows) == 3

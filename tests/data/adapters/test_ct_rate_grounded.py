@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
 import torch
 from monai.data import MetaTensor
 
@@ -13,10 +12,9 @@ from tests.fixtures.miniatures import (
     Prepared,
     centre_mm,
     masks_of,
-    prepare_miniature,
-    truncate,
     volume_mm3,
 )
+from tests.fixtures.prepared_miniatures import miniature
 
 SCAN = Phantom(values=(1, 2), axcodes="LPS", spacing=(1.5, 1.5, 3.0))
 REPORT = "Findings: Fluid in the left pleural space, the T5 body is intact, the left atrium is wide. Shadow.\nImpression: Fluid."
@@ -59,10 +57,11 @@ def write_masks(path: Path, *values: int) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    tmp_path = tmp_path_factory.mktemp("ctgrounded")
-    origin = tmp_path / "origin"
+@miniature(
+    "ct-rate-grounded",
+    truncated={"image/train_2_a/train_2_a_1_seg.pt.zst": "train_2_a_1"},
+)
+def prepared(origin: Path) -> None:
     for volume in ("train_1_a_1", "train_1_a_2", "train_2_a_1", "valid_1_a_1"):
         folder = origin / "image" / volume.rpartition("_")[0]
         SCAN.write_image(folder / f"{volume}.nii.gz")
@@ -71,12 +70,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
             write_masks(
                 folder / f"{volume}_seg.pt.zst", 1, 2 if volume != "valid_1_a_1" else 9, 1
             )  # 9: empty
-    truncate(origin / "image/train_2_a/train_2_a_1_seg.pt.zst")
     (origin / "train.json").write_text(
         json.dumps([record("train_1_a_1", "train_1_a_2"), record("train_2_a_1")])
     )
     (origin / "test.json").write_text(json.dumps([record("valid_1_a_1"), record("valid_2_a_1")]))
-    return prepare_miniature("ct-rate-grounded", origin, tmp_path)
 
 
 def test_tags_meet_the_masks_that_bear_another_name(prepared: Prepared):
@@ -109,7 +106,6 @@ def test_splits_and_patients_are_those_of_ct_rate(prepared: Prepared):
     assert prepared.rows["valid_1_a_1"]["patient"] == "ct-rate:valid_1"
 
 
-def test_a_volume_that_was_not_exported_is_left_out_and_truncated_masks_fail(prepared: Prepared):
+def test_a_volume_that_was_not_exported_is_left_out_and_truncated_masks_are_named(prepared: Prepared):
     assert list(prepared.result.left_out) == ["valid_2_a_1"]
-    assert list(prepared.result.failed) == ["train_2_a_1"]
     assert "does not contain readable masks" in prepared.result.failed["train_2_a_1"]

@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from tests.fixtures.miniatures import Prepared, image_of, picture, prepare_miniature, truncate, write_picture
+from tests.fixtures.miniatures import Prepared, image_of, picture, write_picture
+from tests.fixtures.prepared_miniatures import miniature
 
 SLICES = np.stack([picture((36, 44), seed) for seed in range(3)])
 RECORDS = {
@@ -46,21 +46,20 @@ RECORDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    tmp_path = tmp_path_factory.mktemp("radiopaedia")
-    origin = tmp_path / "origin"
+@miniature(
+    "radiopaedia",
+    truncated={"RP3D-Image/raw_images/104/200/300/1.jpeg": "104/200/300"},
+)
+def prepared(origin: Path) -> None:
     images = origin / "RP3D-Image/raw_images"
     for name in ("100/200/300", "101/200/300", "101/200/301", "102/200/300"):
         write_series(images / name, SLICES)
     write_series(images / "103/200/300", SLICES[:1])
     write_series(images / "104/200/300", SLICES[:1])
-    truncate(images / "104/200/300/1.jpeg")
     folder = origin / "RadFM_data_csv/data_csv"
     folder.mkdir(parents=True)
     for split, records in RECORDS.items():
         (folder / f"radiology_{split}.json").write_text(json.dumps(records))
-    return prepare_miniature("radiopaedia", origin, tmp_path)
 
 
 def write_series(folder: Path, slices: np.ndarray) -> None:
@@ -103,6 +102,5 @@ def test_splits_are_the_files_and_patients_the_cases(prepared: Prepared):
     assert prepared.rows["100/200/300"]["patient"] == "radiopaedia:100"
 
 
-def test_records_without_findings_are_left_out_and_a_truncated_slice_fails(prepared: Prepared):
+def test_records_without_findings_are_left_out(prepared: Prepared):
     assert list(prepared.result.left_out) == ["102/200/300"]
-    assert list(prepared.result.failed) == ["104/200/300"]

@@ -1,8 +1,8 @@
 import json
+from pathlib import Path
 
-import pytest
-
-from tests.fixtures.miniatures import Prepared, picture, prepare_miniature, truncate, write_picture
+from tests.fixtures.miniatures import Prepared, picture, write_picture
+from tests.fixtures.prepared_miniatures import miniature
 
 QUESTIONS = [  # image, organ, phrase type, question, answer
     ("synpic100.jpg", "CHEST", "freeform", "Is the heart enlarged?", "Yes"),
@@ -15,17 +15,16 @@ QUESTIONS = [  # image, organ, phrase type, question, answer
 ]
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    tmp_path = tmp_path_factory.mktemp("vqarad")
-    origin = tmp_path / "origin"
+@miniature(
+    "vqa-rad",
+    truncated={"VQA_RAD Image Folder/synpic500.jpg": "synpic500"},
+)
+def prepared(origin: Path) -> None:
     for image in {row[0] for row in QUESTIONS}:
         write_picture(origin / "VQA_RAD Image Folder" / image, picture())
-    truncate(origin / "VQA_RAD Image Folder/synpic500.jpg")
     names = ("image_name", "image_organ", "phrase_type", "question", "answer")
     records = [dict(zip(names, row, strict=True)) for row in QUESTIONS]
     (origin / "VQA_RAD Dataset Public.json").write_text(json.dumps(records))
-    return prepare_miniature("vqa-rad", origin, tmp_path)
 
 
 def test_questions_are_grouped_by_image_and_answers_are_text(prepared: Prepared):
@@ -56,6 +55,5 @@ def test_the_modality_is_told_only_where_the_region_decides_it(prepared: Prepare
     }
 
 
-def test_an_image_without_answers_is_left_out_and_a_truncated_one_fails(prepared: Prepared):
+def test_an_image_without_answers_is_left_out(prepared: Prepared):
     assert list(prepared.result.left_out) == ["synpic300"]
-    assert list(prepared.result.failed) == ["synpic500"]

@@ -2,7 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows, prepare_miniature, truncate
+from tests.fixtures.miniatures import Phantom, Prepared, assert_row_shows
+from tests.fixtures.prepared_miniatures import miniature
+from vividmed.data.adapters import get_adapter
+from vividmed.data.preparation.case_rows import Processing
+from vividmed.data.preparation.plan import list_cases
 from vividmed.data.raw.splits import split_by_hash
 
 ORGANS = {
@@ -43,17 +47,16 @@ def _write(origin: Path) -> None:
     ):
         phantom.write_image(origin / f"images{suffix}/{key}.nii.gz")
         phantom.write_labels(origin / f"labels{suffix}/{key}.nii.gz")
-    truncate(origin / "imagesTr/word_0003.nii.gz")
     WHOLE.write_labels(origin / LITS)
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    tmp_path = tmp_path_factory.mktemp("word")
-    origin = tmp_path / "origin"
+@miniature(
+    "word",
+    truncated={"imagesTr/word_0003.nii.gz": "word_0003"},
+)
+def prepared(origin: Path) -> None:
     _write(origin)
     WHOLE.write_image(origin / "MSD/Task03_Liver/imagesTr/liver_12.nii.gz")
-    return prepare_miniature("word", origin, tmp_path)
 
 
 @pytest.mark.parametrize("key", ["word_0002", "liver_12"])
@@ -75,13 +78,9 @@ def test_official_splits_are_kept_and_scans_of_lits_lie_where_lits_puts_them(pre
     }
 
 
-def test_a_truncated_image_fails_alone(prepared: Prepared):
-    assert list(prepared.result.failed) == ["word_0003"]
-
-
-def test_scans_of_lits_are_left_out_where_they_are_not_at_hand(tmp_path: Path):
+def test_scans_of_lits_are_left_out_if_they_are_missing(tmp_path: Path):
     _write(tmp_path)
-    prepared = prepare_miniature("word", tmp_path, tmp_path)
-    assert set(prepared.rows) == {"word_0001", "word_0002"}
-    assert list(prepared.result.left_out) == ["liver_12"]
-    assert "MSD/Task03_Liver" in prepared.result.left_out["liver_12"]
+    listing = list_cases(get_adapter("word"), tmp_path, Processing())
+    assert {item.case.id for item in listing.cases} == {"word_0001", "word_0002", "word_0003"}
+    assert list(listing.left_out) == ["liver_12"]
+    assert "MSD/Task03_Liver" in listing.left_out["liver_12"]

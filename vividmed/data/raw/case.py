@@ -123,25 +123,25 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A case that is left out on purpose: it is listed with its reason and does not count as a failure."""
+class _Unprepared:
+    """A case without rows. Its id and the reason become printable text in one line."""
 
     id: str
     reason: str
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", printable(clean_id(self.id)))
+        object.__setattr__(self, "reason", printable(" ".join(self.reason.split())))
 
 
 @dataclass(frozen=True)
-class Failed:
+class Skipped(_Unprepared):
+    """A case that is left out on purpose: it is listed with its reason and does not count as a failure."""
+
+
+@dataclass(frozen=True)
+class Failed(_Unprepared):
     """A case that cannot be made from what the data set says about it: it is listed as a failure with its reason."""
-
-    id: str
-    reason: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "id", printable(clean_id(self.id)))
 
 
 Listed = Case | Skipped | Failed
