@@ -33,11 +33,15 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("train",): Verb("train a stage: vlm, vg, grg, align-sam or align-isam", "train"),
     ("prepare",): Verb("turn an original data set into a Hugging Face data set", "prepare"),
     ("push",): Verb("publish a prepared data set or a trained model on the Hub", "data"),
+    ("predict",): Verb("write reports, answer questions and find what is named in scans", "inference"),
+    ("evaluate", "predict"): Verb("ask a model about the rows of a data set", "evaluation"),
+    ("evaluate", "score"): Verb("score predictions, with intervals by patient", "evaluation"),
     ("data", "preview"): Verb("draw rows of a prepared data set and count what they contain", "prepare"),
     ("data", "sample"): Verb("print and draw the conversations that a mixture trains on", "prepare"),
 }
 _GROUPS = {
     (): "Train, fine-tune and run VividMed.",
+    ("evaluate",): "Measure a model in two steps: predictions, then figures.",
     ("data",): "Look at prepared data sets and at what a mixture trains on.",
 }
 _SHELLS = ("bash", "zsh", "tcsh")

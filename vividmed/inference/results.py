@@ -33,7 +33,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 def save_result(
     result: Result,
-    folder: Path,
+    folder: str | Path,
     *,
     formats: Sequence[str] = DEFAULT_FORMATS,
     run: dict[str, Any] | None = None,
@@ -51,6 +51,7 @@ def save_result(
         VividMedError: a format is unknown, or the folder cannot be written.
     """
     check_formats(formats)
+    folder = Path(folder)
     model = str((run or {}).get("model", ""))
     for name in formats:
         if name != "json":

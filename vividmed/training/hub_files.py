@@ -1,10 +1,31 @@
 """Files of a local folder or a Hub repository, by the one name that users give for either."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from vividmed.errors import VividMedError
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def check_place(place: str | Path, what: str) -> None:
+    """Check that a name is a local folder or can be a Hub repository, before the Hub is asked for several files.
+
+    Args:
+        place: local folder, or ``namespace/name`` of a repository.
+        what: what named it, such as ``--model_name_or_path``; begins the error.
+
+    Raises:
+        VividMedError: it is neither.
+    """
+    if not Path(place).is_dir() and not _REPOSITORY.fullmatch(str(place)):
+        raise VividMedError(
+            f"{what} {place}: no such folder; give the folder of a model, or a repository as namespace/name"
+        )
 
 
 def find_file(

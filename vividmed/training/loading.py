@@ -20,6 +20,7 @@ from vividmed.training.adapted_model import AdaptedVividMed
 from vividmed.training.arguments import ModelArguments
 from vividmed.training.checkpointing import atomic_folder, readable_write_errors
 from vividmed.training.grounding_arguments import GroundingArguments
+from vividmed.training.hub_files import check_place
 from vividmed.training.peft import (
     GROUNDING_MODULES,
     adapter_base,
@@ -44,6 +45,7 @@ def load_processor(args: ModelArguments) -> VividMedProcessor:
     """
     if args.model_name_or_path is None:
         return VividMedProcessor.tiny()
+    check_place(args.model_name_or_path, "--model_name_or_path")
     try:
         return VividMedProcessor.from_pretrained(args.model_name_or_path, revision=args.model_revision)
     except (OSError, ValueError, TypeError) as error:

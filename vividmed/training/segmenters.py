@@ -8,6 +8,7 @@ from vividmed.errors import VividMedError
 from vividmed.models.grounding import GroundingProjection
 from vividmed.models.loading import check_complete, check_finite
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
+from vividmed.training.hub_files import check_place
 
 SEGMENTERS: dict[str, type[Segmenter] | type[InstanceSegmenter]] = {
     "segmenter": Segmenter,
@@ -25,6 +26,7 @@ def load_segmenter(segmenter_name: str, source: str) -> Segmenter | InstanceSegm
     Raises:
         VividMedError: it is not found, or of another architecture.
     """
+    check_place(source, f"--{segmenter_name}")
     try:
         model, report = SEGMENTERS[segmenter_name].from_pretrained(
             source, check_weights=False, output_loading_info=True

@@ -1,0 +1,70 @@
+"""Ask a model about the rows of a data set and write down its answers.
+
+    vividmed evaluate predict outputs/vlm --task vqa --output predictions/vlm
+    vividmed evaluate predict outputs/grg --task grounded-report --dataset FOLDER_OR_HUB_ID --output predictions/grg
+    accelerate launch -m vividmed.cli.main evaluate predict outputs/vlm --task report --output predictions/reports
+
+Without --dataset the held-out split of the embedded sample is asked. Safe to interrupt: run the command again to
+resume. Score the folder with `vividmed evaluate score`. See docs/metrics.md.
+"""
+
+import argparse
+from pathlib import Path
+
+from shtab import DIRECTORY
+
+from vividmed.cli.parser import positive_int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``vividmed evaluate predict``."""
+    model = parser.add_argument("model", help="folder or repository of a model or an adapter")
+    model.complete = DIRECTORY  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--task",
+        required=True,
+        choices=("vqa", "report", "ground", "grounded-report"),
+        help="what to ask for",
+    )
+    output = parser.add_argument("--output", type=Path, required=True, help="folder of the predictions")
+    output.complete = DIRECTORY  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--dataset", help="folder or repository of prepared rows (default: the embedded sample)"
+    )
+    parser.add_argument("--split", default="test", help="split to ask about (default: test)")
+    parser.add_argument("--max_rows", type=positive_int, help="ask only about the first N rows")
+    parser.add_argument(
+        "--protocol", default="default", help="default, published or a YAML file (default: default)"
+    )
+    parser.add_argument(
+        "--batch_size", type=positive_int, default=4, help="questions answered together (default: 4)"
+    )
+    parser.add_argument("--device", help="such as cpu or cuda:0 (default: the accelerator, if there is one)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the weights (default: float32)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Predict, and say how many items were done."""
+    from vividmed.inference.evaluation import predict_dataset
+
+    new, done = predict_dataset(
+        args.model,
+        args.output,
+        task=args.task,
+        dataset=args.dataset,
+        split=args.split,
+        max_rows=args.max_rows,
+        protocol=args.protocol,
+        batch_size=args.batch_size,
+        device=args.device,
+        dtype=args.dtype,
+    )
+    earlier = f", {done} were there" if done else ""
+    print(
+        f"{args.output}: {new} items predicted{earlier}; score them with: vividmed evaluate score {args.output}"
+    )
