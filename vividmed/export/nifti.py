@@ -1,4 +1,4 @@
-"""Masks as NIfTI files on the grid of their image, with an index of phrases and boxes."""
+"""Write masks as NIfTI files on the grid of their image, with an index of phrases and boxes."""
 
 import gzip
 import json
@@ -7,7 +7,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from transformers.utils import logging
 
 from vividmed.export.findings import Finding, collect_findings
 from vividmed.files import write_atomically
@@ -15,36 +14,30 @@ from vividmed.processing.boxes import boxes_to_mm
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.processing.medical_image import MedicalImage
 
-logger = logging.get_logger(__name__)
-
 INDEX = "grounding.json"
 LABELS = "labels.nii.gz"
 
-_AFFINE_TOLERANCE = 1e-7
-"""Millimetres; single precision of NIfTI-1 may cost more, and then NIfTI-2 is written."""
 _SCANNER, _ALIGNED = 1, 2
 """Codes of NIfTI for "scanner coordinates" and for "aligned to something else"."""
 
 
-def save_masks(
-    image: MedicalImage, grounded: GroundedText, folder: str | Path, *, nifti1: bool = False
-) -> Path:
+def save_masks(image: MedicalImage, grounded: GroundedText, folder: str | Path) -> Path:
     """Write masks, a label map and an index of the phrases.
 
-    ``mask_NN.nii.gz`` is the mask of phrase NN, uint8 with 0 and 1. ``labels.nii.gz`` holds all masks, each with its
-    phrase's number; where masks overlap, the smaller one is seen. Both lie on the image's grid: same size, and the same
-    affine to 1e-6 mm, for which files are NIfTI-1 where its single precision suffices and NIfTI-2 elsewhere.
-    ``grounding.json`` is written last and lists what belongs to it: text, grid, and for every phrase its number, span,
-    mask file, volume and boxes, the latter as voxel corners (z0, y0, x0, z1, y1, x1), half-open, and as the box
-    (x0, y0, z0, x1, y1, z1) around it in RAS+ mm. Nothing of the image's header but the grid is written.
+    ``mask_NN.nii.gz`` is the mask of phrase NN, uint8 with 0 and 1. ``labels.nii.gz`` contains all masks, each with its
+    phrase's number; where masks overlap, the smaller one is seen. All lie on the image's grid and state it as both
+    sform and qform, so that they open wherever the image does. They are NIfTI-1 files, whose single precision rounds the
+    affine by up to 1e-4 mm; only an axis of more than 32,767 voxels needs NIfTI-2. A qform cannot express the shear of a
+    tilted gantry and then states the nearest grid without it.
+
+    ``grounding.json`` is written last and lists what belongs to it: text, grid with the exact affine, and per phrase its
+    number, span, mask file, volume and boxes, the latter as voxel corners (z0, y0, x0, z1, y1, x1), half-open, and as
+    the box (x0, y0, z0, x1, y1, z1) around it in RAS+ mm. Of the image's header, only the grid is written.
 
     Args:
         image: the image as read.
         grounded: text, phrases, and their masks and boxes on the image's original grid.
-        folder: where to write; it is made.
-        nifti1: write NIfTI-1 although the affine needs double precision, as it does for most DICOM series. Software
-            built on ITK (3D Slicer, ITK-SNAP) reads nothing else. The affine is then off by up to 1e-4 mm; the index
-            has the exact one.
+        folder: folder to write to; created if missing.
 
     Returns:
         The index file.
@@ -57,16 +50,10 @@ def save_masks(
     findings = collect_findings(image, grounded)
     masks = {finding.number: finding.mask for finding in findings if finding.mask is not None}
     names = {number: f"mask_{number:02d}.nii.gz" for number in masks}
-    kind = _nifti_class(image, single_precision=nifti1)
-    if masks and kind is nib.Nifti2Image:
-        logger.warning_once(
-            f"{folder}: masks are NIfTI-2 files, which keep the affine exactly; for software that reads NIfTI-1 only, "
-            "such as 3D Slicer, use nifti1=True"
-        )
     for number, mask in masks.items():
-        write_atomically(folder / names[number], _nifti(mask.astype(np.uint8), image, kind))
+        write_atomically(folder / names[number], _nifti(mask.astype(np.uint8), image))
     if masks:
-        write_atomically(folder / LABELS, _nifti(_label_map(image, findings), image, kind))
+        write_atomically(folder / LABELS, _nifti(_label_map(image, findings), image))
     index = {
         "text": grounded.text,
         "grid": {
@@ -111,17 +98,12 @@ def _entry(image: MedicalImage, finding: Finding, mask_name: str | None) -> dict
     }
 
 
-def _nifti_class(image: MedicalImage, *, single_precision: bool) -> type[nib.Nifti1Image]:
-    """The oldest version of NIfTI that can hold the grid."""
-    exact = np.abs(image.affine - image.affine.astype(np.float32)).max() <= _AFFINE_TOLERANCE
+def _nifti(array: np.ndarray, image: MedicalImage) -> bytes:
+    """Encode a compressed NIfTI file; (D, H, W) is written as (x, y, z)."""
     fits = max(image.size) <= np.iinfo(np.int16).max
-    return nib.Nifti1Image if fits and (exact or single_precision) else nib.Nifti2Image
-
-
-def _nifti(array: np.ndarray, image: MedicalImage, kind: type[nib.Nifti1Image]) -> bytes:
-    """A compressed NIfTI file; (D, H, W) is written as (x, y, z)."""
-    nifti = kind(array.T, None)
-    nifti.set_sform(image.affine, _SCANNER if image.oriented else _ALIGNED)
-    nifti.header.set_zooms(image.spacing[::-1])
+    nifti = (nib.Nifti1Image if fits else nib.Nifti2Image)(array.T, None)
+    code = _SCANNER if image.oriented else _ALIGNED
+    nifti.set_qform(image.affine, code)
+    nifti.set_sform(image.affine, code)
     nifti.header.set_xyzt_units("mm")
     return gzip.compress(nifti.to_bytes(), mtime=0)
