@@ -53,7 +53,7 @@ def test_another_phrase_is_sought_elsewhere(model, processor):
 
 
 @pytest.mark.parametrize(
-    ("phrase", "message"), [(" ", "the phrase is empty"), ("a</p>b", "text holds the marker </p>")]
+    ("phrase", "message"), [(" ", "the phrase is empty"), ("a</p>b", "text contains the marker </p>")]
 )
 def test_a_phrase_that_is_none_is_refused(model, processor, phrase, message):
     with pytest.raises(VividMedError, match=message):

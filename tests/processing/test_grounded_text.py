@@ -99,5 +99,5 @@ def test_wrong_spans_are_refused(spans):
 
 
 def test_text_that_holds_markers_already_is_refused():
-    with pytest.raises(VividMedError, match="holds the marker <p>"):
+    with pytest.raises(VividMedError, match="contains the marker <p>"):
         format_grounded_text("a<p> mass</p>", [(0, 1)])

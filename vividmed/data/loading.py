@@ -5,6 +5,7 @@ from typing import Any
 from datasets import load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
+from vividmed.data.outside_files import refuse_outside_files
 from vividmed.errors import VividMedError
 
 
@@ -33,10 +34,12 @@ def load_prepared(
         What ``datasets.load_dataset`` returns.
 
     Raises:
-        VividMedError: the data set or split is not found or cannot be read.
+        VividMedError: the data set or split is not found, cannot be read, or names images outside itself.
     """
     try:
-        return load_dataset(name, config, split=split, revision=revision, streaming=streaming)
+        rows = load_dataset(name, config, split=split, revision=revision, streaming=streaming)
     except (DatasetNotFoundError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise VividMedError(f"{what} cannot be loaded ({reason}); {remedy}") from error
+    refuse_outside_files(rows, name)
+    return rows

@@ -1,4 +1,4 @@
-"""Layer 3: grounded reports as pictures, interactive pages and NIfTI files."""
+"""Layer 3: writes grounded reports as PNG images, interactive pages, NIfTI files and DICOM objects."""
 
 from vividmed.export.html import html
 from vividmed.export.nifti import save_masks

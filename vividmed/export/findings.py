@@ -18,17 +18,17 @@ from vividmed.triples import Triple
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """A phrase and where the image shows it.
+    """A phrase and where it is in the image.
 
     Attributes:
-        number: place of the phrase in the text, counted from 1; the same in pictures, pages and label maps.
+        number: place of the phrase in the text, counted from 1; the same in images, pages and label maps.
         text: the phrase.
         start: first character in the text.
         end: one past the last character.
         mask: (D, H, W) bool on the image's grid; None without a mask or if nothing is inside.
         mask_box: smallest box (z0, y0, x0, z1, y1, x1) around the mask.
         boxes: (n, 6) float64 voxel corners (z0, y0, x0, z1, y1, x1), half-open, on the image's grid.
-        scores: a score for each box; empty where the phrase came without scores.
+        scores: one score per box; empty if the phrase came without scores.
         extent: voxels of the mask, else of the boxes together; small findings are drawn over large ones.
         colour: sRGB.
     """
@@ -50,7 +50,7 @@ class Finding:
         return self.mask is not None or len(self.boxes) > 0
 
     def slices(self) -> Triple:
-        """Where to cut to see it: the slice along each array axis (z, y, x) that shows most of the mask.
+        """Choose where to cut: the slice along each array axis (z, y, x) that shows most of the mask.
 
         Without a mask, the slices through the middle of the best box. Every slice meets the finding, which slices
         through the centre of a mask in several parts need not.
@@ -66,7 +66,7 @@ class Finding:
 
 
 def crop(volume: np.ndarray, box: Sequence[int]) -> np.ndarray:
-    """The part of a volume (D, H, W) inside a box (z0, y0, x0, z1, y1, x1)."""
+    """Cut out the part of a volume (D, H, W) inside a box (z0, y0, x0, z1, y1, x1)."""
     z0, y0, x0, z1, y1, x1 = box
     return volume[z0:z1, y0:y1, x0:x1]
 
@@ -79,11 +79,11 @@ def collect_findings(image: MedicalImage, grounded: GroundedText) -> list[Findin
         grounded: the text and its phrases.
 
     Returns:
-        One finding for every phrase, in the order of the phrases.
+        One finding per phrase, in the order of the phrases.
 
     Raises:
-        VividMedError: a span leaves the text or overlaps another, a mask has another grid or is no mask, a box leaves
-            the image or is inverted, or there are not as many scores as boxes.
+        VividMedError: a span leaves the text or overlaps another, a mask has another grid or is not boolean, a box
+            leaves the image or is inverted, or there are not as many scores as boxes.
     """
     findings = [
         _finding(image, grounded, number, phrase) for number, phrase in enumerate(grounded.phrases, 1)
@@ -121,7 +121,7 @@ def _finding(image: MedicalImage, grounded: GroundedText, number: int, phrase: P
     scores = np.asarray(phrase.scores, dtype=np.float64)
     if scores.shape not in ((0,), (len(boxes),)) or not np.isfinite(scores).all():
         raise VividMedError(
-            f"{name}: scores {scores.tolist()} for {len(boxes)} boxes; give one finite score a box, or none"
+            f"{name}: scores {scores.tolist()} for {len(boxes)} boxes; give one finite score per box, or none"
         )
     mask = _mask(phrase.mask, image, name)
     mask_box = None if mask is None else bounding_box(mask)

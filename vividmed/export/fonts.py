@@ -1,4 +1,4 @@
-"""Fonts for text in pictures."""
+"""Fonts for text in images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ _COMMON = (
     "Arial.ttf",
     "Helvetica.ttc",
 )
-"""Fonts of most systems that hold Latin with accents, Greek and the signs of reports; Pillow finds them by name."""
+"""Fonts of most systems, with accented Latin, Greek and the symbols of reports; Pillow finds them by name."""
 
 
 def load_font(path: str | Path | None = None) -> FontOfSize:
@@ -28,10 +28,10 @@ def load_font(path: str | Path | None = None) -> FontOfSize:
             a common font of the system, else Pillow's own, which has few letters beyond ASCII.
 
     Returns:
-        Gives the font in a size in pixels.
+        A function from a size in pixels to the font.
 
     Raises:
-        VividMedError: the file is no font that can be read.
+        VividMedError: the file is not a readable font.
     """
     if path is not None:
         try:

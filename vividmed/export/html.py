@@ -1,4 +1,4 @@
-"""A grounded report as one interactive page, in one file."""
+"""Write a grounded report as one interactive page, in one file."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ logger = logging.get_logger(__name__)
 
 _SCRIPTS = ("slice_view.js", "viewer.js")
 _HOUNSFIELD_WINDOWS = {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}
-"""(level, width) that readers of CT are used to."""
+"""The usual display windows of CT, (level, width) in HU."""
 _HOUNSFIELD_AIR = -500
 """Only CT has values below this."""
 _TAILS = (0.05, 99.95)
@@ -41,25 +41,25 @@ def html(
     window: Sequence[float] | None = None,
     max_values: int = 12_000_000,
 ) -> Path:
-    """Write a page that shows the report beside its image.
+    """Write a page that shows the report next to its image.
 
     The page scrolls through axial, coronal and sagittal slices (one view of a 2D image), in the proportions and
     directions of :func:`vividmed.export.overlay`. A click on a phrase goes to its finding, and a second one hides it or
-    shows it again; pointing at a phrase or at a finding brings out both. It is one file without links, works
-    from disk, asks nothing of any server (a content security policy forbids it), and holds nothing about the patient
-    but the image and the text. It needs a browser of 2023 or later.
+    shows it again; pointing at a phrase or at a finding highlights both. It is one file without links, works
+    from disk, contacts no server (a content security policy forbids it), and contains nothing about the patient but
+    the image and the text. It needs a browser of 2023 or later.
 
     Intensities are stored with 256 grey levels, placed where the image has most of its voxels. An image of more than
     ``max_values`` values is averaged over blocks of voxels, the finest axis first, and masks with it; the page and the
-    log say so. The file takes at most 1.4 bytes a value, and usually half of that.
+    log say so. The file takes at most 1.4 bytes per value, and usually half of that.
 
     Args:
         image: the image as read.
         grounded: text, phrases, and their masks and boxes on the image's original grid.
-        path: ``.html`` file to write; folders are made.
+        path: ``.html`` file to write; folders are created.
         window: (level, width) of the intensities shown first, in the image's units; by default as for overlays. The
             page has controls for it.
-        max_values: most voxels times channels that are stored.
+        max_values: largest number of stored values, voxels times channels.
 
     Returns:
         The file.

@@ -1,4 +1,4 @@
-"""Which intensities are shown black and which white."""
+"""Choose which intensities are shown black and which white."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ _PERCENTILES = (0.5, 99.5)
 
 
 def display_range(image: MedicalImage, window: Sequence[float] | None = None) -> tuple[float, float]:
-    """Intensities shown black and white.
+    """Choose the intensities shown black and white.
 
     Args:
-        image: 8-bit images are shown as they are; of others, two percentiles of the voxels above the minimum are
-            taken, which is what the model sees by default.
+        image: 8-bit images are shown as they are; others between two percentiles of the voxels above the minimum,
+            as the model sees them by default.
         window: (level, width) in the image's own units instead.
 
     Raises:
@@ -38,7 +38,7 @@ def display_range(image: MedicalImage, window: Sequence[float] | None = None) ->
 
 
 def sample_intensities(image: MedicalImage) -> np.ndarray:
-    """Finite intensities of about a million evenly spaced voxels, float64 (n,); a zero if none is finite."""
+    """Sample finite intensities of about a million evenly spaced voxels, float64 (n,); one zero if none is finite."""
     flat = image.array.reshape(-1)
     values = flat[:: -(-flat.size // _SAMPLE)].astype(np.float64)
     values = values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""A grounded report as one picture."""
+"""Draw a grounded report as one image."""
 
 import io
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _MARGIN = 24
 _GAP = 8
 _HEADER = 40
 _LARGEST_SLICE = 2.0
-"""Height of a slice, at most this multiple of the picture's width divided by its number of planes."""
+"""Height of a slice, at most this multiple of the image's width divided by its number of planes."""
 _FILL = 0.3
 """Opacity of masks."""
 _CONTOUR = 2
@@ -40,26 +40,26 @@ def overlay(
 ) -> Image.Image:
     """Draw the findings of a report on its image, and the report below with its phrases in the same colours.
 
-    A 2D image is drawn once with all findings. A volume gives a row for every finding, with the axial, coronal and
+    A 2D image is drawn once with all findings. A volume gives one row per finding, with the axial, coronal and
     sagittal slice that show most of it; other findings met by these slices are outlined. Slices keep their proportions
     in mm, lie in radiological convention (the patient's right on the left) and carry the directions at
-    their edges where the affine tells them. Captions give the slice as an index of the array, counted from 0.
+    their edges if the affine states them. Captions give the slice as an index of the array, counted from 0.
 
     Masks are a translucent fill with a contour, boxes a frame. Colours suit colour-blind readers, and every finding
-    has its number too. Phrases without mask and boxes are grey. The picture holds nothing about the patient but the
+    has its number too. Phrases without mask and boxes are grey. The drawing contains nothing about the patient but the
     image and the text.
 
     Args:
         image: the image as read.
         grounded: text, phrases, and their masks and boxes on the image's original grid.
-        path: PNG file to write; folders are made.
+        path: PNG file to write; folders are created.
         window: (level, width) of the intensities shown, in the image's units; by default the whole range of 8-bit
             images, and percentiles of others.
-        width: of the picture, in pixels.
+        width: width of the drawing in pixels.
         font: TrueType or OpenType file for scripts that the system's common fonts lack.
 
     Returns:
-        An RGB picture.
+        An RGB image.
 
     Raises:
         VividMedError: a mask of another grid, a box outside the image or inverted, a phrase outside the text, an
@@ -109,7 +109,7 @@ class _Painter:
         self.pixels_per_mm = min(room / sum(widths), limit / max(heights))
 
     def rows(self) -> list[Image.Image]:
-        """One row of slices for every finding of a volume; one row for a 2D image or one without findings."""
+        """Draw one row of slices per finding of a volume; one row in all for a 2D image or without findings."""
         if len(self.planes) == 1 or not self.found:
             return [self._row([size // 2 for size in self.image.size], None)]
         return [self._row(finding.slices(), finding) for finding in self.found]
@@ -162,7 +162,7 @@ class _Painter:
         cut = _cut_mask(plane, index, finding)
         if cut is None:
             return picture
-        # Nearest: the contour follows the voxels that the mask really holds.
+        # Nearest: the contour follows the voxels of the mask exactly.
         inside = np.asarray(
             Image.fromarray(np.ascontiguousarray(cut)).resize(picture.size, Image.Resampling.NEAREST)
         )
@@ -213,7 +213,7 @@ class _Painter:
 
 
 def _cut_mask(plane: Plane, index: int, finding: Finding) -> np.ndarray | None:
-    """A finding's mask on a slice; None where the slice does not meet it."""
+    """Cut a finding's mask on a slice; None if the slice does not meet it."""
     if finding.mask is None or not plane.meets(np.asarray(finding.mask_box), index):
         return None
     cut = plane.cut(finding.mask, index)
@@ -241,7 +241,7 @@ def _chip_height(font: Font) -> int:
 
 
 def _eroded(mask: np.ndarray, steps: int) -> np.ndarray:
-    """Take ``steps`` pixels off the border of a 2D mask; the edge of the picture counts as outside."""
+    """Take ``steps`` pixels off the border of a 2D mask; the edge of the image counts as outside."""
     for _ in range(steps):
         padded = np.pad(mask, 1)
         mask = (

@@ -1,4 +1,4 @@
-"""Colours of findings: the seven of Okabe and Ito, told apart with every common colour vision, then tints of them.
+"""Colours of findings: the seven of Okabe and Ito, distinct for every common colour vision, then tints of them.
 
 Colours repeat after fourteen findings. Findings therefore also carry their number wherever they are drawn.
 
@@ -20,13 +20,13 @@ _TINT = 0.5
 
 
 def finding_colour(number: int) -> Colour:
-    """Colour of the finding with this number, counted from 1; sRGB, 0 to 255."""
+    """Return the colour of the finding with this number, counted from 1; sRGB, 0 to 255."""
     turn, place = divmod(number - 1, len(_OKABE_ITO))
     return _tinted(_OKABE_ITO[place]) if turn % 2 else _OKABE_ITO[place]
 
 
 def text_colour(background: Colour) -> Colour:
-    """Black or white, whichever stands out more on a background (contrast ratio of WCAG 2)."""
+    """Return black or white, whichever contrasts more with a background (contrast ratio of WCAG 2)."""
     luminance = sum(
         weight * _linear(value) for weight, value in zip((0.2126, 0.7152, 0.0722), background, strict=True)
     )

@@ -1,4 +1,4 @@
-"""How slices of an image lie on a screen: cut, turned the radiological way, with the right proportions."""
+"""Cut slices of an image for the screen: in radiological convention and in their true proportions."""
 
 from dataclasses import dataclass
 
@@ -18,15 +18,15 @@ class Plane:
     """A stack of parallel slices, as displayed.
 
     Attributes:
-        name: ``"axial"``, ``"coronal"``, ``"sagittal"``; for images of unknown place, the array axis cut.
+        name: ``"axial"``, ``"coronal"``, ``"sagittal"``; for images of unknown position, the array axis that is cut.
         axis: array axis (0 = z, 1 = y, 2 = x) that counts the slices.
         rows: array axis that runs down the screen.
         columns: array axis that runs across the screen.
         flip_rows: whether ``rows`` is shown reversed.
         flip_columns: whether ``columns`` is shown reversed.
         size: (slices, rows, columns) in voxels.
-        spacing: millimetres a voxel along (slices, rows, columns).
-        letters: directions at the left, right, top and bottom edge, such as ``"RLAP"``; None where unknown.
+        spacing: millimetres per voxel along (slices, rows, columns).
+        letters: directions at the left, right, top and bottom edge, such as ``"RLAP"``; None if unknown.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Plane:
         return self.size[1] * self.spacing[1], self.size[2] * self.spacing[2]
 
     def cut(self, volume: np.ndarray, index: int) -> np.ndarray:
-        """One slice as displayed: (..., D, H, W) -> (..., rows, columns)."""
+        """Cut one slice as displayed: (..., D, H, W) -> (..., rows, columns)."""
         offset = volume.ndim - 3
         piece = volume.take(index, axis=self.axis + offset)
         if self.rows > self.columns:
@@ -66,12 +66,12 @@ class Plane:
 
 
 def display_planes(image: MedicalImage) -> tuple[Plane, ...]:
-    """The planes in which an image is shown.
+    """List the planes in which an image is shown.
 
-    A volume of known place gives an axial, a coronal and a sagittal plane in radiological convention: the patient's
+    A volume of known position gives an axial, a coronal and a sagittal plane in radiological convention: the patient's
     right on the left of the screen, anterior (in sagittal slices, on the left) and superior on top. Oblique volumes are
-    not resampled; their axes are named by the nearest direction. Arrays without geometry and pictures are shown as
-    stored. An image of one slice gives the plane of that slice only.
+    not resampled; their axes are named by the nearest direction. Arrays without geometry and 2D images are shown
+    as stored. An image of one slice gives the plane of that slice only.
     """
     planes = _anatomical_planes(image) if image.oriented else _array_planes(image)
     return tuple(plane for plane in planes if min(plane.size[1:]) > 1) or planes[:1]

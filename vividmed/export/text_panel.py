@@ -1,4 +1,4 @@
-"""A report as a picture: wrapped text, its phrases on the colours of their findings."""
+"""Draw a report as an image: wrapped text, its phrases on the colours of their findings."""
 
 import re
 from dataclasses import dataclass, replace
@@ -54,7 +54,7 @@ def draw_text_panel(text: str, findings: list[Finding], width: int, font_of_size
         font_of_size: the font.
 
     Returns:
-        An RGB picture, as tall as the text needs.
+        An RGB image, as tall as the text needs.
     """
     font, small = font_of_size(_FONT_SIZE), font_of_size(_NUMBER_SIZE)
     runs = _lay_out(text, findings, width - 2 * _MARGIN, font, small)
@@ -85,7 +85,7 @@ def _draw_text(draw: ImageDraw.ImageDraw, run: _Run, font: Font) -> None:
 
 
 def shorten(text: str, width: float, font: Font) -> str:
-    """The text in one line, its end cut to fit a width in pixels."""
+    """Put a text on one line and cut its end to fit a width in pixels."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
@@ -121,7 +121,7 @@ def _lay_out(text: str, findings: list[Finding], width: float, font: Font, small
 
 
 def _clusters(text: str, findings: list[Finding]) -> list[list[_Part]]:
-    """Parts that stay on one line: spaces and line breaks alone, a word with its number and punctuation."""
+    """Group parts that stay on one line: a space, a line break, or a word with its number and punctuation."""
     clusters: list[list[_Part]] = []
     glue = False
     for piece, finding in split_text(text, findings):
@@ -144,7 +144,7 @@ def _length(part: _Part, font: Font, small: Font) -> float:
 
 
 def _fitting(word: str, width: float, font: Font) -> int:
-    """How many characters of a word fit a width; at least one."""
+    """Count the characters of a word that fit a width; at least one."""
     count = 1
     while count < len(word) and font.getlength(word[: count + 1]) <= width:
         count += 1

@@ -1,6 +1,6 @@
-"""Masks on the voxels of the image itself, for volumes larger than the model's budget.
+"""Draw masks on the voxels of the image itself, for volumes larger than the model's budget.
 
-The model sees a volume at a few tokens a side. Once it has found a phrase there, the segmenter looks again at the
+The model sees a volume as a few tokens per side. Once it has found a phrase there, the segmenter looks again at the
 region around it, at full resolution and window by window, with the same prompts (SegVol's zoom-out-zoom-in).
 """
 
@@ -16,7 +16,7 @@ OVERLAP = 0.5
 MARGIN = 0.1
 """Part of the found region's extent that is added on each side."""
 NOWHERE = -20.0
-"""Logit outside the region that is looked at."""
+"""Logit outside the region that is segmented."""
 
 
 def segment_at_full_resolution(
@@ -28,15 +28,15 @@ def segment_at_full_resolution(
     plan: ResizePlan,
     mask_threshold: float,
 ) -> tuple[torch.Tensor, ResizePlan]:
-    """Draw the masks of one image again.
+    """Draw the masks of one image again at full resolution.
 
     Args:
-        segmenter: that drew them.
+        segmenter: the segmenter that drew them.
         values: (1 or 3, D, H, W) in [0, 1], the image as it was read.
         prompts: (P, E).
         masks: (P, d, h, w) logits on the grid that the model saw.
-        plan: by which it saw the image.
-        mask_threshold: a phrase whose mask nowhere reaches this probability stays unfound.
+        plan: plan by which the model saw the image.
+        mask_threshold: a phrase whose mask reaches this probability nowhere counts as not found.
 
     Returns:
         (P, D', H', W') logits, and the plan that their grid belongs to.

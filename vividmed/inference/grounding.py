@@ -1,4 +1,4 @@
-"""Grounding of texts that the user gives: the phrases of a report, or a bare phrase."""
+"""Ground texts that the user gives: the phrases of a report, or a single phrase."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from vividmed.processing.postprocessing import place_phrases
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.processing.reading import ImageSource, read_image
 
-# The wordings that training put in front of such answers; the answer is given, so one of them is as good as another.
+# Questions as in training. The answer is given, so any of their wordings serves.
 REPORT_QUESTION = "Can you provide a radiology report for this medical image?"
 PHRASE_QUESTION = "Is there {phrase} in this image? Answer with yes or no."
 
@@ -40,23 +40,23 @@ def ground_report(
     """Find the phrases of an existing report in its image.
 
     Args:
-        model: with segmenters.
-        processor: of the model.
+        model: model with segmenters.
+        processor: processor of the model.
         image: as in :func:`vividmed.processing.reading.read_image`.
         report: the text; its phrases are marked ``<p>phrase</p>``, or given by ``spans``.
         spans: (start, end) characters of the phrases in a text without markers.
-        question: what the report answers.
+        question: question that the report answers.
         masks: draw masks, if the model has a segmenter.
         boxes: find boxes, if the model has an instance segmenter.
-        mask_threshold: probability from which on a voxel belongs to a mask.
-        score_threshold: boxes with lower scores are left out.
+        mask_threshold: lowest probability at which a voxel belongs to a mask.
+        score_threshold: lowest score at which a box is kept.
         full_resolution: draw the masks again on the image's own voxels, window by window around what was found.
 
     Returns:
         The text without markers and its phrases; masks and boxes on the image's grid as it was read.
 
     Raises:
-        VividMedError: when the text has no phrase, or the model no segmenter.
+        VividMedError: the text has no phrase, or the model no segmenter.
     """
     if spans is None:
         given = parse_grounded_text(report)
@@ -66,18 +66,18 @@ def ground_report(
     parsed = parse_grounded_text(marked)
     if not parsed.phrases:
         raise VividMedError(
-            "the report marks no phrase: put <p> and </p> around phrases, or give their spans"
+            "the report marks no phrase; put <p> and </p> around phrases, or give their spans"
         )
-    picture = read_image(image)
+    medical_image = read_image(image)
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": marked}]
-    batch = processor(images=picture, conversations=messages, grounding=True)
+    batch = processor(images=medical_image, conversations=messages, grounding=True)
     geometry = batch.pop("geometry")
     for name in ("labels", "label_weights"):
         batch.pop(name)
     output = model.ground(**batch.to(model.device), masks=masks, boxes=boxes)
     prompts, plan = output["prompts"][0], geometry[0]
     if full_resolution and masks and model.segmenter is not None:
-        values = processor.image_processor.scale_intensity(picture)
+        values = processor.image_processor.scale_intensity(medical_image)
         redrawn, plan = segment_at_full_resolution(
             model.segmenter, values, prompts, output["masks"][0], plan=plan, mask_threshold=mask_threshold
         )
@@ -99,18 +99,18 @@ def ground_phrase(
     """Find one thing: ``ground_phrase(model, processor, "ct.nii.gz", "left kidney")``.
 
     Args:
-        model: with segmenters.
-        processor: of the model.
+        model: model with segmenters.
+        processor: processor of the model.
         image: as in :func:`vividmed.processing.reading.read_image`.
-        phrase: a name, best one of the taxonomy.
+        phrase: name of a structure or finding, preferably one of the taxonomy.
         **options: of :func:`ground_report`.
 
     Raises:
-        VividMedError: when the phrase is empty, holds a marker, or the model has no segmenter.
+        VividMedError: the phrase is empty or contains a marker, or the model has no segmenter.
     """
     phrase = phrase.strip()
     if not phrase:
-        raise VividMedError("the phrase is empty: name a structure or finding, such as 'left kidney'")
+        raise VividMedError("the phrase is empty; name a structure or finding, such as 'left kidney'")
     answer = f"Results: {phrase}: yes."
     start = len("Results: ")
     question = PHRASE_QUESTION.format(phrase=phrase)

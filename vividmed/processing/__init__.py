@@ -1,1 +1,1 @@
-"""Layer 1: files, images, geometry, tokens and conversations, turned into what the model takes."""
+"""Layer 1: turns files, images and conversations into what the model takes, and results back into image space."""

@@ -1,7 +1,7 @@
-"""The only home of box conventions.
+"""Box conventions, and conversions between them.
 
 The public form of a box is its voxel corners ``(z0, y0, x0, z1, y1, x1)`` on the original grid, half-open: the box
-holds the voxels ``z0 <= z < z1`` and so on, and a voxel ``i`` covers ``[i, i + 1)``. The model's own form is centre
+contains the voxels ``z0 <= z < z1`` and so on, and a voxel ``i`` covers ``[i, i + 1)``. The model's own form is centre
 and size ``(z, y, x, d, h, w)`` as fractions of the image that the model sees. All functions work on (..., 6).
 """
 
@@ -13,27 +13,27 @@ from vividmed.triples import Triple
 
 
 def corners_to_fractions(boxes: torch.Tensor, size: Triple) -> torch.Tensor:
-    """Voxel corners -> centre and size as fractions of an image of ``size`` (D, H, W); float64."""
+    """Convert voxel corners to centre and size as fractions of an image of ``size`` (D, H, W); float64."""
     extent = torch.tensor(size, dtype=torch.float64, device=boxes.device)
     low, high = boxes[..., :3].double() / extent, boxes[..., 3:].double() / extent
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
 def fractions_to_corners(boxes: torch.Tensor, size: Triple) -> torch.Tensor:
-    """Inverse of :func:`corners_to_fractions`; float64 and not rounded."""
+    """Invert :func:`corners_to_fractions`; float64, not rounded."""
     extent = torch.tensor(size, dtype=torch.float64, device=boxes.device)
     centre, half = boxes[..., :3].double() * extent, boxes[..., 3:].double() * extent / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def clip_boxes(boxes: torch.Tensor, size: Triple) -> torch.Tensor:
-    """Cut corner boxes to an image of ``size`` (D, H, W)."""
+    """Clip corner boxes to an image of ``size`` (D, H, W)."""
     extent = torch.tensor(size, dtype=boxes.dtype, device=boxes.device).repeat(2)
     return torch.minimum(boxes.clamp(min=0), extent)
 
 
 def round_boxes(boxes: torch.Tensor, size: Triple) -> torch.Tensor:
-    """Nearest whole voxels, inside an image of ``size`` (D, H, W) and at least one voxel wide; int64."""
+    """Round to whole voxels inside an image of ``size`` (D, H, W), at least one voxel wide; int64."""
     extent = torch.tensor(size, device=boxes.device)
     boxes = boxes.round().long()
     low = torch.minimum(boxes[..., :3].clamp(min=0), extent - 1)
@@ -42,7 +42,7 @@ def round_boxes(boxes: torch.Tensor, size: Triple) -> torch.Tensor:
 
 
 def boxes_to_mm(boxes: torch.Tensor, affine: np.ndarray) -> torch.Tensor:
-    """Corner boxes -> the millimetre boxes around them, ``(x0, y0, z0, x1, y1, z1)`` in RAS+; float64.
+    """Enclose corner boxes in millimetre boxes ``(x0, y0, z0, x1, y1, z1)`` in RAS+; float64.
 
     Args:
         boxes: (..., 6) voxel corners.
@@ -59,7 +59,7 @@ def boxes_to_mm(boxes: torch.Tensor, affine: np.ndarray) -> torch.Tensor:
 
 
 def mask_to_box(mask: torch.Tensor) -> torch.Tensor:
-    """Smallest corner box around a mask (D, H, W); int64 (6,).
+    """Find the smallest corner box around a mask (D, H, W); int64 (6,).
 
     Raises:
         VividMedError: the mask is empty.
@@ -74,14 +74,14 @@ def validate_boxes(boxes: torch.Tensor, size: Triple, *, name: str = "boxes") ->
     """Check that corner boxes (n, 6) have their corners in order and lie in an image of ``size`` (D, H, W).
 
     Args:
-        name: what to call the boxes in the error, such as the row and the field they come from.
+        name: name of the boxes in the error, such as the row and the field that they come from.
 
     Raises:
-        VividMedError: names the first wrong box.
+        VividMedError: a box is inverted, empty or outside the image; the message names the first one.
     """
     if boxes.ndim != 2 or boxes.shape[-1] != 6:
         raise VividMedError(
-            f"{name}: shape {tuple(boxes.shape)} is not (n, 6); give (z0, y0, x0, z1, y1, x1) each"
+            f"{name}: shape {tuple(boxes.shape)} is not (n, 6); give (z0, y0, x0, z1, y1, x1) per box"
         )
     extent = torch.tensor(size, dtype=boxes.dtype)
     for index, box in enumerate(boxes):

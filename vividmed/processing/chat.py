@@ -1,9 +1,9 @@
-"""Messages -> token ids, token types, positions, labels and weights, in the published layout.
+"""Encode conversations as token ids, token types, positions, labels and weights, in the published layout.
 
     <s>  boi patches eoi  [boi patches eoi ...]  <grd>|<ngrd>  <usr> QUERY <sys> ANSWER  <usr> QUERY <sys> ANSWER ...
 
-All images of a conversation stand right after ``<s>``, in the order of mention. Prompt and answer are tokenised apart,
-and no end-of-sequence token enters the input: it is only the label of every answer's last token.
+All images of a conversation stand right after ``<s>``, in the order of mention. Prompt and answer are tokenised
+separately, and no end-of-sequence token enters the input: it is only the label of every answer's last token.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from vividmed.errors import VividMedError
 from vividmed.processing.special_tokens import SYSTEM, USER, SpecialTokenIds
 
 IGNORE = -100
-"""Label of a position that the loss leaves out."""
+"""Label of a position that the loss ignores."""
 
 IMAGE_PLACEHOLDER_ID = 0
-"""Token id at the places that visual tokens fill."""
+"""Token id at the positions of visual tokens."""
 
 Truncation = Literal["error", "answer"]
 
 
 @dataclass(frozen=True)
 class ChatTurn:
-    """One question and its answer; the answer to be generated is None."""
+    """One question and its answer; None for an answer yet to be generated."""
 
     query: str
     answer: str | None
@@ -34,15 +34,15 @@ class ChatTurn:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedChat:
-    """The lists, all of one length, that describe a conversation to the model.
+    """A conversation as lists of equal length, one entry per position.
 
     Attributes:
         input_ids: token ids, 0 at visual tokens.
         token_type_ids: 0 for text, k >= 1 for the begin, patch and end tokens of the k-th image.
         position_ids: rotary positions; see :func:`text_position_ids`.
-        labels: the token to predict AT each position (already shifted), -100 elsewhere; None without an answer.
+        labels: token to predict at each position (already shifted), -100 elsewhere; None without an answer.
         label_weights: weight of each position's loss; None without an answer.
-        dropped_answer_tokens: answer tokens that truncation cut off.
+        dropped_answer_tokens: number of answer tokens that truncation cut off.
     """
 
     input_ids: list[int]
@@ -54,7 +54,7 @@ class EncodedChat:
 
 
 def text_position_ids(ids: Sequence[int], *, first: int, phrase_start: int, phrase_end: int) -> list[int]:
-    """Positions of text tokens: phrase markers use none up.
+    """Number the positions of text tokens; phrase markers take no position of their own.
 
     The token after ``<p>`` shares the position of ``<p>``, and ``</p>`` shares that of the token before it.
 
@@ -85,22 +85,22 @@ def encode_chat(
     max_length: int | None = None,
     truncation: Truncation = "error",
 ) -> EncodedChat:
-    """Lay a conversation out for training (every turn answered) or generation (the last answer is None).
+    """Encode a conversation for training (every turn answered) or for generation (the last answer is None).
 
     ``<np> phrase</np>`` enters as ``<p> phrase</p>``, but where ``<np>`` came next the label is the phrase's first
-    word (go on without a bracket) and where ``</np>`` came next it is ``</p>``. Unlike the published code, markers
-    inside the user's prompt never become labels. As there, positions before any opening marker carry
-    ``phrase_start_weight``.
+    word (continue without a marker) and where ``</np>`` came next it is ``</p>``. Unlike the published code, markers
+    inside the user's prompt never become labels. As in the published code, positions before any
+    opening marker carry ``phrase_start_weight``.
 
     Args:
         turns: at least one.
         image_tokens: number of patch tokens of each image, without its begin and end token.
         tokenizer: Llama tokenizer with the special tokens.
         special: its special ids.
-        grounding: ask for grounded text (``<grd>``) or plain text (``<ngrd>``).
+        grounding: whether to ask for grounded text (``<grd>``) or plain text (``<ngrd>``).
         phrase_start_weight: loss weight where the next token opens a phrase.
         max_length: largest number of positions.
-        truncation: what to do with a longer conversation: ``"error"``, or ``"answer"`` to cut the end of the answers.
+        truncation: ``"error"`` refuses a longer conversation, ``"answer"`` cuts the end of its answers.
 
     Raises:
         VividMedError: the conversation is too long, or nothing of the answer would be left.

@@ -1,4 +1,4 @@
-"""Token budgets, and the plan that takes an image to the model's grid and results back, exactly.
+"""Token budgets, and the plan that maps an image to the model's grid and results back, exactly.
 
 Coordinates are continuous and in voxels: voxel ``i`` of an axis covers ``[i, i + 1)``. Arrays and boxes are in the
 axis order (z, y, x).
@@ -27,7 +27,7 @@ DEPTH_JITTER_STD = 0.25
 
 
 class DepthTokens(NamedTuple):
-    """How the slices of an image become visual tokens: ``stride = patch * pool`` slices a token."""
+    """How the slices of an image become visual tokens: ``stride = patch * pool`` slices per token."""
 
     patch: int
     pool: int
@@ -55,7 +55,7 @@ def depth_tokens(
         base_pool: pooling of tokens along depth.
         max_tokens: the largest number of tokens along depth.
         generator: draws log2 of the patch depth around the ideal one, as in training; None takes the ideal one.
-        jitter_std: standard deviation of that draw.
+        jitter_std: standard deviation of the draw.
     """
     if size <= max_tokens:
         return DepthTokens(patch=1, pool=1, stride=1, tokens=size)
@@ -68,14 +68,14 @@ def depth_tokens(
 
 
 def largest_resize(size: tuple[int, int], stride: tuple[int, int], max_tokens: int) -> tuple[int, int]:
-    """Largest size of the same aspect ratio that, padded to the stride, has at most ``max_tokens`` tokens.
+    """Find the largest size of the same aspect ratio that, padded to the stride, has at most ``max_tokens`` tokens.
 
     Images smaller than the budget are enlarged. The token count only grows where an axis passes a multiple of its
     stride, so the best scale is reached with one of the axes at such a multiple.
 
     Args:
         size: height and width in pixels.
-        stride: pixels a token spans along height and width.
+        stride: pixels per token along height and width.
         max_tokens: the largest number of tokens in the plane, at least 1.
 
     Returns:
@@ -94,7 +94,7 @@ def largest_resize(size: tuple[int, int], stride: tuple[int, int], max_tokens: i
 
 @dataclass(frozen=True, kw_only=True)
 class ResizePlan:
-    """The way of one image from its original grid to the model's grid, invertible.
+    """The invertible mapping of one image from its original grid to the model's grid.
 
     original grid -> re-ordered and flipped axes -> resize -> symmetric zero padding -> model grid.
 
@@ -125,7 +125,7 @@ class ResizePlan:
 
     @property
     def model_size(self) -> Triple:
-        """(D, H, W) of the tensor the model takes."""
+        """(D, H, W) of the tensor that the model takes."""
         return triple(n + sum(pad) for n, pad in zip(self.resized_size, self.padding, strict=True))
 
     @property
@@ -136,28 +136,28 @@ class ResizePlan:
 
     @property
     def num_patch_tokens(self) -> int:
-        """Number of visual tokens, without the two that mark the image's begin and end."""
+        """Number of visual tokens, without the two that mark the beginning and end of the image."""
         return math.prod(self.grid_size)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that JSON can hold."""
+        """Return plain data that JSON can represent."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "ResizePlan":
-        """Inverse of :meth:`to_dict`, also after a JSON round trip."""
+        """Invert :meth:`to_dict`, also after a JSON round trip."""
         return cls(**{field.name: _as_tuple(data[field.name]) for field in dataclasses.fields(cls)})
 
     def apply(self, image: torch.Tensor) -> torch.Tensor:
-        """Take an image (..., D, H, W) from the original to the model grid; float32, linear with anti-aliasing."""
+        """Map an image (..., D, H, W) from the original to the model grid; float32, linear with anti-aliasing."""
         return self._pad(resize(self._orient(image).float(), self.resized_size))
 
     def apply_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """Take binary masks (..., D, H, W) from the original to the model grid; a voxel is set if half covered."""
+        """Map binary masks (..., D, H, W) from the original to the model grid; a voxel is set if half covered."""
         return self.apply(mask) >= 0.5
 
     def restore(self, values: torch.Tensor) -> torch.Tensor:
-        """Take values (..., D, H, W), such as mask logits, from the model to the original grid, trilinearly."""
+        """Map values (..., D, H, W), such as mask logits, from the model to the original grid, trilinearly."""
         if values.shape[-3:] != self.model_size:
             raise VividMedError(
                 f"values of size {tuple(values.shape[-3:])} are not on the model grid {self.model_size} of this plan; "
@@ -176,7 +176,7 @@ class ResizePlan:
         return values.movedim([-3, -2, -1], [axis - 3 for axis in self.axes])
 
     def restore_mask(self, mask: torch.Tensor) -> torch.Tensor:
-        """Take binary masks or probabilities from the model to the original grid; threshold 0.5 there."""
+        """Map binary masks or probabilities from the model to the original grid and threshold them at 0.5."""
         return self.restore(mask) >= 0.5
 
     def points_to_model(self, points: torch.Tensor) -> torch.Tensor:
@@ -187,7 +187,7 @@ class ResizePlan:
         return points * self._scale() + self._offset()
 
     def points_to_original(self, points: torch.Tensor) -> torch.Tensor:
-        """Inverse of :meth:`points_to_model`."""
+        """Invert :meth:`points_to_model`."""
         points = (points.double() - self._offset()) / self._scale()
         size = torch.tensor(self.oriented_size, dtype=torch.float64)
         points = torch.where(torch.tensor(self.flips), size - points, points)
@@ -198,11 +198,11 @@ class ResizePlan:
         return _map_corners(boxes, self.points_to_model)
 
     def boxes_to_original(self, boxes: torch.Tensor) -> torch.Tensor:
-        """Inverse of :meth:`boxes_to_model`."""
+        """Invert :meth:`boxes_to_model`."""
         return _map_corners(boxes, self.points_to_original)
 
     def at_full_resolution(self) -> "ResizePlan":
-        """The same way without resizing: re-orientation, then padding up to whole patches."""
+        """Return the same plan without resizing: re-orientation, then padding up to whole patches."""
         missing = [-n % patch for n, patch in zip(self.oriented_size, self.patch_size, strict=True)]
         return dataclasses.replace(
             self,
@@ -242,7 +242,7 @@ def plan_resize(
     max_slice_tokens: int,
     generator: RandomGenerator | None = None,
 ) -> ResizePlan:
-    """Fit an image into the token budget by the published rules.
+    """Plan how to fit an image into the token budget, by the published rules.
 
     Depth is never enlarged; the plane is scaled, aspect kept, to fill what the depth leaves of the budget; then
     zeros are added on both sides up to whole tokens.
@@ -288,7 +288,7 @@ def plan_resize(
 def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Resize (..., D, H, W) linearly; axes that shrink are low-pass filtered first.
 
-    ``torch.nn.functional.interpolate`` filters in two dimensions only, so the plane and the depth take turns.
+    ``torch.nn.functional.interpolate`` filters in two dimensions only, so the plane is resized before the depth.
     """
     depth, height, width = size
     lead, planes = image.shape[:-3], image.reshape(-1, *image.shape[-3:])

@@ -1,4 +1,4 @@
-"""Marked text ``a small<p> nodule</p> in`` <-> clean text and phrase spans."""
+"""Convert marked text, ``a small<p> nodule</p> in``, to clean text and phrase spans, and back."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ class PhraseSpan:
         start: first character.
         end: one past the last character.
         prompt_index: which ``</p>`` of the marked text closes it, counted from 0; the model makes one grounding prompt
-            for every ``</p>``, and this one belongs to the phrase.
+            per ``</p>``.
     """
 
     text: str
@@ -49,15 +49,15 @@ class ParsedText:
 
 @dataclass(frozen=True, eq=False)
 class Phrase:
-    """A phrase of a text and where its image shows it, on the image's original grid.
+    """A phrase of a text and where it is in the image, on the image's original grid.
 
     Attributes:
         text: the phrase.
         start: first character in the text.
         end: one past the last character.
-        mask: (D, H, W) bool; None where no mask was asked for or found.
+        mask: (D, H, W) bool; None if no mask was asked for or found.
         boxes: (n, 6) float, voxel corners (z0, y0, x0, z1, y1, x1), half-open, best first.
-        scores: (n,) float in [0, 1], one for each box.
+        scores: (n,) float in [0, 1], one per box.
         boxes_mm: (n, 6) float, the millimetre boxes around them, (x0, y0, z0, x1, y1, z1) in RAS+.
     """
 
@@ -79,11 +79,11 @@ class GroundedText:
 
 
 def parse_grounded_text(marked: str) -> ParsedText:
-    """Take the markers out of a text.
+    """Separate a text from its markers.
 
-    Made for what models write: it never raises. An opening marker without a closing one, a closing one without an
+    Accepts whatever a model writes and never raises. An opening marker without a closing one, a closing one without an
     opening one and an empty phrase give no phrase; of two opening markers in a row the later one counts. White space
-    at the begin of the text and of a phrase belongs to neither.
+    at the beginning of the text and of a phrase belongs to neither.
     """
     clean, phrases = "", []
     opened: int | None = None
@@ -106,7 +106,7 @@ def parse_grounded_text(marked: str) -> ParsedText:
 
 
 def parse_grounded_ids(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> ParsedText:
-    """Decode generated token ids and take the markers out; begin, end and padding tokens are dropped."""
+    """Decode generated token ids and parse the text; begin, end and padding tokens are dropped."""
     unwanted = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
     kept = [int(token) for token in ids if int(token) not in unwanted]
     return parse_grounded_text(tokenizer.decode(kept, skip_special_tokens=False))
@@ -145,10 +145,12 @@ def format_grounded_text(text: str, spans: Iterable[tuple[int, int]]) -> str:
         spans: (start, end) characters of phrases, which do not overlap, in any order.
 
     Raises:
-        VividMedError: the text holds a marker, or a span is empty, outside the text, or overlaps another.
+        VividMedError: the text contains a marker, or a span is empty, outside the text, or overlaps another.
     """
     if found := _MARKERS.search(text):
-        raise VividMedError(f"text holds the marker {found.group()} at character {found.start()}; remove it")
+        raise VividMedError(
+            f"text contains the marker {found.group()} at character {found.start()}; remove it"
+        )
     marked, cursor = "", 0
     for start, end in sorted(spans):
         if not cursor <= start < end <= len(text) or text[start].isspace() or text[end - 1].isspace():

@@ -2,8 +2,8 @@
 
 A volume may be stored in any of 48 ways (six axis orders, eight flip patterns). The model always sees one of three
 orientations, named by the direction in which (z, y, x) run: ``SRA`` for axial slices, ``ASR`` for coronal ones and
-``RAS`` for sagittal ones. They are the orientations that the released weights were trained with. They depend on the
-body and not on the file, so that left stays left however the file was written.
+``RAS`` for sagittal ones. The released weights were trained with these orientations. They depend on the body and
+not on the file, so that left stays left however the file was written.
 """
 
 import nibabel as nib
@@ -17,7 +17,7 @@ _TOLERANCE = 1e-3
 
 
 def canonical_axes(size: Triple, affine: np.ndarray) -> tuple[Triple, tuple[bool, bool, bool]]:
-    """Axis order and flips that bring a volume to its canonical orientation.
+    """Find the axis order and flips that bring a volume to its canonical orientation.
 
     Oblique volumes are turned to the nearest canonical orientation and not resampled.
 
@@ -49,7 +49,7 @@ def canonical_orientation(size: tuple[int, ...], spacing: tuple[float, ...]) -> 
 
     Args:
         size: voxels along the right, anterior and superior direction.
-        spacing: millimetres a voxel along the same directions.
+        spacing: millimetres per voxel along the same directions.
 
     Returns:
         ``"SRA"`` (axial), ``"ASR"`` (coronal) or ``"RAS"`` (sagittal).

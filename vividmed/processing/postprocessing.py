@@ -1,4 +1,4 @@
-"""What the model finds on its own grid -> phrases with masks and boxes on the grid of the image as it was read."""
+"""Map what the model finds on its own grid to phrases with masks and boxes on the original grid of the image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,18 +21,18 @@ def place_phrases(
     mask_threshold: float = 0.5,
     score_threshold: float = 0.5,
 ) -> list[GroundedText]:
-    """Give the phrases of texts their places.
+    """Attach masks and boxes to the phrases of texts.
 
     Args:
-        texts: one for each sample.
-        output: a ``GroundingOutput`` for whole sequences, prompt included, or None for text alone.
-        first_prompts: for each sample the number of ``</p>`` before its text, in its prompt.
-        geometry: for each sample the plan of the image its phrases were sought in; None without an image.
-        exclusive: give a phrase its mask or its boxes, not both: in a volume the mask unless it is empty, in a picture
-            the boxes unless there are none. So published weights were trained, and each segmenter draws something for
-            phrases that it was never trained on.
-        mask_threshold: probability from which on a voxel belongs to the mask.
-        score_threshold: boxes with lower scores are left out.
+        texts: one per sample.
+        output: a ``GroundingOutput`` for whole sequences, prompt included, or None without grounding.
+        first_prompts: per sample, the number of ``</p>`` in its prompt.
+        geometry: per sample, the plan of the image that its phrases refer to; None without an image.
+        exclusive: give each phrase either a mask or boxes: in a volume the mask unless it is empty, in a 2D image the
+            boxes unless there are none. Published weights were trained this way, so that each segmenter also draws
+            something for phrases that it was never trained on.
+        mask_threshold: lowest probability at which a voxel belongs to the mask.
+        score_threshold: lowest score at which a box is kept.
     """
     placed = []
     for sample, (parsed, plan) in enumerate(zip(texts, geometry, strict=True)):
@@ -96,7 +96,7 @@ def _place(
 def _original_boxes(
     boxes: torch.Tensor, scores: torch.Tensor, plan: ResizePlan, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (Q, 6) in the model's form and scores (Q,) -> those worth showing, best first, in voxel corners."""
+    """Convert boxes (Q, 6) in the model's form, with scores (Q,), to voxel corners; those kept, best first."""
     scores, order = scores.cpu().double().sort(descending=True)
     order = order[scores >= threshold]
     corners = plan.boxes_to_original(fractions_to_corners(boxes.cpu()[order], plan.model_size))

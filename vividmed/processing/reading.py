@@ -1,8 +1,8 @@
 """Read 2D images (PNG, JPEG, TIFF, ...), NIfTI volumes, DICOM files and series, and arrays as :class:`MedicalImage`.
 
 The grid of the file is kept: arrays come in the axis order (z, y, x), which is the file's own (x, y, z) reversed, and
-the affine belongs to that grid. Masks and boxes of a data set are drawn on this grid. What the model sees is turned
-and resized later, by a plan that can be undone (:mod:`vividmed.processing.geometry`).
+the affine belongs to that grid. Masks and boxes of a data set are drawn on this grid. The image is turned
+and resized for the model later, by an invertible plan (:mod:`vividmed.processing.geometry`).
 """
 
 from collections.abc import Sequence

@@ -25,16 +25,16 @@ SPECIAL_TOKENS = (
     NEGATIVE_PHRASE_START,
     NEGATIVE_PHRASE_END,
 )
-"""In the published order, which fixes their ids: the first new ids after the base vocabulary."""
+"""The tokens in their published order, which fixes their ids: the first ids after the base vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpecialTokenIds:
-    """Ids of the tokens that build a conversation.
+    """Ids of the tokens that structure a conversation.
 
     ``system`` ends the user's prompt and hands over to the model. ``negative_phrase_start`` and
-    ``negative_phrase_end`` exist in training text only and never enter the model: they mark a phrase that is grounded
-    in nothing, and the model is not taught to open it.
+    ``negative_phrase_end`` exist only in training text and never enter the model: they mark a phrase that is not in
+    the image, which the model is not taught to open.
     """
 
     system: int
@@ -50,16 +50,16 @@ class SpecialTokenIds:
 
 
 def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Add the eight tokens, where missing, in the published order.
+    """Add those of the eight tokens that are missing, in the published order.
 
     Returns:
-        Number of tokens added, by which the model's embeddings have to grow.
+        Number of tokens added, by which the model's embeddings must grow.
     """
     return tokenizer.add_tokens(list(SPECIAL_TOKENS), special_tokens=True)
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> SpecialTokenIds:
-    """Look the ids up.
+    """Look up the ids of the special tokens.
 
     Raises:
         VividMedError: the tokenizer lacks a token.

@@ -12,10 +12,10 @@ _TINY = Path(__file__).with_name("tiny_tokenizer")
 
 
 def load_tiny_tokenizer() -> LlamaTokenizer:
-    """The tokenizer of the tiny model: 1024 pieces for radiology English, and the special tokens.
+    """Load the tokenizer of the tiny model: 1024 pieces for radiology English, and the special tokens.
 
-    Trained by ``data_scripts/train_tiny_tokenizer.py`` on text of our own. Any other text is spelt in letters and
-    bytes, so that nothing is unknown.
+    Trained by ``data_scripts/train_tiny_tokenizer.py`` on the project's own text. Any other text is spelt in letters
+    and bytes, so that nothing is unknown.
     """
     return LlamaTokenizer.from_pretrained(_TINY)
 
@@ -24,7 +24,7 @@ def load_sentencepiece_tokenizer(model_file: str | Path) -> LlamaTokenizer:
     """Build the tokenizer from a bare ``tokenizer.model``, as Llama and Vicuna checkpoints carry it.
 
     Merges are tried in the order of the pieces' scores, as SentencePiece does. ``LlamaTokenizer.from_pretrained`` of
-    transformers 5 orders them by id instead, and so splits runs of spaces in another way (Llama's pieces of spaces
+    transformers 5 orders them by id instead, and so splits runs of spaces differently (Llama's pieces of spaces
     have low ids and the lowest scores).
 
     Args:
@@ -55,7 +55,7 @@ def load_sentencepiece_tokenizer(model_file: str | Path) -> LlamaTokenizer:
 
 
 def _merges(model: sentencepiece.SentencePieceProcessor, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
-    """All pairs of pieces that make a piece, best score first."""
+    """List all pairs of pieces that make a piece, best score first."""
     scored = [
         (-model.get_score(index), index, (piece[:cut], piece[cut:]))
         for piece, index in vocabulary.items()

@@ -13,6 +13,7 @@ from datasets.exceptions import DatasetNotFoundError
 from torch.utils.data import Dataset
 
 from vividmed.data.conversations import Conversation
+from vividmed.data.outside_files import refuse_outside_files
 from vividmed.data.sampling.keyed_rows import KeyedRows, SampleKey
 from vividmed.data.sampling.mixture_config import MixtureConfig, MixtureEntry
 from vividmed.data.sampling.mixture_conversations import draw_conversation
@@ -145,6 +146,7 @@ def load_entry(config: MixtureConfig, entry: MixtureEntry, *, streaming: bool) -
         raise VividMedError(
             f"{entry.name}: {location} cannot be loaded ({reason}); prepare the data set or correct root, path or split"
         ) from error
+    refuse_outside_files(rows, location)
     columns = rows.column_names or ()
     if missing := [column for column in schema(entry.row_kind) if column not in columns]:
         raise VividMedError(
