@@ -5,9 +5,8 @@
         --dataset_name FOLDER_OR_HUB_ID
     accelerate launch --config_file stages/accelerate/fsdp2.yaml stages/train.py --stage vlm --config FILE
 
-With --stage alone it trains a tiny model on the embedded sample data, on a CPU, in minutes; with --model_name_or_path
-it starts from that model. Any argument may stand in the YAML file or on the command line, which wins; --help lists them
-all. See docs/training.md.
+With only --stage it trains a tiny model on the embedded sample data, on a CPU, in minutes; with --model_name_or_path it
+starts from that model. Arguments come from the YAML file or the command line, which wins; --help lists them all. See docs/training.md.
 """
 
 import sys

@@ -1,5 +1,6 @@
 """The whole stage in one process, on rows and a model from files."""
 
+import io
 import json
 import os
 import subprocess
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
+from transformers.utils import logging
 
 from tests.fixtures.paths import REPOSITORY
-from tests.fixtures.training import make_row, make_rows, small_model, small_processor
+from tests.fixtures.training import make_row, make_rows, small_model, small_processor, small_trainer
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
+from vividmed.training.split_overlap import SplitOverlap, find_overlap
 from vividmed.training.stages.command import main, parse
 from vividmed.training.stages.vlm import closed_rows, varied_rows
 
@@ -192,3 +195,69 @@ def test_mixture_without_a_root_is_refused(run, tmp_path, capsys):
     )
     assert run("--mixture", str(tmp_path / "mixture.yaml")) == 2
     assert "the mixture has no root" in capsys.readouterr().err
+
+
+def evaluation_lines(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "eval_loss" in line]
+
+
+def loss_of(folder: Path) -> float:
+    """Evaluation loss of the weights in a folder, measured apart from the run."""
+    model = VividMedForCausalLM.from_pretrained(folder)
+    trainer = small_trainer(folder.parent / "apart", model=model, eval_rows=make_rows(range(20, 25)))
+    return trainer.evaluate()["eval_loss"]
+
+
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        # The highest loss counts as the best, so that it is that of the earlier evaluation.
+        (["--load_best_model_at_end", "--metric_for_best_model", "loss", "--greater_is_better", "true"], 2),
+        (["--max_steps", "1", "--logging_steps", "10", "--save_strategy", "no"], 1),
+    ],
+    ids=["best model", "fewer steps than a log line"],
+)
+def test_every_figure_is_that_of_the_weights_in_the_folder(run, tmp_path, capsys, options, step):
+    assert run(*options) == 0
+    folder = tmp_path / "out"
+    figure = f"{loss_of(folder):.3f} after"
+    assert f"evaluation loss per token: {figure}".split(": ")[1] in capsys.readouterr().out
+    assert figure in (folder / "README.md").read_text()
+    last = evaluation_lines(folder)[-1]
+    assert (last["step"], f"{last['eval_loss']:.3f} after") == (step, figure)
+
+
+def test_run_resumed_elsewhere_with_other_samples_ends_with_its_card(run, tmp_path, capsys):
+    assert run("--closed_question_samples", "2") == 0
+    other = tmp_path / "other"
+    checkpoint = str(tmp_path / "out" / "checkpoint-2")
+    options = ("--generation_samples", "1", "--closed_question_samples", "4", "--max_eval_samples", "4")
+    assert run("--output_dir", str(other), "--resume_from_checkpoint", checkpoint, *options) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("held-out image row-") == 3
+    assert "after" in (other / "README.md").read_text()
+    assert "before" not in (other / "README.md").read_text().split("## Evaluation\n")[1].split("##")[0]
+
+
+def test_card_states_whether_patients_and_images_were_held_out(run, tmp_path, caplog):
+    logging.get_logger("vividmed").parent.propagate = True
+    assert run("--max_steps", "1", "--eval_split", "train", "--save_strategy", "no") == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "**Not held out:** 5 of 5 patients and 12 of 12 images" in card
+    assert "5 of 5 patients" in caplog.text
+
+
+def test_terminal_that_shows_ascii_only_gets_the_report(run, material, monkeypatch):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert run("--max_steps", "1", "--save_strategy", "no", "--generation_max_new_tokens", "20") == 0
+    assert b"checkpoint: " in screen.buffer.getvalue()
+
+
+def test_overlap_is_told_by_patient_and_by_image():
+    assert find_overlap(make_rows([0, 5]), make_rows([1, 6])).shared_patients == 0
+    assert find_overlap(make_rows([0, 5]), make_rows([10])) == SplitOverlap(1, 1, 1, 0)
+    assert find_overlap(make_rows([0, 3]), make_rows([3, 4])) == SplitOverlap(2, 2, 1, 1)
+    renamed = make_rows([3]).map(lambda row: {**row, "patient": "somebody"})
+    assert find_overlap(make_rows([0, 3]), renamed) == SplitOverlap(1, 1, 0, 1)

@@ -29,8 +29,8 @@ def generate_answers(
         model: a ``VividMedForCausalLM``, with or without adapters.
         processor: its processor.
         rows: vision-language rows.
-        max_new_tokens: longest answer.
-        batch_size: questions answered at once.
+        max_new_tokens: longest answer in tokens.
+        batch_size: number of questions answered at once.
     """
     was_training = model.training
     model.eval()
@@ -53,7 +53,7 @@ def generate_answers(
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many of so many were right."""
+    """Number of correct answers out of a total."""
 
     correct: int
     total: int
@@ -64,10 +64,11 @@ class Accuracy:
 
 
 def score_closed(rows: Sequence[dict[str, Any]], answers: Sequence[str]) -> dict[str, Accuracy]:
-    """Accuracy of each closed kind of question.
+    """Accuracy on each kind of question that has one right answer.
 
-    A modality question counts once: the answer must equal the reference but for case, spaces and the final stop. A
-    presence question counts once for each structure it asks for: ``liver: yes`` in the reference must be said so.
+    A modality question counts once: the answer must equal the reference except for case, spaces and the final stop. A
+    presence question counts once for each structure it asks for: the answer must say ``liver: yes`` where the reference
+    does.
     """
     correct = dict.fromkeys(CLOSED_KINDS, 0)
     total = dict.fromkeys(CLOSED_KINDS, 0)
@@ -83,7 +84,7 @@ def score_closed(rows: Sequence[dict[str, Any]], answers: Sequence[str]) -> dict
 
 
 def _claims(text: str, kind: str) -> dict[str, str]:
-    """What a text states: per structure yes or no, or the whole text for other kinds of question."""
+    """Statements of a text: yes or no per structure, or the whole text for other kinds of question."""
     if kind == "presence" and (listed := _LISTED.findall(text.removeprefix("Results:"))):
         return {_plain(name): value.lower() for name, value in listed}
     return {"": _plain(text)}

@@ -1,4 +1,4 @@
-"""How many weights a model has, which of them train, and the memory they take."""
+"""Number of weights of a model, which of them are trained, and the memory they need."""
 
 from dataclasses import dataclass
 
@@ -23,10 +23,10 @@ class _Count:
 
 
 def memory_summary(model: nn.Module) -> str:
-    """A table of weights by part of the model, and what they need in memory before activations.
+    """A table of weights by part of the model, and the memory that they need before activations.
 
-    Counted for one process that holds the whole model (sharding divides it): weights as stored, gradients of the
-    trainable ones, and the two moments that AdamW keeps of each.
+    It counts one process with the whole model (sharding divides it): weights as they are stored, gradients of the
+    trainable ones, and the two moments that AdamW keeps for each.
     """
     counts = {name: _Count() for name, _ in (*_PARTS, ("norms and others", ()), ("adapters", ()))}
     for name, parameter in model.named_parameters():
@@ -52,9 +52,14 @@ def memory_summary(model: nn.Module) -> str:
     )
     lines = [f"{row[0]:<20}{row[1]:>16}{row[2]:>16}{row[3]:>16}" for row in rows]
     gradients, moments = total.trainable_bytes / _MIB, 2 * total.trainable_bytes / _MIB
+    precisions = {
+        str(parameter.dtype).removeprefix("torch.")
+        for parameter in model.parameters()
+        if parameter.requires_grad
+    }
     need = total.weight_bytes / _MIB + gradients + moments
     lines.append(
-        f"trainable {100 * total.trainable / max(1, total.weights):.2f} %; gradients {gradients:,.1f} MiB, "
+        f"trainable {100 * total.trainable / max(1, total.weights):.2f} % in {' and '.join(sorted(precisions))}; gradients {gradients:,.1f} MiB, "
         f"AdamW {moments:,.1f} MiB, with the weights {need:,.1f} MiB before activations"
     )
     return "\n".join(lines)
@@ -67,6 +72,6 @@ def _part(name: str) -> str:
 
 
 def _number_of_weights(parameter: nn.Parameter) -> int:
-    """Quantised weights are stored packed; their state remembers the shape they stand for."""
+    """Number of weights that a parameter stands for; quantised ones are stored packed, with their shape."""
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else state.shape.numel()

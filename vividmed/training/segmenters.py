@@ -1,4 +1,4 @@
-"""Segmenters of a language model: taken from where they were aligned, and frozen or not."""
+"""Segmenters of a language model: loading them from where they were aligned, and freezing them."""
 
 from collections.abc import Collection, Mapping
 
@@ -24,7 +24,7 @@ def load_segmenter(segmenter_name: str, source: str) -> Segmenter | InstanceSegm
         source: folder or Hub id.
 
     Raises:
-        VividMedError: it is not found, or of another architecture.
+        VividMedError: the segmenter is not found, or has another architecture.
     """
     check_place(source, f"--{segmenter_name}")
     try:
@@ -53,7 +53,7 @@ def attach_segmenters(model: PreTrainedModel, sources: Mapping[str, str]) -> Non
         sources: folder or Hub id of ``segmenter`` and ``instance_segmenter``; the model keeps those not named.
 
     Raises:
-        VividMedError: a source is no segmenter, the two differ in width, or the model ends up with neither.
+        VividMedError: a source is not a segmenter, the two differ in width, or the model ends up with neither.
     """
     for segmenter_name, source in sources.items():
         segmenter = load_segmenter(segmenter_name, source)

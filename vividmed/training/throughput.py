@@ -1,4 +1,4 @@
-"""Floating point operations of a training step, and what devices can do at most."""
+"""Floating point operations of a training step, and the peak rates of devices."""
 
 import math
 from typing import Any
@@ -9,8 +9,8 @@ from vividmed.data.batches.collator import BatchSize
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
 
-# Dense matrix throughput in bfloat16 without sparsity, operations a second, from the makers' data sheets.
-# More specific names stand before their prefixes.
+# Dense matrix throughput in bfloat16 without sparsity, operations per second, from the makers' data sheets.
+# More specific names come before their prefixes.
 PEAK_FLOPS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -29,7 +29,7 @@ PEAK_FLOPS = {
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """The device's bfloat16 peak in operations a second, or None when it is not known (every CPU)."""
+    """Peak rate of a device in bfloat16 operations per second; None where it is not known, as for every CPU."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -39,9 +39,9 @@ def peak_flops(device: torch.device) -> float | None:
 class StepCost:
     """Estimates the operations of forward and backward passes from the numbers of weights that act on each token.
 
-    A token of the decoder meets one expert only, a label the language head, a patch the vision tower. Counted are
-    two operations a weight forward and four backward (also for frozen weights, as is usual for utilisation), plus
-    attention scores and sums over the mean length. Embedding look-ups and norms are left out.
+    A token of the decoder meets one expert only, a label the language head, a patch the vision tower. Each weight counts
+    as two operations forward and four backward (frozen weights too, as is usual for utilisation). Attention scores and
+    sums over the mean length are added; embedding look-ups and norms are left out.
     """
 
     def __init__(self, config: VividMedConfig):
@@ -69,7 +69,7 @@ class StepCost:
 
 
 class SegmenterCost:
-    """The same for the image encoder of a segmenter that is trained alone; its decoder is small beside it."""
+    """Like :class:`StepCost` for a segmenter that is trained without a language model; its small decoder is left out."""
 
     def __init__(self, config: SegmenterConfig):
         kernel = config.num_channels * math.prod(config.patch_size) * config.hidden_size
@@ -84,5 +84,5 @@ class SegmenterCost:
 
 
 def step_cost(config: Any) -> StepCost | SegmenterCost:
-    """What a step of a model costs; of a language model with segmenters, what its text and vision cost."""
+    """Cost of a step of a model; segmenters of a language model are left out."""
     return SegmenterCost(config) if isinstance(config, SegmenterConfig) else StepCost(config)

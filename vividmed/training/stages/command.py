@@ -69,7 +69,13 @@ def _ahead(arguments: list[str]) -> argparse.Namespace:
 
 
 def run(arguments: list[str]) -> StageResult:
-    """Run the stage that a command line describes.
+    """Train the stage that a command line describes; ``run(["--stage", "vlm"])`` is the shortest one.
+
+    Args:
+        arguments: the command line, without the program.
+
+    Returns:
+        The output folder, with the figures of the weights in it.
 
     Raises:
         VividMedError: for everything that the user can correct.
@@ -79,7 +85,14 @@ def run(arguments: list[str]) -> StageResult:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a stage; input that the user can correct ends in one line and status 2."""
+    """Run a stage, as ``stages/train.py`` and ``vividmed train`` do.
+
+    Args:
+        arguments: the command line, without the program.
+
+    Returns:
+        Exit status: 0, or 2 after one line on standard error about something that the user can correct.
+    """
     use_all_cores()
     try:
         run(arguments)

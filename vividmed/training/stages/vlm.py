@@ -70,6 +70,7 @@ class VlmStage(LanguageStage):
                 trainer.processing_class,
                 closed,
                 max_new_tokens=self.args.generation_max_new_tokens,
+                batch_size=self.args.per_device_eval_batch_size,
             )
         return Measurement.of_evaluation(
             evaluation, accuracy=score_closed(closed, answers), loss="loss per token"
