@@ -97,7 +97,8 @@ def main(arguments: Sequence[str]) -> int:
         _, failure = error.get_first_failure()
         if failure.exitcode != _USER_ERROR:
             raise
-        sys.stderr.write(f"error: {failure.message.splitlines()[-1].partition('Error: ')[2]}\n")
+        message = failure.message["message"] if isinstance(failure.message, dict) else failure.message
+        sys.stderr.write(f"error: {str(message).partition('Error: ')[2]}\n")
         return _USER_ERROR
     return 0
 
