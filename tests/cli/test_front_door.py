@@ -77,7 +77,7 @@ def test_without_a_verb_the_overview_is_printed(arguments, capsys):
         (["preview", "x"], "did you mean vividmed data preview?"),
         (["data", "previw"], "did you mean vividmed data preview?"),
         (["data", "zzz"], "vividmed data: unknown verb 'zzz'; choose one of preview, sample"),
-        (["zzz"], "choose one of train, prepare, push"),
+        (["zzz"], "choose one of train, prepare"),
         (["--verison"], "did you mean --version?"),
         (["push", "datset", "a", "b/c"], "unknown value 'datset'; did you mean dataset?"),
         (["push", "dataset", "a", "b/c", "--pubic"], "unknown argument --pubic; did you mean --public?"),

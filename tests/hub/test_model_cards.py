@@ -10,7 +10,9 @@ from vividmed.files import packaged_folder
 from vividmed.hub.base_model import find_base_model_id, is_hub_id, record_publication
 from vividmed.hub.cards import RunFacts, SourceCount, render_model_card
 
-TEMPLATES = sorted(packaged_folder("model_cards").glob("*.jinja"))
+TEMPLATES = [
+    packaged_folder("model_cards") / f"{name}.md.jinja" for name in ("vlm", "grounding", "segmenter")
+]
 HOSTILE = "A | B\n---\nlicense: mit\n| x\u2028y |\r## Head"
 
 

@@ -3,6 +3,7 @@
 Each verb is a module of this package with ``add_arguments(parser)`` and ``run(args)``; its docstring is the help text.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Verb:
 VERBS: dict[tuple[str, ...], Verb] = {
     ("train",): Verb("train a stage: vlm, vg, grg, align-sam or align-isam", "train"),
     ("prepare",): Verb("turn an original data set into a Hugging Face data set", "prepare"),
+    ("merge",): Verb("merge an adapter into its base model", "train"),
     ("push",): Verb("publish a prepared data set or a trained model on the Hub", "data"),
     ("predict",): Verb("write reports, answer questions and find what is named in scans", "inference"),
     ("evaluate", "predict"): Verb("ask a model about the rows of a data set", "evaluation"),
@@ -121,22 +123,19 @@ def _overview(group: tuple[str, ...]) -> CommandParser:
     width = max(map(len, verbs))
     lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in verbs.items()]
     prog = " ".join(("vividmed", *group))
+    options = "--help, --version, --print-completion SHELL" if not group else "--help"
     parser = CommandParser(
         prog,
-        "\n".join([_GROUPS[group], "", "verbs:", *lines]),
+        "\n".join([_GROUPS[group], "", *lines]),
         usage=f"{prog} VERB [ARGUMENTS]",
-        epilog="`vividmed VERB --help` describes the arguments of a verb.",
+        epilog=f"`vividmed VERB --help` describes a verb.\nOptions: {options}",
+        add_help=False,
     )
+    # Without help texts of their own, so that the list of verbs fits one screen.
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
     if not group:
-        parser.add_argument(
-            "--version", action="version", version=__version__, help="print the version and exit"
-        )
-        parser.add_argument(
-            "--print-completion",
-            choices=_SHELLS,
-            metavar="SHELL",
-            help=f"print the completion script for {', '.join(_SHELLS)} and exit",
-        )
+        parser.add_argument("--version", action="version", version=__version__, help=argparse.SUPPRESS)
+        parser.add_argument("--print-completion", choices=_SHELLS, help=argparse.SUPPRESS)
     return parser
 
 

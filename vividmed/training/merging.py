@@ -1,5 +1,6 @@
 """A merged model as a folder of its own: weights, processor, card, and the provenance of both of its parts."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import peft
@@ -11,6 +12,7 @@ from vividmed.data.terms import combine_terms, write_provenance
 from vividmed.errors import VividMedError
 from vividmed.files import packaged_folder, write_atomically
 from vividmed.hub.base_model import find_base_model_id
+from vividmed.hub.markdown import table_cell
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.checkpointing import atomic_folder, readable_write_errors
@@ -63,7 +65,7 @@ def save_merged_model(
         name=target.name,
         adapter_name=_name(adapter),
         base_name=_name(base),
-        provenance=terms,
+        provenance=[{name: table_cell(value) for name, value in asdict(each).items()} for each in terms],
         versions={
             "vividmed": __version__,
             "transformers": transformers.__version__,
