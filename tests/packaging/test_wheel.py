@@ -59,7 +59,8 @@ def test_installed_wheel_trains_lists_and_previews_in_an_empty_folder(command, t
     assert "train" in run([command, "--help"], tmp_path)
     assert "amos22" in run([command, "prepare", "--list"], tmp_path)
     # As `vividmed train --stage vlm --max_steps 5`, on few rows.
-    few = ["--max_train_samples", "16", "--max_eval_samples", "4", "--generation_samples", "1"]
+    few = ["--max_train_samples", "8", "--max_eval_samples", "2", "--generation_samples", "1"]
+    few += ["--per_device_train_batch_size", "2", "--generation_max_new_tokens", "4"]
     trained = run(
         [command, "train", "--stage", "vlm", "--max_steps", "5", *few], tmp_path, CUDA_VISIBLE_DEVICES=""
     )

@@ -35,7 +35,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("prepare",): Verb("turn an original data set into a Hugging Face data set", "prepare"),
     ("merge",): Verb("merge an adapter into its base model", "train"),
     ("push",): Verb("publish a prepared data set or a trained model on the Hub", "data"),
-    ("predict",): Verb("write reports, answer questions and find what is named in scans", "inference"),
+    ("predict",): Verb("report on scans, answer questions, find what is named", "inference"),
     ("evaluate", "predict"): Verb("ask a model about the rows of a data set", "evaluation"),
     ("evaluate", "score"): Verb("score predictions, with intervals by patient", "evaluation"),
     ("data", "preview"): Verb("draw rows of a prepared data set and count what they contain", "prepare"),
