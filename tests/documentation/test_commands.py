@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fixtures.documents import PAGES, check_command, commands, inline_commands
+from tests.fixtures.documents import PAGES, check_command, commands, flags, inline_commands, known_flags
 from tests.fixtures.paths import REPOSITORY
 from vividmed.errors import VividMedError
 
@@ -41,6 +41,14 @@ def test_commands_within_sentences_name_programs_that_exist(page, capsys):
         if why := refusal(words):
             refused[place] = why
     assert not refused, capsys.readouterr().err
+
+
+def test_flags_that_pages_name_exist():
+    known = known_flags()
+    assert "--max_length" in known
+    assert "--accept" in known
+    unknown = {page.name: names - known for page in PAGES if (names := flags(page)) - known}
+    assert not unknown
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def own_registry(monkeypatch):
 
 
 def run(block: Block, names: dict) -> None:
-    """Run a block statement by statement, and hold it to what its comments say.
+    """Run a block statement by statement, and check what its comments state.
 
     A comment that is a Python literal states the value of its line; one that begins with the name of our error states
     that the line raises it.
