@@ -6,6 +6,8 @@ from tests.fixtures.documents import PAGES, check_command, commands, flags, inli
 from tests.fixtures.paths import REPOSITORY
 from vividmed.errors import VividMedError
 
+OTHER_FLAGS = {"--require-hashes"}  # of pip
+
 
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch):
@@ -44,7 +46,7 @@ def test_commands_within_sentences_name_programs_that_exist(page, capsys):
 
 
 def test_flags_that_pages_name_exist():
-    known = known_flags()
+    known = known_flags() | OTHER_FLAGS
     assert "--max_length" in known
     assert "--accept" in known
     unknown = {page.name: names - known for page in PAGES if (names := flags(page)) - known}
