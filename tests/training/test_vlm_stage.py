@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
+from safetensors.torch import load_file
 from transformers.utils import logging
 
 from tests.fixtures.paths import REPOSITORY
@@ -261,3 +262,45 @@ def test_overlap_is_told_by_patient_and_by_image():
     assert find_overlap(make_rows([0, 3]), make_rows([3, 4])) == SplitOverlap(2, 2, 1, 1)
     renamed = make_rows([3]).map(lambda row: {**row, "patient": "somebody"})
     assert find_overlap(make_rows([0, 3]), renamed) == SplitOverlap(1, 1, 0, 1)
+
+
+def test_own_data_without_a_file_trains_in_epochs_with_a_warm_up_in_proportion(material, tmp_path):
+    folder = tmp_path / "out"
+    options = {
+        **material,
+        "output_dir": folder,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "max_length": 96,
+        "generation_max_new_tokens": 3,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    assert main(["--stage", "vlm", "--use_cpu", *words]) == 0
+    card = (folder / "README.md").read_text()
+    assert "3 optimizer steps of 4 rows" in card
+    assert "cosine, 1 warm-up steps" in card
+    assert [line["step"] for line in evaluation_lines(folder)] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "precision"),
+    [
+        (["--dtype", "bfloat16"], "float32"),
+        (["--dtype", "bfloat16", "--use_peft", "--lora_r", "2"], "float32"),
+        (["--dtype", "bfloat16", "--trainable_dtype", "as_loaded"], "bfloat16"),
+    ],
+    ids=["all weights", "adapters", "as published"],
+)
+def test_trained_weights_are_float32_unless_told_otherwise(run, tmp_path, capsys, options, precision):
+    assert run("--max_steps", "1", "--save_strategy", "no", "--eval_strategy", "no", *options) == 0
+    assert f" % in {precision}; gradients" in capsys.readouterr().out
+    (file,) = (path for path in (tmp_path / "out").glob("*model.safetensors"))
+    assert {str(tensor.dtype) for tensor in load_file(file).values()} == {f"torch.{precision}"}
+
+
+def test_lower_precision_of_frozen_weights_needs_mixed_precision(run, capsys):
+    assert run("--dtype", "bfloat16", "--use_peft", "--bf16", "false") == 2
+    assert "--bf16 false: frozen weights in bfloat16" in capsys.readouterr().err
