@@ -44,7 +44,7 @@ def test_sides_are_swapped_whole_with_their_case(text, mirrored):
 
 
 @pytest.mark.parametrize("text", KEPT)
-def test_words_that_are_no_side_of_the_body_stay(text):
+def test_words_that_are_not_a_side_of_the_body_stay(text):
     assert swap_text(text) == text
 
 
@@ -57,7 +57,7 @@ def test_swapping_keeps_everything_but_sides_in_place():
     "text",
     ["right middle lobe", "RML opacity", "middle lobe of the right lung", "the lingula", "lingular segment"],
 )
-def test_structures_of_one_side_alone_cannot_be_mirrored(text):
+def test_structures_of_only_one_side_cannot_be_mirrored(text):
     assert not is_swappable(f"There is atelectasis in {text}.")
 
 

@@ -1,8 +1,13 @@
+import json
+from importlib.resources import files
+
 import numpy as np
 import pytest
 
-from vividmed.data.taxonomy import Target, Taxonomy
+from vividmed.data.taxonomy import TAXONOMY_VARIABLE, Target, Taxonomy
 from vividmed.errors import VividMedError
+
+ENTRIES = json.loads(files("vividmed.data").joinpath("taxonomy.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +86,12 @@ def test_mirroring_swaps_sides_of_the_body_and_is_its_own_inverse(taxonomy):
             assert taxonomy.mirror(mirrored) == target.name
 
 
-def test_structures_told_by_form_keep_their_names_in_a_mirrored_image(taxonomy):
+def test_structures_recognised_by_shape_keep_their_names_in_a_mirrored_image(taxonomy):
     for name in ("left ventricle", "right atrium", "left coronary artery", "right lobe of liver"):
         assert taxonomy.mirror(name) == name
 
 
-def test_a_structure_of_one_side_alone_has_no_mirrored_name(taxonomy):
+def test_a_structure_of_only_one_side_has_no_mirrored_name(taxonomy):
     assert taxonomy.mirror("right middle lobe") is None
 
 
@@ -106,6 +111,12 @@ def test_a_structure_of_one_side_alone_has_no_mirrored_name(taxonomy):
         ([{"name": "liver", "category": "organ"}], "category 'organ'; use anatomy or anomaly"),
         ([{"name": "liver"}], "entry 'liver' lacks the field 'category'"),
         ([entry("liver", parent="a")], "unknown field 'parent'"),
+        ([entry("liver", synonyms="hepar")], "entry 'liver': field 'synonyms' is 'hepar'"),
+        ([entry("liver", synonyms=[1])], "field 'synonyms' is"),
+        ([entry("liver", groundable="yes")], "field 'groundable' is 'yes'"),
+        ([{"name": 3, "category": "anatomy"}], "field 'name' is 3"),
+        ([{"name": "liver", "category": ["anatomy"]}], "field 'category' is"),
+        (["liver"], "entry 0 is 'liver'"),
     ],
 )
 def test_faulty_taxonomy_is_refused_with_the_entry_named(entries, message):
@@ -116,3 +127,40 @@ def test_faulty_taxonomy_is_refused_with_the_entry_named(entries, message):
 def test_laterality_has_to_be_given_where_targets_are_made_in_code():
     with pytest.raises(VividMedError, match="'left ventricle' has laterality None"):
         Taxonomy([Target(name="left ventricle", category="anatomy")])
+
+
+def test_a_file_of_ones_own_adds_targets(tmp_path, taxonomy, monkeypatch):
+    path = tmp_path / "own.json"
+    own = [
+        entry("left flipper"),
+        entry("right flipper"),
+        entry("flipper bone", parents=["left flipper", "bone"]),
+    ]
+    path.write_text(json.dumps(own))
+    extended = Taxonomy.with_file(ENTRIES, path)
+    assert len(extended) == len(taxonomy) + 3
+    assert extended.mirror("left flipper") == "right flipper"
+    assert "bone" in extended.ancestors("flipper bone")
+    monkeypatch.setenv(TAXONOMY_VARIABLE, str(path))
+    assert "flipper bone" in Taxonomy.load.__wrapped__(Taxonomy)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        (b"[", "cannot be read"),
+        (b"\xff", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+        (b"{}", "contains a dict"),
+        (b'[{"name": "liver", "category": "anatomy"}]', "'liver' stands for 'liver' and 'liver'"),
+        (b'[{"name": "flipper", "category": "anatomy", "parents": ["whale"]}]', "unknown parent 'whale'"),
+    ],
+)
+def test_a_faulty_file_of_ones_own_is_named_in_one_line(tmp_path, content, message):
+    path = tmp_path / "own.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(VividMedError, match=rf"own\.json: .*{message}") as caught:
+        Taxonomy.with_file(ENTRIES, path)
+    assert "\n" not in str(caught.value)

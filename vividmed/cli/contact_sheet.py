@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from vividmed.data.bad_rows import OnBadSample, prepare_row, skip_or_raise
 from vividmed.data.batches.examples import read_images
 from vividmed.data.masks import unpack_mask
 from vividmed.errors import VividMedError
@@ -40,13 +42,22 @@ class Tile:
     targets: Collection[str] | None = None
 
 
-def draw_contact_sheet(tiles: Sequence[Tile], path: Path) -> None:
+def draw_contact_sheet(tiles: Sequence[Tile], path: Path, *, on_bad_sample: OnBadSample = "error") -> int:
     """Draw the slice of each volume that shows most targets, the radiological way, and each picture as it is.
 
     Masks are filled, boxes framed. Letters give the sides of the patient.
 
+    Args:
+        tiles: rows to draw.
+        path: PNG file.
+        on_bad_sample: what to do with rows that cannot be drawn: ``"error"``, or ``"skip"`` to leave their place empty
+            with a warning.
+
+    Returns:
+        Number of rows drawn.
+
     Raises:
-        VividMedError: There is nothing to draw, or an image cannot be read.
+        VividMedError: there is nothing to draw, or a row cannot be drawn and is not to be skipped.
     """
     if not tiles:
         raise VividMedError("there are no rows to draw; choose another split or number")
@@ -57,10 +68,18 @@ def draw_contact_sheet(tiles: Sequence[Tile], path: Path) -> None:
     axes = figure.subplots(lines, min(_COLUMNS, len(tiles)), squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
+    drawn = 0
     for axis, tile in zip(axes, tiles, strict=False):
-        _draw(axis, tile)
+        with skip_or_raise(on_bad_sample):
+            prepare_row(tile.row, partial(_draw_row, axis, tile))
+            drawn += 1
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+    return drawn
+
+
+def _draw_row(axis: Axes, tile: Tile, row: Mapping[str, Any]) -> None:
+    _draw(axis, tile)
 
 
 def _draw(axis: Axes, tile: Tile) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from shtab import DIRECTORY, FILE
 
-from vividmed.cli.parser import positive_int
+from vividmed.cli.parser import add_on_bad_sample, positive_int
 from vividmed.errors import VividMedError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("preview.png"), help="PNG file to write (default: preview.png)"
     )
     output.complete = FILE  # type: ignore[attr-defined]
+    add_on_bad_sample(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from datasets import DatasetDict
 
     from vividmed.cli.contact_sheet import Tile, draw_contact_sheet
+    from vividmed.data.sampling.keyed_rows import KeyedRows
 
     splits = _load(args.dataset)
     if args.split is not None:
@@ -53,32 +55,25 @@ def run(args: argparse.Namespace) -> None:
     print(_statistics(splits))
     tiles = []
     for split, rows in splits.items():
+        encoded = KeyedRows(rows)
         share = max(1, round(args.n / len(splits)))
         for index in range(0, len(rows), max(1, len(rows) // share)):
-            row = rows[index]
+            row = encoded[index]
             name = row["id"].partition(":")[2] or row["id"]
             tiles.append(Tile(row, f"{split}, {row['modality'] or 'modality not recorded'}: {name}"))
-    draw_contact_sheet(tiles[: args.n], args.output)
-    print(f"{args.output}: {len(tiles[: args.n])} rows")
+    drawn = draw_contact_sheet(tiles[: args.n], args.output, on_bad_sample=args.on_bad_sample)
+    print(f"{args.output}: {drawn} rows")
 
 
 def _load(dataset: str) -> "DatasetDict":
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-
+    from vividmed.data.loading import load_prepared
     from vividmed.hub.base_model import is_hub_id
 
     if not Path(dataset).is_dir() and not is_hub_id(dataset):
         raise VividMedError(
             f"{dataset}: is neither a folder nor the namespace/name of a repository; give a prepared data set"
         )
-    try:
-        loaded = load_dataset(dataset)
-    except (DatasetNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise VividMedError(
-            f"{dataset}: cannot be loaded ({reason}); give a prepared folder or a repository"
-        ) from error
+    loaded = load_prepared(dataset, what=f"{dataset}:")
     if missing := set(_NEEDED) - set(next(iter(loaded.values())).column_names):
         raise VividMedError(
             f"{dataset}: lacks the column {min(missing)!r}; prepare the data set with `vividmed prepare`"

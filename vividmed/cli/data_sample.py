@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shtab import FILE
 
-from vividmed.cli.parser import positive_int
+from vividmed.cli.parser import add_on_bad_sample, positive_int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("samples.png"), help="PNG file to write (default: samples.png)"
     )
     output.complete = FILE  # type: ignore[attr-defined]
+    add_on_bad_sample(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> None:
     from vividmed.data.sampling.mixture import sample_conversations
 
     tiles = []
-    for number, sample in enumerate(sample_conversations(args.config, args.n, root=args.root), start=1):
+    samples = sample_conversations(args.config, args.n, root=args.root, on_bad_sample=args.on_bad_sample)
+    for number, sample in enumerate(samples, start=1):
         print(f"--- {number}: {sample.row['id']} ({sample.row['modality']})")
         for message in sample.conversation.messages:
             print(f"{message['role']}: {message['content']}")
@@ -45,5 +47,5 @@ def run(args: argparse.Namespace) -> None:
             print(f"  <p>{phrase.text}</p> -> {phrase.label_type or 'no label'}, {targets}")
         shown = {target for phrase in sample.conversation.phrases for target in phrase.targets}
         tiles.append(Tile(sample.row, f"{number}: {sample.row['id']}", shown))
-    draw_contact_sheet(tiles, args.output)
-    print(f"{args.output}: {len(tiles)} samples")
+    drawn = draw_contact_sheet(tiles, args.output, on_bad_sample=args.on_bad_sample)
+    print(f"{args.output}: {drawn} samples")

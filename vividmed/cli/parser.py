@@ -55,3 +55,13 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return value
+
+
+def add_on_bad_sample(parser: argparse.ArgumentParser) -> None:
+    """Add ``--on-bad-sample``."""
+    parser.add_argument(
+        "--on-bad-sample",
+        choices=("error", "skip"),
+        default="error",
+        help="rows that cannot be read: 'error' stops and names the row, 'skip' warns and leaves it out (default: error)",
+    )

@@ -1,17 +1,17 @@
-"""Left and right in target names and free text, for images that are flipped along the left-right axis.
+"""Exchanges left and right in target names and free text, for images that are flipped along the left-right axis.
 
-A mirrored image needs a mirrored text. Most of *left* and *right* in reports names a side of the body and changes;
-some does not:
+A mirrored image needs a mirrored text. In most places *left* and *right* in a report name a side of the body and
+change, but not in all:
 
-- Structures told by their shape keep their names, as in situs inversus: heart chambers and valves, coronary arteries,
-  lobes and segments of the liver, left-to-right shunts, bundle branches.
+- Structures recognised by their shape keep their names, as in situs inversus: heart chambers and valves, coronary
+  arteries, lobes and segments of the liver, left-to-right shunts, bundle branches.
 - *Left* as a form of *leave* (``left in place``, ``was left untreated``) and *right* in ``all right`` or ``right angle``
-  are not sides. They are told by the words around them; a phrase that is not among the known ones is taken for a side.
-- The middle lobe of the right lung has no counterpart; :func:`is_swappable` says so, and such an image is better not
+  are not sides. They are recognised by the words around them; any other phrase is taken for a side.
+- The middle lobe of the right lung has no counterpart. :func:`is_swappable` is then False, and the image should not be
   flipped.
 
-Words that stand for both sides (``bilateral``, ``both``) and views (``left lateral decubitus``, which names the side
-the patient lay on and mirrors with the image) need no rule of their own.
+Words for both sides (``bilateral``, ``both``) and views (``left lateral decubitus`` names the side the patient lay on
+and is mirrored with the image) need no rule of their own.
 """
 
 import re
@@ -41,7 +41,7 @@ _SIDES = r"(?:left|right)"
 _KEPT = re.compile(
     "|".join(
         (
-            # Heart, coronary arteries, conduction, shunts: named by form.
+            # Heart, coronary arteries, conduction, shunts: named by shape.
             rf"\b{_SIDES}(?:\s+(?:main|heart|cardiac|dominant))*"
             r"\s+(?:atri(?:um|a|al)|ventric(?:le|les|ular)|auric(?:le|ular)|coronary|circumflex)\b",
             rf"\b{_SIDES}\s+(?:anterior\s+descending|bundle\s+branch|heart\s+(?:failure|strain|catheteri[sz]ation))\b",
@@ -54,7 +54,7 @@ _KEPT = re.compile(
             # "left" of "leave".
             r"\bleft\s+(?:in\s+(?:place|situ)|untreated|unrepaired|alone|behind|open)\b",
             r"\bleft\s+(?:the\s+(?:hospital|department|clinic)|against\s+medical\s+advice|ama)\b",
-            # "right" that is no side.
+            # "right" that is not a side.
             r"\ball\s+right\b",
             r"\bright(?:\s+(?:now|away|angles?)|[ -]angled)\b",
         )
@@ -69,23 +69,23 @@ _UNPAIRED = re.compile(
 
 
 def has_side(text: str) -> bool:
-    """Whether the text holds the word *left* or *right*."""
+    """Whether the text contains the word *left* or *right*."""
     return _SIDE.search(text) is not None
 
 
 def swap_sides(text: str) -> str:
-    """Exchange every *left* and *right* and the words and abbreviations made of them; case is kept.
+    """Exchange every *left* and *right* and all words and abbreviations made from them; case is kept.
 
-    Meant for names; for sentences use :func:`swap_text`, which knows the words that do not change.
+    For names only. For sentences use :func:`swap_text`, which knows the words that do not change.
     """
     return _SIDED_WORD.sub(lambda match: _swap_word(match.group()), text)
 
 
 def swap_text(text: str) -> str:
-    """The text that describes the mirrored image.
+    """Turn a text into one that describes the mirrored image.
 
-    Words are exchanged whole and keep their case (``Left-sided`` -> ``Right-sided``); the exceptions are those of the
-    module. Applied twice it gives the text back, unless a side stands where an exception would be read (``right in
+    Whole words are exchanged and keep their case (``Left-sided`` -> ``Right-sided``); the exceptions are listed in the
+    module's docstring. Applying it twice restores the text, unless a swapped word reads like an exception (``right in
     place``).
 
     Args:
@@ -99,9 +99,9 @@ def swap_text(text: str) -> str:
 
 
 def is_swappable(text: str) -> bool:
-    """Whether the mirrored image can be described: False where a structure of one side alone is named.
+    """Whether the mirrored image can be described: False if a structure is named that only one side has.
 
-    These are the middle lobe and the minor fissure of the right lung and the lingula of the left.
+    Such structures are the middle lobe and the minor fissure of the right lung and the lingula of the left lung.
     """
     return _UNPAIRED.search(text) is None
 

@@ -1,12 +1,25 @@
-"""``load_dataset`` with an error of one line."""
+"""Loads data sets by ``datasets.load_dataset``, with errors in one line, and refuses rows that name foreign files.
 
+A row stores an image as its content, or as the path of a file, which may be anywhere. A data set made by others could
+thus have private files of this machine read and trained on. Files outside the data set's folder and the caches of the
+Hub are therefore refused, unless the user states that the data set is their own.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
 from datasets import load_dataset
-from datasets.exceptions import DatasetNotFoundError
+from datasets.exceptions import DatasetsError
+from huggingface_hub.constants import HF_HUB_CACHE
 
-from vividmed.data.outside_files import refuse_outside_files
 from vividmed.errors import VividMedError
+
+_IMAGES = ("images", "volumes")
+_BATCH = 1000
+_REMOTE = "hf://"
 
 
 def load_prepared(
@@ -18,28 +31,124 @@ def load_prepared(
     split: str | None = None,
     revision: str | None = None,
     streaming: bool = False,
+    allow_outside_images: bool = False,
 ) -> Any:
     """Load a data set from a folder or the Hub.
 
     Args:
         name: folder or repository.
-        config: configuration of the repository.
+        config: configuration of the repository, if it has several.
         what: what asked for it, such as ``--dataset_name data/amos22``; begins the error.
         remedy: what to do about it; ends the error.
         split: one split; None for a dict of all.
         revision: branch, tag or commit of a repository.
-        streaming: read rows as they are needed.
+        streaming: read rows while iterating instead of downloading them first.
+        allow_outside_images: let rows name image files outside the data set's folder. Streams are checked where their
+            rows are read, see :func:`check_row_paths`.
 
     Returns:
         What ``datasets.load_dataset`` returns.
 
     Raises:
-        VividMedError: the data set or split is not found, cannot be read, or names images outside itself.
+        VividMedError: the data set or split is not found or cannot be read, or a row names an image file outside the
+            data set's folder.
     """
     try:
-        rows = load_dataset(name, config, split=split, revision=revision, streaming=streaming)
-    except (DatasetNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        loaded = load_dataset(name, config, split=split, revision=revision, streaming=streaming)
+    except (DatasetsError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise VividMedError(f"{what} cannot be loaded ({reason}); {remedy}") from error
-    refuse_outside_files(rows, name)
-    return rows
+    if not streaming and not allow_outside_images:
+        for rows in loaded.values() if split is None else [loaded]:
+            check_image_paths(rows, name)
+    return loaded
+
+
+def check_image_paths(rows: datasets.Dataset, location: str) -> None:
+    """Refuse a data set whose rows name image files outside its folder; no image is read.
+
+    Args:
+        rows: rows of the data set.
+        location: folder or Hub repository that they were loaded from.
+
+    Raises:
+        VividMedError: a row names such a file; the message names the row.
+    """
+    roots = image_roots(location)
+    for column in _IMAGES:
+        if column not in rows.column_names:
+            continue
+        ids = ["id"] if "id" in rows.column_names else []
+        start = 0
+        for table in rows.select_columns([*ids, column]).with_format("arrow").iter(batch_size=_BATCH):
+            for index, place, path in _named_files(table[column].combine_chunks()):
+                if not _is_inside(path, roots):
+                    name = table["id"][index].as_py() if ids else start + index
+                    raise _outside(location, name, f"{column}[{place}]", path)
+            start += len(table)
+
+
+def check_row_paths(row: Mapping[str, Any], location: str, roots: Sequence[Path]) -> None:
+    """Refuse one row with encoded images that names an image file outside the data set's folder.
+
+    Raises:
+        VividMedError: the row names such a file.
+    """
+    for column in _IMAGES:
+        for place, file in enumerate(row.get(column) or ()):
+            path = (
+                None if not isinstance(file, Mapping) or file.get("bytes") is not None else file.get("path")
+            )
+            if path and not _is_inside(path, roots):
+                raise _outside(location, row.get("id"), f"{column}[{place}]", path)
+
+
+def image_roots(location: str) -> list[Path]:
+    """Folders that rows of a data set may name files in: its own, and the caches of the Hub."""
+    own = Path(location)
+    caches = [
+        Path(datasets.config.HF_DATASETS_CACHE),
+        Path(datasets.config.DOWNLOADED_DATASETS_PATH),
+        Path(HF_HUB_CACHE),
+    ]
+    return [path.resolve() for path in ([own] if own.exists() else []) + caches]
+
+
+def _named_files(column: pa.Array) -> Iterator[tuple[int, int, str]]:
+    """Row, place in its list, and path of every image that is stored as a path."""
+    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+        return
+    if not pa.types.is_struct(column.type.value_type):
+        return
+    names = [field.name for field in column.type.value_type]
+    if not {"bytes", "path"} <= set(names):
+        return
+    flat = column.flatten()
+    paths, stored = flat.field("path"), flat.field("bytes").is_valid()
+    if stored.true_count == len(stored):
+        return
+    parents = pa.compute.list_parent_indices(column)
+    places: dict[int, int] = {}
+    for parent, path, is_stored in zip(
+        parents.to_pylist(), paths.to_pylist(), stored.to_pylist(), strict=True
+    ):
+        place = places[parent] = places.get(parent, -1) + 1
+        if not is_stored and path:
+            yield parent, place, path
+
+
+def _is_inside(path: str, roots: Sequence[Path]) -> bool:
+    if path.startswith(_REMOTE):
+        return True
+    try:
+        resolved = Path(path).resolve()
+    except (OSError, ValueError, RuntimeError):
+        return True  # not a file of this machine: reading it fails and names the row
+    return any(resolved.is_relative_to(root) for root in roots)
+
+
+def _outside(location: str, row: Any, place: str, path: str) -> VividMedError:
+    return VividMedError(
+        f"{location}: row {row}: {place} names the file {path} outside the data set's folder; embed the image, or pass "
+        "--allow_outside_images if the data set is your own"
+    )

@@ -1,4 +1,4 @@
-"""Binary masks as they are stored in rows: the bounding box and the compressed bits inside it.
+"""Stores binary masks in rows, as a bounding box and the compressed bits inside it.
 
 Boxes are voxel corners ``(z0, y0, x0, z1, y1, x1)``, half-open, on the grid of the row's image.
 """
@@ -23,16 +23,16 @@ class PackedMask(TypedDict):
 
 
 def bounding_box(mask: np.ndarray) -> Box | None:
-    """Smallest half-open box that holds every true voxel.
+    """Smallest half-open box that contains every true voxel.
 
     Args:
         mask: (D, H, W) array in (z, y, x) order; non-zero means inside.
 
     Returns:
-        ``(z0, y0, x0, z1, y1, x1)``, or ``None`` when the mask is empty.
+        ``(z0, y0, x0, z1, y1, x1)``; None if the mask is empty.
 
     Raises:
-        VividMedError: If the array is not three-dimensional.
+        VividMedError: the array is not three-dimensional.
     """
     _require_volume(mask)
     corners: list[tuple[int, int]] = []
@@ -50,16 +50,16 @@ def pack_mask(target: str, mask: np.ndarray) -> PackedMask:
     """Pack the mask of one target for storage.
 
     Args:
-        target: Name of what the mask shows.
+        target: name of what the mask shows.
         mask: (D, H, W) array in (z, y, x) order; non-zero means inside.
 
     Returns:
-        A dict with ``target``, ``box`` and ``bits``: the mask inside its box, flattened in C order
-        (z slowest, x fastest), eight voxels a byte with the first voxel in the highest bit, compressed
-        with zlib. An empty mask has the box ``[0] * 6`` and no voxels.
+        A dict with ``target``, ``box`` and ``bits``: the mask inside its box, flattened in C order (z slowest, x
+        fastest), eight voxels per byte with the first voxel in the highest bit, compressed with zlib. An empty mask
+        has the box ``[0] * 6`` and no voxels.
 
     Raises:
-        VividMedError: If the array is not three-dimensional.
+        VividMedError: the array is not three-dimensional.
     """
     box = bounding_box(mask) or (0, 0, 0, 0, 0, 0)
     inside = np.asarray(mask[_slices(box)], dtype=bool)
@@ -71,14 +71,14 @@ def unpack_mask(packed: PackedMask, shape: Sequence[int]) -> np.ndarray:
     """Restore a mask on the full grid.
 
     Args:
-        packed: An entry of the ``masks`` column.
+        packed: an entry of the ``masks`` column.
         shape: (D, H, W) of the row's image.
 
     Returns:
         (D, H, W) bool array in (z, y, x) order.
 
     Raises:
-        VividMedError: If the box does not lie in the grid, or the bits are damaged or too few or too many.
+        VividMedError: the box leaves the grid, or the bits are damaged or do not fill the box.
     """
     target, box = packed["target"], [int(v) for v in packed["box"]]
     check_box(box, shape, f"mask of {target!r}", allow_empty=True)
@@ -99,16 +99,16 @@ def unpack_mask(packed: PackedMask, shape: Sequence[int]) -> np.ndarray:
 
 
 def check_box(box: Sequence[int], shape: Sequence[int], what: str, *, allow_empty: bool = False) -> None:
-    """Check that a box has volume and lies in the grid.
+    """Check that a box has a volume and lies inside the grid.
 
     Args:
         box: ``(z0, y0, x0, z1, y1, x1)`` in voxels.
         shape: (D, H, W) of the grid.
-        what: How the message names the box.
-        allow_empty: Accept the all-zero box of an empty mask.
+        what: what messages call the box.
+        allow_empty: accept the all-zero box of an empty mask.
 
     Raises:
-        VividMedError: Saying what is wrong with the box.
+        VividMedError: the box does not have six corners in order, or leaves the grid.
     """
     if len(box) != 6:
         raise VividMedError(f"{what}: a box has 6 numbers z0, y0, x0, z1, y1, x1, got {len(box)}")

@@ -166,7 +166,7 @@ def _check_locations(row: Mapping[str, Any], where: str) -> set[str]:
         for entry in row[name]:
             what = f"{where}: field {name!r}, {entry['target']!r}"
             try:
-                # Without a decoded image the box alone bounds the grid.
+                # Without a decoded image only the box bounds the grid.
                 extent = shape or [max(1, int(v)) for v in entry["box"][3:]]
                 check_box(entry["box"], extent, "box")
                 if name == "masks":

@@ -1,11 +1,13 @@
-"""The anatomical structures and anomalies that vividmed can be asked for, with synonyms, parents and sides."""
+"""The anatomical structures and anomalies that the model can be asked for, with synonyms, parents and sides."""
 
 import difflib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,8 +18,12 @@ from vividmed.errors import VividMedError
 Category = Literal["anatomy", "anomaly"]
 Laterality = Literal["place", "form", "unpaired"]
 
+TAXONOMY_VARIABLE = "VIVIDMED_TAXONOMY"
+"""Environment variable that names a JSON file of further targets."""
+
 _CATEGORIES = ("anatomy", "anomaly")
 _LATERALITIES = ("place", "form", "unpaired")
+_LISTS = ("synonyms", "parents")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +35,11 @@ class Target:
         category: ``anatomy`` or ``anomaly``.
         synonyms: other terms for it, without the name itself.
         parents: names of what it is a kind or a part of.
-        laterality: what *left* and *right* in the name mean, None where the name has no side. ``place``: a side of
-            the body, so that a mirrored image shows the counterpart (left kidney). ``form``: a structure told by its
+        laterality: what *left* and *right* in the name mean; None if the name has no side. ``place``: a side of the
+            body, so that a mirrored image shows the counterpart (left kidney). ``form``: a structure recognised by its
             shape, which keeps its name in a mirrored image as it does in situs inversus (left ventricle).
             ``unpaired``: a side without a counterpart, so that a mirrored image has no name for it (right middle lobe).
-        groundable: False for what has no place in the image that could be marked.
+        groundable: whether it has a place in the image that could be marked.
         ts_v2_key: class of TotalSegmentator's CT task, version 2.
         sat_name: class of the text-prompted segmenter SAT.
     """
@@ -54,10 +60,10 @@ class Target:
 
 
 class Taxonomy:
-    """Targets, found by name or synonym whatever the case and spacing.
+    """Targets by name or synonym, regardless of case and spacing.
 
     Args:
-        targets: the entries; order is kept.
+        targets: the entries; their order is kept.
 
     Raises:
         VividMedError: a term stands for two targets, a parent is unknown, parents form a circle, a counterpart of
@@ -83,9 +89,34 @@ class Taxonomy:
     @classmethod
     @cache
     def load(cls) -> Self:
-        """The taxonomy that comes with the package."""
+        """The taxonomy of the package, with the targets of the file that ``VIVIDMED_TAXONOMY`` names, if any.
+
+        Raises:
+            VividMedError: that file cannot be read, or its entries are wrong or contradict the package's.
+        """
         entries = json.loads(files("vividmed.data").joinpath("taxonomy.json").read_text(encoding="utf-8"))
-        return cls.from_entries(entries)
+        own = os.environ.get(TAXONOMY_VARIABLE)
+        return cls.from_entries(entries) if not own else cls.with_file(entries, Path(own))
+
+    @classmethod
+    def with_file(cls, entries: Iterable[Mapping[str, Any]], path: Path) -> Self:
+        """Build from entries and those of a JSON file, a list of objects of the same form.
+
+        Raises:
+            VividMedError: the file cannot be read, or its entries are wrong or contradict the others.
+        """
+        try:
+            own = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise VividMedError(
+                f"{path}: cannot be read as a taxonomy in JSON ({error}); correct it"
+            ) from error
+        if not isinstance(own, list):
+            raise VividMedError(f"{path}: contains a {type(own).__name__}; give a list of targets")
+        try:
+            return cls.from_entries([*entries, *own])
+        except VividMedError as error:
+            raise VividMedError(f"{path}: {error}") from error
 
     @classmethod
     def from_entries(cls, entries: Iterable[Mapping[str, Any]]) -> Self:
@@ -109,12 +140,11 @@ class Taxonomy:
         """The target that a name or a synonym stands for.
 
         Raises:
-            VividMedError: there is none; the message names the closest terms.
+            VividMedError: there is none; the message names the closest ones.
         """
-        target = self._by_term.get(_key(term))
+        target = self._by_term.get(_key(term)) if isinstance(term, str) else None
         if target is None:
-            near = difflib.get_close_matches(_key(term), self._by_term, n=3, cutoff=0.6)
-            names = dict.fromkeys(self._by_term[match].name for match in near)
+            names = self.nearest(term) if isinstance(term, str) else []
             hint = (
                 f"did you mean {' or '.join(map(repr, names))}?"
                 if names
@@ -122,6 +152,11 @@ class Taxonomy:
             )
             raise VividMedError(f"target {term!r} is not in the taxonomy; {hint}")
         return target
+
+    def nearest(self, term: str) -> list[str]:
+        """Names of up to three targets with a name or synonym like the term, the most similar first."""
+        near = difflib.get_close_matches(_key(term), self._by_term, n=3, cutoff=0.6)
+        return list(dict.fromkeys(self._by_term[match].name for match in near))
 
     def canonical(self, terms: Iterable[str]) -> list[str]:
         """Canonical names of terms, each once, in the order given.
@@ -132,23 +167,23 @@ class Taxonomy:
         return list(dict.fromkeys(self[term].name for term in terms))
 
     def ancestors(self, term: str) -> frozenset[str]:
-        """Names of everything the target is a kind or a part of, itself not included."""
+        """Names of everything that the target is a kind or a part of, without the target itself."""
         return self._ancestors[self[term].name]
 
     def descendants(self, term: str) -> frozenset[str]:
-        """Names of all kinds and parts of the target, itself not included."""
+        """Names of all kinds and parts of the target, without the target itself."""
         name = self[term].name
         return frozenset(other for other, above in self._ancestors.items() if name in above)
 
     def absent(self, present: Iterable[str], searched: Iterable[str]) -> list[str]:
         """Targets that were searched for and are not there.
 
-        What a present target is a kind or a part of is not absent, even where the data set has no mask of it: a
-        lung with a cancer has a tumor.
+        Whatever a present target is a kind or a part of is not absent, even if the data set has no mask of it: a lung
+        with a cancer has a tumor.
 
         Args:
             present: names or synonyms of what is there.
-            searched: names or synonyms of all that the annotators looked for in this image.
+            searched: names or synonyms of everything that the annotators looked for in this image.
 
         Returns:
             Canonical names in the order of ``searched``.
@@ -158,16 +193,16 @@ class Taxonomy:
         return [name for name in self.canonical(searched) if name not in there]
 
     def sample_term(self, term: str, generator: np.random.Generator) -> str:
-        """The name or a synonym of a target, each with the same probability."""
+        """Draw the name or a synonym of a target, each with the same probability."""
         terms = self[term].terms
         return terms[int(generator.integers(len(terms)))]
 
     def mirror(self, term: str) -> str | None:
-        """Canonical name of a target once the image has been flipped along the left-right axis.
+        """Canonical name of a target after the image has been flipped along the left-right axis.
 
         Returns:
-            The counterpart of the other side; the same name where the target has no side or keeps it (``form``);
-            None where no name would be right, so that the image must not be flipped or the target be left out.
+            The counterpart on the other side; the same name if the target has no side or keeps it (``form``); None if
+            no name would be right, so that the image must not be flipped, or the target must be left out.
         """
         target = self[term]
         if target.laterality == "place":
@@ -218,6 +253,8 @@ def _key(term: str) -> str:
 
 
 def _target(entry: Mapping[str, Any], number: int) -> Target:
+    if not isinstance(entry, Mapping):
+        raise VividMedError(f"taxonomy: entry {number} is {entry!r}; give an object with name and category")
     where = f"taxonomy: entry {entry.get('name', number)!r}"
     known = {field.name for field in fields(Target)}
     if unknown := set(entry) - known:
@@ -226,6 +263,11 @@ def _target(entry: Mapping[str, Any], number: int) -> Target:
         )
     if missing := {"name", "category"} - set(entry):
         raise VividMedError(f"{where} lacks the field {sorted(missing)[0]!r}; add it")
+    for key, value in entry.items():
+        if not _has_right_type(key, value):
+            raise VividMedError(
+                f"{where}: field {key!r} is {value!r}; see vividmed/data/taxonomy.json for its form"
+            )
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
     }
@@ -240,3 +282,15 @@ def _target(entry: Mapping[str, Any], number: int) -> Target:
             f"{where} has the laterality {values['laterality']!r}; use {', '.join(_LATERALITIES)}"
         )
     return Target(**values)
+
+
+def _has_right_type(key: str, value: Any) -> bool:
+    if key in _LISTS:
+        return isinstance(value, list | tuple) and all(map(_is_text, value))
+    if key == "groundable":
+        return isinstance(value, bool)
+    return _is_text(value) or (value is None and key not in ("name", "category"))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())

@@ -63,7 +63,7 @@ class Accuracy:
         return f"{self.correct}/{self.total} ({share})"
 
 
-def score_closed(rows: Sequence[dict[str, Any]], answers: Sequence[str]) -> dict[str, Accuracy]:
+def score_closed(rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, Accuracy]:
     """Accuracy on each kind of question that has one right answer.
 
     A modality question counts once: the answer must equal the reference except for case, spaces and the final stop. A

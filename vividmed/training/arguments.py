@@ -49,6 +49,7 @@ class DataArguments:
         eval_split: split to evaluate on.
         max_train_samples: number of rows to train on, taken from the start of the split; None takes all.
         max_eval_samples: number of rows to evaluate on, taken from the start of the split; None takes all.
+        allow_outside_images: whether rows may name image files outside the data set's folder.
         on_bad_sample: what happens to rows that cannot be read or prepared.
     """
 
@@ -84,6 +85,12 @@ class DataArguments:
     )
     max_eval_samples: int | None = field(
         default=None, metadata={"help": "Use only the first N evaluation rows."}
+    )
+    allow_outside_images: bool = field(
+        default=False,
+        metadata={
+            "help": "Read image files that rows name outside the data set's folder; only for data sets of your own."
+        },
     )
     on_bad_sample: Literal["error", "skip"] = field(
         default="error",

@@ -23,7 +23,9 @@ def load_rows(kind: RowKind, args: DataArguments) -> tuple[Dataset | Mixture, Da
         VividMedError: when the data set or a split is not found, is empty, or lacks columns.
     """
     if args.mixture is not None:
-        mixture = load_mixture(args.mixture, root=args.mixture_root)
+        mixture = load_mixture(
+            args.mixture, root=args.mixture_root, allow_outside_images=args.allow_outside_images
+        )
         if args.dataset_name is None:
             return mixture, None
         (evaluation,) = _load_splits(kind, args, [args.eval_split])
@@ -55,6 +57,7 @@ def _load(kind: RowKind, args: DataArguments) -> DatasetDict:
         args.dataset_name,
         args.dataset_config,
         revision=args.dataset_revision,
+        allow_outside_images=args.allow_outside_images,
         what=f"--dataset_name {args.dataset_name}",
     )
 

@@ -8,9 +8,10 @@ import pytest
 from transformers.utils import logging as transformers_logging
 
 from tests.fixtures.training import make_row, small_processor
+from vividmed.data.bad_rows import usable_rows
 from vividmed.data.batches.alignment import AlignmentCollator, SegmentationTransform
 from vividmed.data.batches.collator import VividMedCollator
-from vividmed.data.batches.examples import read_images
+from vividmed.data.batches.examples import read_images, to_example
 from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.data.masks import pack_mask
 from vividmed.errors import VividMedError
@@ -112,3 +113,12 @@ def test_volumes_stored_as_nifti_2_are_read():
     assert image.size == (8, 8, 8)
     assert image.spacing == (3, 1, 1)
     np.testing.assert_array_equal(image.array[0], np.arange(512, dtype=np.uint8).reshape(8, 8, 8).T)
+
+
+def test_held_out_rows_that_cannot_be_used_are_named_or_left_out_of_samples():
+    good, broken = sound_row("vision_language", 0), {**sound_row("vision_language", 1), "images": [None]}
+    rows = [good, {**broken, "id": "broken"}, sound_row("vision_language", 2)]
+    assert usable_rows(rows, [0, 2], to_example, on_bad_sample="error") == [rows[0], rows[2]]
+    with pytest.raises(VividMedError, match="row broken: "):
+        usable_rows(rows, [0, 1], to_example, on_bad_sample="error")
+    assert usable_rows(rows, [0, 1, 2], to_example, on_bad_sample="skip") == [rows[0], rows[2]]

@@ -127,7 +127,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index():
     assert all(patches(None, index) == plain for index in range(6))
 
 
-def test_intensity_jitter_changes_training_rows_alone_and_repeatably():
+def test_intensity_jitter_changes_only_training_rows_and_repeatably():
     def image(epoch):
         row = make_row(0) | {"epoch": epoch, "index": 0}
         return collate([row], augmentation_seed=1, intensity_jitter=0.3)["pixel_values"][0]

@@ -169,7 +169,7 @@ def test_mirroring_moves_image_masks_boxes_and_names_together():
     torch.testing.assert_close(moved, torch.cat([1 - box[:3], box[3:]]))
 
 
-def test_draws_depend_on_seed_epoch_and_index_alone():
+def test_draws_depend_on_seed_epoch_and_index_only():
     augmentation = AugmentationSettings()
     one = transform(augmentation=augmentation)(localization_row())
     again = transform(augmentation=augmentation)(localization_row())

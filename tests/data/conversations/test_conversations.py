@@ -191,7 +191,7 @@ def test_published_probabilities_hold():
     assert 0.76 < np.mean([len(c.messages) == 4 for c in drawn]) < 0.84
 
 
-def test_sample_depends_on_seed_epoch_and_index_alone():
+def test_sample_depends_on_seed_epoch_and_index_only():
     row = localization(["liver", "left kidney", "rib"], ["spleen"])
 
     def draw(**place):

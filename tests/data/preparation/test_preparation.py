@@ -1,4 +1,6 @@
 import csv
+import errno
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
+from filelock import FileLock
 
 from tests.fixtures.miniatures import picture, write_picture
 from tests.fixtures.preparation import Toy, add_case
@@ -22,16 +25,22 @@ from vividmed.data.adapters.base import (
     report_turn,
 )
 from vividmed.data.preparation.case_rows import Processing
+from vividmed.data.preparation.integrity import verify_origin
 from vividmed.data.preparation.prepare import prepare_dataset
 from vividmed.errors import VividMedError
 
 
-@pytest.fixture
-def origin(tmp_path: Path) -> Path:
-    folder = tmp_path / "origin"
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original")
     for number in range(10):
         add_case(folder, f"p{number // 2}_{number}", seed=number)
     return folder
+
+
+@pytest.fixture
+def origin(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "origin"))
 
 
 def _shards(output: Path) -> dict[str, bytes]:
@@ -71,7 +80,7 @@ def test_another_window_does_everything_again(origin: Path, tmp_path: Path):
     assert result.worked_on == 10
 
 
-def test_small_shards_hold_the_same_rows_in_the_same_order(origin: Path, tmp_path: Path):
+def test_small_shards_contain_the_same_rows_in_the_same_order(origin: Path, tmp_path: Path):
     prepare_dataset(Toy(), origin, tmp_path / "one")
     prepare_dataset(Toy(), origin, tmp_path / "many", shard_bytes=10_000)
     assert len(_shards(tmp_path / "many")) > len(_shards(tmp_path / "one"))
@@ -116,7 +125,7 @@ def test_failed_and_left_out_cases_are_listed_with_their_reasons(origin: Path, t
     assert left_out == ["p9_skip", "left out", "the authors withdrew the scan"]
 
 
-def test_a_mended_case_is_added_without_doing_the_others_again(origin: Path, tmp_path: Path):
+def test_a_repaired_case_is_added_without_doing_the_others_again(origin: Path, tmp_path: Path):
     label = origin / "labels/p0_0.nii.gz"
     label.rename(tmp_path / "kept.nii.gz")
     output = tmp_path / "out"
@@ -124,8 +133,8 @@ def test_a_mended_case_is_added_without_doing_the_others_again(origin: Path, tmp
     assert prepare_dataset(Toy(), origin, output).worked_on == 0
     assert prepare_dataset(Toy(), origin, output, retry_failed=True).worked_on == 1
     (tmp_path / "kept.nii.gz").rename(label)
-    mended = prepare_dataset(Toy(), origin, output)
-    assert (mended.worked_on, mended.failed) == (1, {})
+    repaired = prepare_dataset(Toy(), origin, output)
+    assert (repaired.worked_on, repaired.failed) == (1, {})
     prepare_dataset(Toy(), origin, tmp_path / "fresh")
     assert _shards(output) == _shards(tmp_path / "fresh")
 
@@ -141,17 +150,36 @@ def test_two_cases_of_one_id_fail_and_the_rest_is_prepared(origin: Path, tmp_pat
     assert list(result.failed) == ["p0_0"]
 
 
-def test_an_unknown_target_fails_its_case(origin: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    "mentioned",
+    [
+        lambda name, path: {"annotations": (LabelMap(path, {"liver": 1, name: 2}),)},
+        lambda name, _: {"annotations": (MaskFiles({name: ()}),)},
+        lambda name, _: {"boxes": ((numbered(name, 2), (0, 1, 2, 1, 5, 6)),)},
+        lambda name, _: {"absent": (name,)},
+        lambda name, _: {"incomplete": (name,)},
+        lambda name, _: {"phrases": (("liver",), (numbered(name, 1),))},
+    ],
+    ids=["label map", "mask files", "boxes", "absent", "incomplete", "phrases"],
+)
+def test_a_target_outside_the_taxonomy_is_one_error_before_any_work(mentioned, origin: Path, tmp_path: Path):
     class Unknown(Toy):
-        def cases(self, origin: Path) -> Iterator[Case]:
-            image = origin / "images/p0_0.nii.gz"
-            label = LabelMap(origin / "labels/p0_0.nii.gz", {"flux capacitor": 1}, ignored=2)
-            yield Case(
-                id="a", patient="a", images=(ImageFile(path=image, modality="CT"),), annotations=(label,)
-            )
+        def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+            yield from super().cases(origin)
+            for number in range(3):
+                image = ImageFile(path=origin / "images/p0_0.nii.gz", modality="CT")
+                changes = mentioned("lung nodul", origin / "labels/p0_0.nii.gz")
+                yield Case(id=f"u{number}", patient="u", images=(image,), **changes)
 
-    result = prepare_dataset(Unknown(), origin, tmp_path / "out")
-    assert "flux capacitor" in result.failed["a"]
+    with pytest.raises(
+        VividMedError, match=r"toy: .*'lung nodul' \(3 cases; nearest: 'lung nodule'"
+    ) as caught:
+        prepare_dataset(Unknown(), origin, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "out").rglob("*.arrow"))
+    report = verify_origin(Unknown(), origin)
+    assert not report.complete
+    assert "'lung nodul' (3 cases; nearest: 'lung nodule'" in report.table()
 
 
 def test_partly_annotated_targets_without_voxels_are_not_absent(origin: Path, tmp_path: Path):
@@ -182,6 +210,56 @@ def test_a_full_disk_ends_the_run_with_one_line(
     with pytest.raises(VividMedError, match="GB are free") as caught:
         prepare_dataset(Toy(), origin, tmp_path / "out")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["output", "lock", "shard", "case"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG])
+def test_an_output_that_cannot_be_written_ends_the_run_with_one_line_and_is_resumed(
+    where: str, code: int, origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    failing = {
+        "output": (Path, "mkdir"),
+        "lock": (FileLock, "acquire"),
+        "shard": (pq.ParquetWriter, "write_table"),
+        "case": (os, "fsync"),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(*failing[where], fail)
+        with pytest.raises(VividMedError, match=f"cannot be written .{os.strerror(code)}") as caught:
+            prepare_dataset(Toy(), origin, tmp_path / "out", limit=2)
+    assert "\n" not in str(caught.value)
+    assert sum(prepare_dataset(Toy(), origin, tmp_path / "out", limit=2).rows.values()) == 2
+
+
+def test_names_that_are_too_long_are_one_line(origin: Path, tmp_path: Path):
+    with pytest.raises(VividMedError, match=r"cannot be written .File name too long"):
+        prepare_dataset(Toy(), origin, tmp_path / ("o" * 300))
+    with pytest.raises(VividMedError, match=r"cannot be read .File name too long"):
+        prepare_dataset(Toy(), tmp_path / ("o" * 300), tmp_path / "out")
+
+    class Long(Toy):
+        def cases(self, origin: Path) -> Iterator[Case | Skipped]:
+            yield from super().cases(origin)
+            image = ImageFile(path=origin / f"{'i' * 300}.nii.gz", modality="CT")
+            yield Case(id="c" * 300, patient="long", images=(image,), absent=("liver",))
+
+    result = prepare_dataset(Long(), origin, tmp_path / "out")
+    assert list(result.failed) == ["c" * 300]
+    assert sum(result.rows.values()) == 10
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '[{"split": "train"}]', '{"cases": [{"x": 1}], "size": 1}'])
+def test_a_damaged_note_names_the_file_to_delete(content: str, origin: Path, tmp_path: Path):
+    prepare_dataset(Toy(), origin, tmp_path / "out", limit=2)
+    for path in (tmp_path / "out/.preparation").glob("*.json"):
+        kept = path.read_text()
+        path.write_text(content)
+        with pytest.raises(VividMedError, match=rf"{path.name}: is damaged .*delete it and run again"):
+            prepare_dataset(Toy(), origin, tmp_path / "out", limit=2)
+        path.write_text(kept)
 
 
 def test_windows_are_refused_where_there_is_no_ct(origin: Path, tmp_path: Path):

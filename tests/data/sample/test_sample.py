@@ -147,7 +147,7 @@ def test_what_the_test_split_asks_for_is_learnt_in_the_training_split():
     assert set(single_presence("test")) <= set(single_presence("train"))
 
 
-def test_guessing_from_the_question_alone_does_not_pay():
+def test_guessing_from_the_question_only_does_not_pay():
     for split in SPLITS:
         by_target = Counter(single_presence(split))
         targets = {target for target, _ in by_target}

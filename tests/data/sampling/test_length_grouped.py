@@ -22,13 +22,13 @@ def padding(rows: list[int], batch_size: int = 8) -> int:
     return int((batches.amax(dim=1, keepdim=True) - batches).sum())
 
 
-def test_epoch_holds_every_row_in_whole_global_batches():
+def test_epoch_contains_every_row_in_whole_global_batches():
     rows = order()
     assert set(rows) == set(range(len(LENGTHS)))
     assert len(rows) == 104
 
 
-def test_order_depends_on_seed_and_epoch_alone():
+def test_order_depends_on_seed_and_epoch_only():
     assert order(2) == order(2)
     assert order(1) != order(2)
 

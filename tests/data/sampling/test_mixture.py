@@ -341,7 +341,7 @@ def test_stream_resumes_at_any_sample(root):
         assert stream_keys(root, 60, start=start) == whole[start : start + 60]
 
 
-def test_stream_decodes_images_and_converses_as_the_mixture_does(root, mixture):
+def test_stream_decodes_images_and_draws_conversations_as_the_mixture_does(root, mixture):
     stream = MixtureStream(root / "mixture.yaml", batch_size=1)
     for row in islice(stream, 12):
         assert read_images(row)[0].array.max() == int(row["id"].rpartition("-")[2])

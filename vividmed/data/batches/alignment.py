@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
+from vividmed.data.bad_rows import OnBadSample, Rows, prepare_rows, row_name
 from vividmed.data.batches.augmentation import Augmentation, AugmentationSettings
-from vividmed.data.batches.bad_rows import OnBadSample, Rows, prepare_rows, row_name
 from vividmed.data.batches.collator import BatchSize
 from vividmed.data.batches.examples import read_images
 from vividmed.data.batches.labels import grounding_labels

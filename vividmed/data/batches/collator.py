@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vividmed.data.batches.bad_rows import OnBadSample, Rows, prepare_rows, row_name
+from vividmed.data.bad_rows import OnBadSample, Rows, prepare_rows, row_name
 from vividmed.data.batches.examples import to_example
 from vividmed.errors import VividMedError
 

@@ -1,1 +1,1 @@
-"""Original files in, Parquet shards with a card out."""
+"""Turns original files into Parquet shards."""

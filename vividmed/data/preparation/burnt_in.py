@@ -1,8 +1,8 @@
-"""Text burnt into the pixels of a picture, which may name the patient.
+"""Finds text that is burnt into the pixels of a 2D image and may name the patient.
 
-The DICOM field that is meant to tell is missing from most files and from all pictures, so the pixels are looked at too:
-for a row of shapes of one height, close together on a line, in the brightest or darkest value of the picture. It is no
-reader and no protection: handwriting, grey letters and text inside a bright background are not found.
+The DICOM field for this is missing from most files, and other image formats have none, so the pixels are searched too:
+for a row of shapes of the same height, close together on a line, in the brightest or darkest values of the image. This
+is a warning, not a protection: handwriting, grey letters and text on a bright background are not found.
 """
 
 from pathlib import Path
@@ -14,13 +14,13 @@ from scipy import ndimage
 from vividmed.processing.dicom import is_dicom
 
 _LETTERS = 5
-"""Shapes in a row that count as text; markers of a side or a view are shorter."""
+"""Smallest number of shapes in a row that count as text; markers of a side or a view are shorter."""
 _SMALLEST = 6
 _MOST_SHAPES = 3000
 _LONGEST_EDGE = 1500
 _MOST_OF_PICTURE = 0.2
 _LEVELS = (0.97, 0.8, 0.65)
-"""Fractions of the range, from either end, that part ink from ground."""
+"""Thresholds between ink and background, as fractions of the range from either end."""
 
 
 def says_burnt_in(path: Path) -> bool:
@@ -32,14 +32,14 @@ def says_burnt_in(path: Path) -> bool:
 
 
 def shows_text(array: np.ndarray) -> bool:
-    """Whether a picture seems to show a line of text.
+    """Whether an image seems to show a line of text.
 
     Args:
         array: (C, 1, H, W) of any intensities; volumes are (C, D, H, W) with D > 1 and never do.
     """
     if array.shape[1] != 1:
         return False
-    step = max(1, max(array.shape[2:]) // _LONGEST_EDGE)  # letters on a large picture are large
+    step = max(1, max(array.shape[2:]) // _LONGEST_EDGE)  # letters on a large image are large
     picture = array[:, 0, ::step, ::step]
     for grey in picture if len(picture) == 1 else (picture.max(axis=0), picture.min(axis=0)):
         low, high = float(grey.min()), float(grey.max())

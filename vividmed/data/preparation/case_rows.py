@@ -1,4 +1,4 @@
-"""One case of an original data set to rows: everything that does not differ between data sets."""
+"""Turns one case of an original data set into rows; everything here is the same for all data sets."""
 
 import re
 from collections.abc import Iterable
@@ -33,10 +33,10 @@ _MARKED = re.compile(r"<p>(.*?)</p>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Processing:
-    """What a user may choose about the images.
+    """Choices about the images that are left to the user.
 
     Attributes:
-        window: Name of a window in HU for CT images; None takes quantiles.
+        window: name of a window in HU for CT images; None for quantiles.
     """
 
     window: str | None = None
@@ -49,15 +49,15 @@ class Processing:
 def case_rows(adapter: Adapter, case: Case, processing: Processing) -> tuple[list[Row], list[str]]:
     """Read, standardise and describe one case.
 
-    Images are turned to the canonical orientation of their body, cut to the foreground, limited in resolution, and
+    Images are turned to the canonical orientation of the body, cropped to the foreground, limited in resolution and
     scaled to eight bits; masks and boxes follow.
 
     Returns:
-        Validated rows with encoded images, one for each image of a ``localization`` case, else one; and warnings of
-        what a user should look at.
+        Validated rows with encoded images, one per image of a ``localization`` case and one for other cases; and
+        warnings of what a user should look at.
 
     Raises:
-        VividMedError: A file cannot be read, or what it holds contradicts the adapter.
+        VividMedError: a file cannot be read, or its content contradicts the adapter.
     """
     if not case.images:
         raise VividMedError(f"{case.id}: has no image")
@@ -76,15 +76,17 @@ def case_rows(adapter: Adapter, case: Case, processing: Processing) -> tuple[lis
 def _localization(adapter: Adapter, case: Case, processing: Processing, warnings: list[str]) -> list[Row]:
     rows = []
     for located, image in _located(case, warnings):
-        sheet = _standardise(adapter, located, image, processing)
-        present = list(dict.fromkeys([m.target for m in sheet.masks] + [target for target, _ in sheet.boxes]))
+        prepared = _standardise(adapter, located, image, processing)
+        present = list(
+            dict.fromkeys([m.target for m in prepared.masks] + [target for target, _ in prepared.boxes])
+        )
         searched = [t for a in case.annotations for t in a.targets if t not in a.partial]
         absent = sorted(set(map(_canonical, (*searched, *case.absent))) - set(present))
         name = case.id if len(case.images) == 1 else f"{case.id}_{_slug(image.modality)}"
         rows.append(
-            _common(adapter, case, name, [sheet], [image])
+            _common(adapter, case, name, [prepared], [image])
             | {"targets": present, "absent": absent}
-            | _places(case, sheet)
+            | _places(case, prepared)
         )
     return rows
 
@@ -93,7 +95,7 @@ def _grounded_report(adapter: Adapter, case: Case, processing: Processing, warni
     if len(case.images) != 1 or case.report is None:
         raise VividMedError(f"{case.id}: a grounded report needs its text and exactly one image")
     ((located, image),) = _located(case, warnings)
-    sheet = _standardise(adapter, located, image, processing)
+    prepared = _standardise(adapter, located, image, processing)
     marked = list(_MARKED.finditer(case.report))
     if len(marked) != len(case.phrases):
         raise VividMedError(
@@ -101,7 +103,7 @@ def _grounded_report(adapter: Adapter, case: Case, processing: Processing, warni
         )
     named = [target for annotation in case.annotations for target in annotation.targets]
     searched = set(map(_canonical, [*named, *(target for target, _ in case.boxes)]))
-    empty = searched - {m.target for m in sheet.masks} - {target for target, _ in sheet.boxes}
+    empty = searched - {m.target for m in prepared.masks} - {target for target, _ in prepared.boxes}
     phrases = []
     for number, (match, targets) in enumerate(zip(marked, case.phrases, strict=True)):
         start = match.start() - number * len("<p></p>")
@@ -114,29 +116,29 @@ def _grounded_report(adapter: Adapter, case: Case, processing: Processing, warni
                 "targets": [name for name in map(_canonical, targets) if name not in empty],
             }
         )
-    common = _common(adapter, case, case.id, [sheet], [image])
-    return common | {"report": case.report, "phrases": phrases} | _places(case, sheet)
+    common = _common(adapter, case, case.id, [prepared], [image])
+    return common | {"report": case.report, "phrases": phrases} | _places(case, prepared)
 
 
 def _conversation(adapter: Adapter, case: Case, processing: Processing, warnings: list[str]) -> Row:
-    sheets = []
+    prepared = []
     for file in case.images:
         image = _read(file, warnings)
-        sheets.append(_standardise(adapter, LabelledImage(image), file, processing))
+        prepared.append(_standardise(adapter, LabelledImage(image), file, processing))
     if not case.turns:
         raise VividMedError(f"{case.id}: has no text")
-    # The kind of every turn, joined; one name where all turns are of one kind.
-    kinds = [turn.turn_kind for turn in case.turns]
+    # The kinds of all turns, joined; a single name if all turns are of one kind.
+    turn_kinds = [turn.turn_kind for turn in case.turns]
     planes = {file.plane for file in case.images}
     messages = [
         {"role": role, "content": text}
         for turn in case.turns
         for role, text in (("user", turn.question), ("assistant", turn.answer))
     ]
-    return _common(adapter, case, case.id, sheets, case.images) | {
+    return _common(adapter, case, case.id, prepared, case.images) | {
         "plane": planes.pop() if len(planes) == 1 else None,
         "messages": messages,
-        "kind": kinds[0] if len(set(kinds)) == 1 else "+".join(kinds),
+        "kind": turn_kinds[0] if len(set(turn_kinds)) == 1 else "+".join(turn_kinds),
     }
 
 
@@ -148,7 +150,7 @@ def _read(file: ImageFile, warnings: list[str]) -> MedicalImage:
 
 
 def _located(case: Case, warnings: list[str]) -> Iterable[tuple[LabelledImage, ImageFile]]:
-    """Every image with the masks and boxes on its grid; annotations are read again only for another grid."""
+    """Each image with the masks and boxes on its grid; annotations are read again only if the grid changes."""
     previous: LabelledImage | None = None
     for file in case.images:
         image = _read(file, warnings)
@@ -182,7 +184,7 @@ def _masks(annotation: Annotation, image: MedicalImage) -> Iterable[MaskPatch]:
 
 
 def _first_mention(masks: list[MaskPatch]) -> Any:
-    """Sort key that brings masks of one target together without changing their order."""
+    """Sort key that groups masks by target without changing the order within a target."""
     order = {target: i for i, target in enumerate(dict.fromkeys(mask.target for mask in masks))}
     return lambda mask: order[mask.target]
 
@@ -192,47 +194,47 @@ def _standardise(
 ) -> LabelledImage:
     window = processing.window if "CT" in file.modality.split() else None
     limits = intensity_limits(located.image, window=window, exclude_minimum=adapter.exclude_minimum)
-    smaller = (
+    reduced = (
         located.turned()
         .cropped(above=limits[0])
         .limited(max_in_plane=adapter.max_in_plane, max_depth=adapter.max_depth)
     )
-    image = smaller.image
+    image = reduced.image
     array = np.rint(image.array) if located.image.array.dtype == np.uint8 else image.array
     bits = array.astype(np.uint8) if located.image.array.dtype == np.uint8 else to_uint8(array, limits)
     return LabelledImage(
         MedicalImage(np.ascontiguousarray(bits), image.affine, image.modality, image.source, image.oriented),
-        smaller.masks,
-        smaller.boxes,
+        reduced.masks,
+        reduced.boxes,
     )
 
 
 def _common(
-    adapter: Adapter, case: Case, name: str, sheets: list[LabelledImage], files: Iterable[ImageFile]
+    adapter: Adapter, case: Case, name: str, prepared: list[LabelledImage], files: Iterable[ImageFile]
 ) -> Row:
-    pictures: dict[str, list[Any]] = {"images": [], "volumes": []}
-    for number, sheet in enumerate(sheets):
-        file_name = _slug(name) if len(sheets) == 1 else f"{_slug(name)}_{number}"
-        column = "images" if sheet.image.size[0] == 1 else "volumes"
-        pictures[column].append(encode_image(sheet.image.array, sheet.image, file_name))
+    encoded: dict[str, list[Any]] = {"images": [], "volumes": []}
+    for number, labelled in enumerate(prepared):
+        file_name = _slug(name) if len(prepared) == 1 else f"{_slug(name)}_{number}"
+        column = "images" if labelled.image.size[0] == 1 else "volumes"
+        encoded[column].append(encode_image(labelled.image.array, labelled.image, file_name))
     return {
         "id": f"{adapter.name}:{name}",
         "patient": adapter.patient_key(case),
-        **pictures,
+        **encoded,
         "modality": ", ".join(dict.fromkeys(file.modality for file in files)) or None,
         "source": adapter.title,
         "licence": adapter.licence,
     }
 
 
-def _places(case: Case, sheet: LabelledImage) -> Row:
-    """Masks, boxes, and of which targets there may be more."""
-    located = [mask.target for mask in sheet.masks] + [target for target, _ in sheet.boxes]
+def _places(case: Case, prepared: LabelledImage) -> Row:
+    """The columns of masks, boxes and incomplete targets."""
+    located = [mask.target for mask in prepared.masks] + [target for target, _ in prepared.boxes]
     incomplete = set(map(_canonical, case.incomplete))
     return {
         "incomplete": [target for target in dict.fromkeys(located) if target in incomplete],
-        "masks": [mask.packed() for mask in sheet.masks],
-        "boxes": [{"target": target, "box": list(box)} for target, box in sheet.boxes],
+        "masks": [mask.packed() for mask in prepared.masks],
+        "boxes": [{"target": target, "box": list(box)} for target, box in prepared.boxes],
     }
 
 

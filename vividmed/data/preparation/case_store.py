@@ -1,6 +1,6 @@
-"""Finished cases on disk, one file each, until the shard they belong to is complete.
+"""Keeps each finished case in a file of its own until the shard it belongs to is complete.
 
-A file is an Arrow table of the case's rows. Its metadata says what was read and, for a case that failed, why.
+A file is an Arrow table of the case's rows. Its metadata says which files were read and, for a case that failed, why.
 """
 
 import hashlib
@@ -30,16 +30,16 @@ _RECORD = b"vividmed"
 
 @dataclass
 class CaseRecord:
-    """What is known about a case that was dealt with.
+    """Outcome of a processed case.
 
     Attributes:
-        id: Of the case.
-        digest: Of the planned case.
-        files: Fingerprints of what was read, by path below the origin.
-        error: Why it has no rows; None if it has.
-        rows: Statistics of each row.
-        warnings: What a user should look at.
-        bytes: Size of its rows as stored.
+        id: id of the case.
+        digest: digest of the planned case.
+        files: fingerprints of the files that were read, by path below the origin.
+        error: why the case has no rows; None if it has.
+        rows: statistics of each row.
+        warnings: what a user should look at.
+        bytes: size of its rows as stored.
     """
 
     id: str
@@ -50,8 +50,8 @@ class CaseRecord:
     warnings: list[str] = field(default_factory=list)
     bytes: int = 0
 
-    def holds_for(self, planned: PlannedCase, origin: Path) -> bool:
-        """Whether neither the files of the case nor its treatment changed since."""
+    def is_current(self, planned: PlannedCase, origin: Path) -> bool:
+        """Whether neither the files of the case nor its processing have changed since."""
         return self.digest == planned.digest and is_unchanged(source_files(planned.case), origin, self.files)
 
 
@@ -64,20 +64,22 @@ def process_case(
         VividMedError: the rows cannot be written.
     """
     case = planned.case
-    paths = source_files(case)
-    record = CaseRecord(case.id, planned.digest, take_fingerprints(paths, origin))
+    record = CaseRecord(case.id, planned.digest, {})
     rows: list[Row] = []
     try:
+        paths = source_files(case)
+        record.files = take_fingerprints(paths, origin)
         rows, warnings = case_rows(adapter, case, processing)
         record.rows = [describe_row(adapter.row_kind, row) for row in rows]
-        told = [path.name for path in paths if says_burnt_in(path)]
         warnings += [
-            f"{name}: the file says that text is burnt into the image; check it for names" for name in told
+            f"{path.name}: the file says that text is burnt into the image; check it for names"
+            for path in paths
+            if says_burnt_in(path)
         ]
         record.warnings = [_relative(warning, origin) for warning in warnings]
     except VividMedError as error:
         record.error = _relative(str(error), origin)
-    except Exception as error:  # a case that no check foresaw must not end the run
+    except Exception as error:  # an unforeseen failure of one case must not end the run
         logger.debug("case %s", case.id, exc_info=True)
         record.error = _relative(f"{type(error).__name__}: {error}", origin)
     if record.error is not None:
@@ -86,20 +88,20 @@ def process_case(
     return record
 
 
-def write_case(folder: Path, kind: str, record: CaseRecord, rows: list[Row]) -> None:
-    """Store a case; sets ``record.bytes``."""
-    table = pa.Table.from_pylist(rows, schema=schema(kind).arrow_schema)
+def write_case(folder: Path, row_kind: str, record: CaseRecord, rows: list[Row]) -> None:
+    """Store a case and set ``record.bytes``."""
+    table = pa.Table.from_pylist(rows, schema=schema(row_kind).arrow_schema)
     record.bytes = len(_serialise(table))
     table = table.replace_schema_metadata({_RECORD: json.dumps(asdict(record)).encode()})
     write_atomically(_path(folder, record.id), memoryview(_serialise(table)))
 
 
 def read_record(folder: Path, case_id: str) -> CaseRecord | None:
-    """Record of a stored case, None if it is not stored."""
+    """Record of a stored case; None if it is not stored or its file is damaged."""
     try:
         with pa.memory_map(str(_path(folder, case_id))) as source:
             return _record(pa.ipc.open_file(source).schema)
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
         return None
 
 
@@ -111,7 +113,7 @@ def read_case(folder: Path, case_id: str) -> tuple[CaseRecord, pa.Table]:
 
 
 def move_case(folder: Path, target: Path, case_id: str) -> None:
-    """Move a case, if it is stored, to another folder."""
+    """Move a case to another folder if it is stored."""
     path = _path(folder, case_id)
     if path.exists():
         target.mkdir(parents=True, exist_ok=True)
@@ -134,5 +136,5 @@ def _path(folder: Path, case_id: str) -> Path:
 
 
 def _relative(message: str, origin: Path) -> str:
-    """The message in one line, with paths below the origin."""
+    """The message in one line, with paths relative to the origin."""
     return " ".join(message.replace(f"{origin}{os.sep}", "").split())

@@ -10,11 +10,12 @@ _LONGEST = 40
 
 
 def catalogue(origins: Path | None = None) -> str:
-    """All data sets as a table for a terminal.
+    """Format all data sets as a table for a terminal.
 
     Args:
-        origins: Folder that holds an origin for each data set, under its name. ``ready`` is ``yes`` where one is
-            complete, ``part`` where files are missing, ``no`` where there is none, ``-`` without this argument.
+        origins: folder that contains the original data sets, each in a folder of its name. The column ``ready`` is
+            ``yes`` if one is complete, ``part`` if files are missing, ``no`` if there is none, and ``-`` without this
+            argument.
     """
     lines = [_COLUMNS, *(_line(get_adapter(name), origins) for name in adapter_names())]
     widths = [max(len(line[i]) for line in lines) for i in range(len(_COLUMNS))]

@@ -1,4 +1,4 @@
-"""A preparation on several machines by datatrove: each task finishes its own shards; nothing is exchanged but files."""
+"""Runs a preparation on several machines with datatrove: each task finishes its own shards."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +13,15 @@ try:
     from datatrove.pipeline.base import PipelineStep
 except ImportError as error:
     raise VividMedError(
-        "running on several machines needs datatrove; install vividmed[distributed]"
+        "running on several machines needs datatrove; pip install 'vividmed[distributed]'"
     ) from error
 
 
 class PrepareShards(PipelineStep):
-    """Finish every shard whose place in the plan is the task's own, modulo the number of tasks.
+    """Finishes the shards of one task: those whose place in the plan equals its rank, modulo the number of tasks.
 
     Args:
-        plan: Made once, before the tasks start.
+        plan: the plan, made once before the tasks start.
     """
 
     name = "Prepare shards"
@@ -37,12 +37,19 @@ class PrepareShards(PipelineStep):
         yield from ()
 
 
-def local_executor(plan: Preparation, *, tasks: int) -> PipelineExecutor:
-    """Tasks as processes of this machine, to try a distributed run."""
+def local_executor(plan: Preparation, *, tasks: int, workers: int | None = None) -> PipelineExecutor:
+    """Executor that runs tasks on this machine, to try a distributed run.
+
+    Args:
+        plan: the plan.
+        tasks: number of tasks.
+        workers: number of tasks that run at the same time, each in a process of its own; None for all, 1 for one after
+            the other in this process.
+    """
     return LocalPipelineExecutor(
         pipeline=[PrepareShards(plan)],
         tasks=tasks,
-        workers=tasks,
+        workers=tasks if workers is None else workers,
         logging_dir=str(_logs(plan)),
         skip_completed=False,
     )
@@ -51,16 +58,16 @@ def local_executor(plan: Preparation, *, tasks: int) -> PipelineExecutor:
 def slurm_executor(
     plan: Preparation, *, tasks: int, partition: str, time: str, memory_gb: int
 ) -> PipelineExecutor:
-    """Tasks as jobs of a Slurm array; ``run()`` submits them and returns.
+    """Executor that runs tasks as jobs of a Slurm array; its ``run()`` submits them and returns.
 
     Args:
-        plan: Its origin and output lie on a file system that all machines share.
-        tasks: Number of jobs.
-        partition: Of the cluster.
-        time: Limit of a job, ``HH:MM:SS``.
-        memory_gb: Of a job.
+        plan: the plan; its origin and output must be on a file system that all machines share.
+        tasks: number of jobs.
+        partition: partition of the cluster.
+        time: time limit per job, ``HH:MM:SS``.
+        memory_gb: memory per job.
     """
-    # datatrove marks tasks as completed by their number; the shards themselves know better.
+    # datatrove would skip tasks by their number, but whether work is left depends on the shards.
     return SlurmPipelineExecutor(
         pipeline=[PrepareShards(plan)],
         tasks=tasks,

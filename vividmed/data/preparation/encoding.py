@@ -1,4 +1,4 @@
-"""Images as the bytes that rows carry: PNG in 2D, NIfTI in 3D, eight bits a channel."""
+"""Encodes images for rows: PNG in 2D, NIfTI in 3D, eight bits per channel."""
 
 import io
 
@@ -14,15 +14,15 @@ _UNKNOWN, _SCANNER = 0, 1
 
 
 def encode_image(array: np.ndarray, image: MedicalImage, name: str) -> dict[str, str | bytes]:
-    """Cell of an ``images`` or ``volumes`` column.
+    """Encode an image as a cell of an ``images`` or ``volumes`` column.
 
     Args:
         array: (C, D, H, W) uint8; a colour volume becomes grey.
-        image: Whose affine holds for the array.
-        name: Of the file, without an ending.
+        image: image whose affine applies to the array.
+        name: name of the file, without its ending.
 
     Returns:
-        ``bytes`` and ``path``. PNG keeps the pixel spacing; NIfTI, not compressed since Parquet is, the affine.
+        ``bytes`` and ``path``. PNG keeps the pixel spacing, NIfTI the affine. NIfTI is not compressed, since Parquet is.
     """
     if array.shape[1] == 1:
         return {"bytes": _png(array[:, 0], image), "path": f"{name}.png"}

@@ -1,4 +1,4 @@
-"""``failures.csv``: every case without rows, and why; and every case to look at."""
+"""Writes ``failures.csv``: every case without rows and every case with a warning, with the reasons."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Whether anything that a prepared case was made from has changed."""
+"""Recognises whether anything that a prepared case was made from has changed."""
 
 import functools
 import hashlib
@@ -13,12 +13,12 @@ from vividmed.data.raw.case import Case
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Of one file.
+    """Fingerprint of one file.
 
     Attributes:
-        size: Bytes.
-        modified: Time in ns; a file of unchanged size and time is not read to compare.
-        sha256: Of the content, which decides.
+        size: size in bytes.
+        modified: time of modification in ns; a file of unchanged size and time is not read again.
+        sha256: hash of the content, which decides.
     """
 
     size: int
@@ -27,7 +27,7 @@ class Fingerprint:
 
 
 def source_files(case: Case) -> list[Path]:
-    """Every file that a case reads, sorted; folders are listed."""
+    """All files that a case reads, sorted; folders are listed."""
     paths = [image.path for image in case.images]
     paths += [path for annotation in case.annotations for path in annotation.files()]
     listed: set[Path] = set()
@@ -37,12 +37,15 @@ def source_files(case: Case) -> list[Path]:
 
 
 def source_bytes(case: Case) -> int:
-    """Size of the files of a case that are there."""
-    return sum(path.stat().st_size for path in source_files(case) if path.exists())
+    """Total size of the files of a case that exist."""
+    try:
+        return sum(path.stat().st_size for path in source_files(case) if path.exists())
+    except OSError:  # a file that cannot be read fails its case when that is processed
+        return 0
 
 
 def take_fingerprints(files: Iterable[Path], origin: Path) -> dict[str, dict[str, Any]]:
-    """Fingerprints by path below the origin, or in full for files elsewhere; None for files that are missing."""
+    """Fingerprints of the files that exist, by path below the origin, or by name for files elsewhere."""
     taken: dict[str, dict[str, Any]] = {}
     for path in files:
         if path.is_file():
@@ -52,7 +55,7 @@ def take_fingerprints(files: Iterable[Path], origin: Path) -> dict[str, dict[str
 
 
 def is_unchanged(files: Iterable[Path], origin: Path, taken: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the files are those of earlier fingerprints, no fewer and no more."""
+    """Whether the files are exactly those of earlier fingerprints."""
     present = {_name(path, origin): path for path in files if path.is_file()}
     if present.keys() != taken.keys():
         return False
@@ -66,7 +69,7 @@ def is_unchanged(files: Iterable[Path], origin: Path, taken: Mapping[str, Mappin
 
 
 def digest(value: Any, origin: Path) -> str:
-    """SHA-256 of what a value says, the same in every process and wherever the origin lies."""
+    """SHA-256 of the content of a value, the same in every process and for every place of the origin."""
     text = json.dumps(_plain(value, origin), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -13,7 +13,7 @@ _SPECK_SHARE = 1e-3
 
 
 def split_instances(patch: MaskPatch) -> list[MaskPatch]:
-    """One patch a connected component, in the order of their first voxels."""
+    """Split a mask into one patch per connected component, in the order of their first voxels."""
     components, count = ndimage.label(patch.inside, _TOUCHING)
     if count == 1:
         return [patch]

@@ -1,23 +1,24 @@
-"""Whether an original data set is complete, before any work is done on it."""
+"""Checks that an original data set is complete before any work is done on it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vividmed.data.adapters.base import Adapter
 from vividmed.data.preparation.fingerprint import source_files
+from vividmed.data.preparation.targets import describe_unknown_targets, unknown_targets
 from vividmed.data.raw.archives import unpack_hint
-from vividmed.data.raw.case import Failed, Skipped, printable
+from vividmed.data.raw.case import Case, Failed, Skipped, printable
 from vividmed.errors import VividMedError
 
 
 @dataclass(frozen=True)
 class PatternCount:
-    """Files of one kind.
+    """Number of files that match one pattern.
 
     Attributes:
-        pattern: Glob below the origin.
-        expected: Number in the complete data set; None where it varies.
-        found: Number that is there.
+        pattern: glob pattern below the origin.
+        expected: number in the complete data set; None if it varies.
+        found: number that exists.
     """
 
     pattern: str
@@ -31,15 +32,15 @@ class PatternCount:
 
 @dataclass(frozen=True)
 class IntegrityReport:
-    """What is there and what is missing.
+    """What exists of a data set and what is missing.
 
     Attributes:
-        counts: Of each pattern of the adapter's layout.
-        cases: Number of cases that can be listed.
-        missing: Case to the files it needs that are missing or empty, below the origin.
-        failed: Case to the reason why it cannot be listed.
-        problem: Why the cases cannot be listed; None if they can.
-        hint: What to do about archives that lie in the origin.
+        counts: number of files per pattern of the adapter's layout.
+        cases: number of cases that can be listed.
+        missing: id of each case whose files are missing or empty, and those files, below the origin.
+        failed: id of each case that cannot be listed, and the reason.
+        problem: why the cases cannot be prepared; None if they can.
+        hint: what to do about archives in the origin.
     """
 
     counts: list[PatternCount]
@@ -69,7 +70,7 @@ class IntegrityReport:
         if self.hint and not self.complete:
             lines.append(self.hint)
         if self.problem is not None:
-            return "\n".join([*lines, f"cases cannot be listed: {self.problem}"])
+            return "\n".join([*lines, f"cases cannot be prepared: {self.problem}"])
         lines.append(f"{self.cases} cases, {len(self.missing)} of them lack files")
         lines += [f"  {case}: {', '.join(names)}" for case, names in sorted(self.missing.items())]
         lines += [f"  {case}: {reason}" for case, reason in sorted(self.failed.items())]
@@ -77,12 +78,12 @@ class IntegrityReport:
 
 
 def verify_origin(adapter: Adapter, origin: Path) -> IntegrityReport:
-    """Compare an origin with what its adapter expects. No image is read."""
+    """Compare an origin with what its adapter expects, without reading an image."""
     counts = [
         PatternCount(pattern, expected, count_files(origin, pattern))
         for pattern, expected in adapter.layout.items()
     ]
-    cases = 0
+    cases: list[Case] = []
     missing: dict[str, list[str]] = {}
     failed: dict[str, str] = {}
     try:
@@ -92,23 +93,25 @@ def verify_origin(adapter: Adapter, origin: Path) -> IntegrityReport:
             if isinstance(case, Failed):
                 failed[case.id] = case.reason
                 continue
-            if problem := case.problem():
-                failed[printable(case.id) or "(no id)"] = problem
+            if reason := case.problem():
+                failed[printable(case.id) or "(no id)"] = reason
                 continue
-            cases += 1
+            cases.append(case)
             lacking = [path for path in source_files(case) if not path.exists() or not path.stat().st_size]
             if lacking:
                 missing[case.id] = [
                     path.relative_to(origin).as_posix() if path.is_relative_to(origin) else path.name
                     for path in lacking
                 ]
-    except VividMedError as error:
+    except (VividMedError, OSError) as error:
         return IntegrityReport(counts, problem=str(error), hint=unpack_hint(origin))
-    return IntegrityReport(counts, cases, missing, failed, hint=unpack_hint(origin))
+    unknown = unknown_targets(cases)
+    problem = describe_unknown_targets(unknown) if unknown else None
+    return IntegrityReport(counts, len(cases), missing, failed, problem, hint=unpack_hint(origin))
 
 
 def count_files(origin: Path, pattern: str) -> int:
-    """Number of files and folders that match, without hidden ones; a single table may lie there packed."""
+    """Number of files and folders that match, without hidden ones; a single table may be packed."""
     found = sum(not path.name.startswith(".") for path in origin.glob(pattern))
     if not found and pattern.endswith((".csv", ".json", ".jsonl")):
         found = sum(path.suffix in (".gz", ".zip") for path in origin.glob(f"{pattern}.*"))

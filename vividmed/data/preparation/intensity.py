@@ -1,4 +1,4 @@
-"""Intensities of any modality to eight bits: between published quantiles, or through a window in Hounsfield units."""
+"""Scales intensities of any modality to eight bits: between the published quantiles, or by a window in Hounsfield units."""
 
 from collections.abc import Mapping
 
@@ -18,31 +18,31 @@ WINDOWS: Mapping[str, Limits] = {
     "mediastinum": (-160.0, 240.0),
     "wide": (-1000.0, 1000.0),
 }
-"""Lower and upper HU of the usual windows."""
+"""Lower and upper limit in HU of common windows."""
 
 _QUANTILES = (float(ndtr(-3.0)), float(ndtr(3.0)))
-"""The share of a normal distribution below three standard deviations under and over its mean."""
+"""Shares of a normal distribution below minus and plus three standard deviations."""
 
 
 def intensity_limits(
     image: MedicalImage, *, window: str | None = None, exclude_minimum: bool = False
 ) -> Limits:
-    """The values that become 0 and 255.
+    """Find the values that become 0 and 255.
 
     Args:
-        image: As read. Eight-bit images keep their values.
-        window: Name of a window; the values of the image must be HU.
-        exclude_minimum: Take quantiles over voxels above the smallest value.
+        image: image as read; eight-bit images keep their values.
+        window: name of a window, for images in HU.
+        exclude_minimum: take quantiles only over voxels above the smallest value.
 
     Returns:
         Lower and upper limit: of the window, or the quantiles 0.00135 and 0.99865.
 
     Raises:
-        VividMedError: The image holds NaN or infinite values, or one value only.
+        VividMedError: the image contains NaN or infinite values, or a single value.
     """
     array = image.array
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise VividMedError(f"{image.source}: holds NaN or infinite values; repair or leave out the image")
+        raise VividMedError(f"{image.source}: contains NaN or infinite values; repair or leave out the image")
     low, high = array.min(), array.max()
     if low == high:
         raise VividMedError(

@@ -1,4 +1,4 @@
-"""An image with its masks and boxes, turned, cut and made smaller together."""
+"""An image with its masks and boxes, reoriented, cropped and shrunk together."""
 
 from dataclasses import dataclass, replace
 
@@ -20,8 +20,8 @@ class LabelledImage:
 
     Attributes:
         image: (C, D, H, W) with its affine.
-        masks: On the grid of the image.
-        boxes: Target and (z0, y0, x0, z1, y1, x1), half-open, on the same grid.
+        masks: masks on the grid of the image.
+        boxes: target and (z0, y0, x0, z1, y1, x1), half-open, on the same grid.
     """
 
     image: MedicalImage
@@ -29,9 +29,9 @@ class LabelledImage:
     boxes: _Named = ()
 
     def turned(self) -> "LabelledImage":
-        """In the canonical orientation of its body: slices first, axes towards right, anterior, superior.
+        """Turn to the canonical orientation of the body: slices first, axes towards right, anterior, superior.
 
-        Images of unknown place in the patient stay as they are.
+        Images whose orientation in the patient is unknown stay as they are.
         """
         size = self.image.size
         if not self.image.oriented:
@@ -52,7 +52,7 @@ class LabelledImage:
         return LabelledImage(image, tuple(m.turned(axes, flips, size) for m in self.masks), boxes)
 
     def cropped(self, above: float) -> "LabelledImage":
-        """Cut to the smallest box that holds all voxels above a value and all masks and boxes."""
+        """Crop to the smallest box that contains all voxels above a value, all masks and all boxes."""
         foreground = np.any(self.image.array > above, axis=0)
         located = [mask.box for mask in self.masks] + [box for _, box in self.boxes]
         patch = MaskPatch.from_mask("foreground", foreground)
@@ -72,7 +72,7 @@ class LabelledImage:
         return LabelledImage(image, tuple(mask.shifted((z0, y0, x0)) for mask in self.masks), boxes)  # type: ignore[arg-type]
 
     def limited(self, *, max_in_plane: int, max_depth: int | None) -> "LabelledImage":
-        """At most as fine as :func:`~vividmed.data.preparation.resampling.limited_size` allows."""
+        """Shrink to what :func:`~vividmed.data.preparation.resampling.limited_size` allows."""
         size = self.image.size
         new = limited_size(size, self.image.spacing, max_in_plane=max_in_plane, max_depth=max_depth)
         if new == size:

@@ -1,7 +1,6 @@
-"""Cases divided into shards, and the plan kept with the output."""
+"""Divides cases into shards, and keeps the plan with the output."""
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,15 +14,15 @@ from vividmed.data.raw.splits import assign_splits
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 
-logger = logging.getLogger(__name__)
-
 _VERSION = 3
-"""Raised when the same input gives other rows than before."""
+"""Increased whenever the same input gives other rows than before."""
+
+_PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True)
 class PlannedCase:
-    """A case, its split, and a digest of all that decides on its rows but the content of its files."""
+    """A case, its split, and a digest of everything that decides on its rows except the content of its files."""
 
     case: Case
     split: Split
@@ -32,7 +31,7 @@ class PlannedCase:
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive cases of a split that become one file."""
+    """Consecutive cases of one split that become one file."""
 
     split: Split
     number: int
@@ -48,9 +47,9 @@ class Listing:
     """The cases of an origin.
 
     Attributes:
-        cases: By split, then by id.
-        left_out: Case to the reason why the adapter leaves it out on purpose.
-        failed: Case to the reason why it cannot even be listed.
+        cases: cases by split, then by id.
+        left_out: id of each case that the adapter leaves out on purpose, and the reason.
+        failed: id of each case that cannot even be planned, and the reason.
     """
 
     cases: tuple[PlannedCase, ...]
@@ -69,14 +68,14 @@ def list_cases(
     """List the cases of an origin and decide on their splits.
 
     Args:
-        adapter: Of the data set.
-        origin: Its folder.
-        processing: Choices of the user.
-        only: Leave out the other splits.
-        limit: Take the first cases by id.
+        adapter: adapter of the data set.
+        origin: its folder.
+        processing: choices about the images.
+        only: list only this split.
+        limit: list only the first cases by id.
 
     Raises:
-        VividMedError: The origin is not what the adapter expects.
+        VividMedError: the origin is not what the adapter expects.
     """
     found: list[Case] = []
     left_out, failed = {}, {}
@@ -89,7 +88,7 @@ def list_cases(
             failed[printable(item.id) or f"(case {number})"] = problem
         else:
             found.append(item)
-    # The split of a patient rests on all of its cases, also on those that a limit leaves out.
+    # A patient's split depends on all of its cases, including those that a limit leaves out.
     splits = assign_splits(
         ((adapter.patient_key(case), case.split) for case in found), fill=adapter.has_own_patients(found)
     )
@@ -109,8 +108,8 @@ def list_cases(
     return Listing(tuple(planned), left_out, failed)
 
 
-def divide(cases: Sequence[PlannedCase], source_bytes_a_shard: float) -> list[Shard]:
-    """Divide cases into shards whose source files have about the given size; a shard holds one split."""
+def divide(cases: Sequence[PlannedCase], source_bytes_per_shard: float) -> list[Shard]:
+    """Divide cases into shards whose source files have about the given size; each shard has one split."""
     shards: list[Shard] = []
     for split in SPLITS:
         group: list[PlannedCase] = []
@@ -118,7 +117,7 @@ def divide(cases: Sequence[PlannedCase], source_bytes_a_shard: float) -> list[Sh
         for item in (item for item in cases if item.split == split):
             group.append(item)
             total += source_bytes(item.case)
-            if total >= source_bytes_a_shard:
+            if total >= source_bytes_per_shard:
                 shards.append(Shard(split, number, tuple(group)))
                 group, total, number = [], 0, number + 1
         if group:
@@ -126,35 +125,33 @@ def divide(cases: Sequence[PlannedCase], source_bytes_a_shard: float) -> list[Sh
     return shards
 
 
-_NAME = "plan.json"
-
-
 def save_plan(folder: Path, shards: Sequence[Shard]) -> None:
-    """Write which cases belong to which shard."""
+    """Write the cases of each shard."""
     plan = [
         {"split": shard.split, "number": shard.number, "cases": [item.case.id for item in shard.cases]}
         for shard in shards
     ]
-    write_atomically(folder / _NAME, json.dumps(plan, indent=1) + "\n")
+    write_atomically(folder / _PLAN_FILE, json.dumps(plan, indent=1) + "\n")
 
 
 def load_plan(folder: Path, cases: Sequence[PlannedCase]) -> list[Shard] | None:
-    """The kept division of these cases, None if there is none or it is one of other cases.
+    """Read the saved plan of these cases; None if there is none, or if it is one of other cases.
 
     Raises:
-        VividMedError: The file is damaged.
+        VividMedError: the file is damaged.
     """
-    path = folder / _NAME
+    path = folder / _PLAN_FILE
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = [
+            (entry["split"], int(entry["number"]), list(entry["cases"]))
+            for entry in json.loads(path.read_text(encoding="utf-8"))
+        ]
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise VividMedError(f"{path}: is damaged ({error}); delete it and run again") from error
-    planned = [(shard["split"], key) for shard in plan for key in shard["cases"]]
+    planned = [(split, key) for split, _, keys in plan for key in keys]
     if planned != [(item.split, item.case.id) for item in cases]:
         return None
     by_id = {item.case.id: item for item in cases}
-    return [
-        Shard(shard["split"], shard["number"], tuple(by_id[key] for key in shard["cases"])) for shard in plan
-    ]
+    return [Shard(split, number, tuple(by_id[key] for key in keys)) for split, number, keys in plan]

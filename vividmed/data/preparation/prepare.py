@@ -1,19 +1,19 @@
-"""An original data set to Parquet shards: in parallel, resumable, the same bytes however often it was interrupted."""
+"""Turns an original data set into Parquet shards: in parallel, resumable, the same bytes after any interruption.
 
-import logging
-import os
+The process happens in three steps. :func:`plan_preparation` lists the cases, decides on their splits, and divides them
+into shards of about the wanted size; the plan is kept with the output. Each case is then turned into rows by itself and
+stored in a file of its own, and as soon as all cases of a shard are stored, the shard is written and those files are
+removed. At the end the table of failures and the terms are written. Every file appears complete or not at all, so a run
+that was killed at any point resumes with the first case that has no file.
+"""
+
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -32,11 +32,11 @@ from vividmed.data.preparation.plan import (
     save_plan,
 )
 from vividmed.data.preparation.shards import ShardStore
+from vividmed.data.preparation.targets import check_targets
+from vividmed.data.preparation.workers import run_here, run_in_pool
 from vividmed.data.raw.case import Split
 from vividmed.data.terms import write_terms
 from vividmed.errors import VividMedError
-
-logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 500_000_000
 _PILOT = "pilot"
@@ -46,15 +46,15 @@ _DISK_MARGIN = 1.2
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationResult:
-    """What a preparation left.
+    """Result of a preparation.
 
     Attributes:
-        output: Folder of the data set.
-        facts: What :func:`~vividmed.data.preparation.statistics.describe_row` says of every row, by split.
-        failed: Case to the reason why it has no rows.
-        left_out: Case to the reason why the adapter leaves it out.
-        worked_on: Number of cases that this run dealt with; 0 if everything was done.
-        warnings: Case to what a user should look at.
+        output: folder of the data set.
+        facts: statistics of every row, by split; see :func:`~vividmed.data.preparation.statistics.describe_row`.
+        failed: id of each case without rows, and the reason.
+        left_out: id of each case that the adapter leaves out, and the reason.
+        worked_on: number of cases that this run processed; 0 if everything was done before.
+        warnings: id of each case that a user should look at, and the reasons.
     """
 
     output: Path
@@ -72,17 +72,17 @@ class PreparationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """A planned preparation; every process that makes one from the same arguments has the same plan.
+    """A planned preparation. Every process that plans one from the same arguments gets the same plan.
 
     Attributes:
-        adapter: Of the data set.
-        origin: Folder of the original.
-        output: Folder of the prepared data set.
-        processing: Choices about the images.
-        listing: Cases of the origin.
-        shards: The plan.
-        store: Where shards lie.
-        sampled: Number of cases that were dealt with to make the plan.
+        adapter: adapter of the data set.
+        origin: folder of the original data set.
+        output: folder of the prepared data set.
+        processing: choices about the images.
+        listing: cases of the origin.
+        shards: the plan.
+        store: where shards are kept.
+        sampled: number of cases processed to make the plan.
     """
 
     adapter: Adapter
@@ -98,7 +98,7 @@ class Preparation:
         """Finish a shard in this process, one case after the other.
 
         Returns:
-            Number of cases dealt with.
+            Number of cases processed.
         """
         cases = self.store.to_do(shard)
         if cases is None:
@@ -109,14 +109,17 @@ class Preparation:
         return len(cases)
 
     def process(self, shard: Shard, item: PlannedCase) -> CaseRecord:
-        """Deal with one case."""
+        """Turn one case into stored rows."""
         return process_case(self.adapter, item, self.origin, self.processing, self.store.pending(shard.name))
 
     def finish(self, worked_on: int) -> PreparationResult:
-        """Write ``failures.csv`` and ``terms.json``, once every shard is there.
+        """Write ``failures.csv`` and ``terms.json`` after all shards are written.
+
+        Args:
+            worked_on: number of cases processed, without those of the plan.
 
         Raises:
-            VividMedError: A shard is missing.
+            VividMedError: a shard is missing.
         """
         records: dict[Split, list[CaseRecord]] = {}
         for shard in self.shards:
@@ -156,31 +159,46 @@ def plan_preparation(
 ) -> Preparation:
     """List the cases and divide them into shards of about the wanted size.
 
-    How large the rows of a case become is estimated from a few cases, which are prepared at once. The plan is kept with
-    the output: as long as the cases stay, so do the shards.
+    The size of a case's rows is estimated from a few cases, which are processed at once. The plan is kept with the
+    output and stays in use as long as the cases stay the same.
+
+    Args:
+        adapter: adapter of the data set.
+        origin: folder of the original data set.
+        output: folder of the prepared data set.
+        processing: choices about the images.
+        only: prepare only this split.
+        limit: prepare only the first cases by id.
+        shard_bytes: approximate size of a shard.
+        retry_failed: process cases again that failed, even if their files have not changed.
 
     Raises:
-        VividMedError: The origin is not what the adapter expects, or the disk is too small.
+        VividMedError: the origin is not what the adapter expects, a target is not in the taxonomy, or the output
+            cannot be written or has too little room.
     """
     processing = processing or Processing()
-    if origin.is_file():
-        raise VividMedError(f"{origin}: is no folder; unpack it and give the folder by --origin")
-    if not origin.is_dir():
-        raise VividMedError(f"{origin}: no such folder; give the folder of the original data set by --origin")
+    _check_origin(origin)
     if processing.window is not None and not any("CT" in name.split() for name in adapter.modalities):
         raise VividMedError(f"--window is for CT; {adapter.name} has {', '.join(adapter.modalities)}")
     origin, output = origin.resolve(), output.resolve()
-    listing = list_cases(adapter, origin, processing, only=only, limit=limit)
+    try:
+        listing = list_cases(adapter, origin, processing, only=only, limit=limit)
+    except OSError as error:
+        raise VividMedError(
+            f"{error.filename or origin}: cannot be read ({error.strerror or error}); correct its permissions or name"
+        ) from error
+    check_targets(adapter.name, (item.case for item in listing.cases))
     store = ShardStore(output, origin, adapter.row_kind, retry_failed=retry_failed)
-    store.notes.mkdir(parents=True, exist_ok=True)
-    sampled = 0
-    shards = load_plan(store.notes, listing.cases)
-    if shards is None:
-        sampled, growth = _sample(adapter, origin, processing, listing, store)
-        _check_disk(output, growth * sum(source_bytes(item.case) for item in listing.cases))
-        shards = divide(listing.cases, shard_bytes / growth)
-        store.adopt(_PILOT, shards)
-        save_plan(store.notes, shards)
+    with _writing(output):
+        store.notes.mkdir(parents=True, exist_ok=True)
+        sampled = 0
+        shards = load_plan(store.notes, listing.cases)
+        if shards is None:
+            sampled, growth = _process_pilot_cases(adapter, origin, processing, listing, store)
+            _check_disk(output, growth * sum(source_bytes(item.case) for item in listing.cases))
+            shards = divide(listing.cases, shard_bytes / growth)
+            store.adopt(_PILOT, shards)
+            save_plan(store.notes, shards)
     return Preparation(
         adapter=adapter,
         origin=origin,
@@ -208,26 +226,26 @@ def prepare_dataset(
 ) -> PreparationResult:
     """Prepare a data set on this machine.
 
-    Killed at any point and started again it goes on, and ends with the same shards. What is finished and whose source
-    files have not changed is not touched.
+    Safe to interrupt: run it again to resume, with the same shards in the end. Finished cases whose source files have
+    not changed are left alone.
 
     Args:
-        adapter: Of the data set.
-        origin: Folder of the original.
-        output: Folder of the prepared data set, loadable by ``load_dataset``.
-        processing: Choices about the images.
-        only: Prepare one split.
-        limit: Prepare the first cases by id.
-        num_proc: Worker processes; each holds one case in memory.
-        shard_bytes: About the size of a file.
-        retry_failed: Try cases that failed again even if their files have not changed.
-        progress: Show a progress bar on standard error.
+        adapter: adapter of the data set.
+        origin: folder of the original data set.
+        output: folder of the prepared data set, which ``load_dataset`` can load.
+        processing: choices about the images.
+        only: prepare only this split.
+        limit: prepare only the first cases by id.
+        num_proc: number of worker processes; each has one case in memory.
+        shard_bytes: approximate size of a shard.
+        retry_failed: process cases again that failed, even if their files have not changed.
+        progress: show a progress bar on standard error.
 
     Raises:
-        VividMedError: The origin is not what the adapter expects, the disk is too small, a worker died, or another
-            run works on the same output.
+        VividMedError: as :func:`plan_preparation`; or a worker was killed, or another run works on the same output.
     """
-    with _alone(output):
+    _check_origin(origin)
+    with _exclusive(output):
         plan = plan_preparation(
             adapter,
             origin,
@@ -239,118 +257,72 @@ def prepare_dataset(
             retry_failed=retry_failed,
         )
         total = sum(len(shard.cases) for shard in plan.shards)
-        with tqdm(total=total, unit="case", desc=adapter.name, disable=not progress) as bar:
-            worked_on = _run_here(plan, bar) if num_proc == 1 else _run_in_pool(plan, num_proc, bar)
-        return plan.finish(worked_on)
+        with tqdm(total=total, unit="case", desc=adapter.name, disable=not progress) as bar, _writing(output):
+            worked_on = run_here(plan, bar) if num_proc == 1 else run_in_pool(plan, num_proc, bar)
+            return plan.finish(worked_on)
+
+
+def _check_origin(origin: Path) -> None:
+    try:
+        is_folder, is_file = origin.is_dir(), origin.is_file()
+    except OSError as error:
+        raise VividMedError(
+            f"{origin}: cannot be read ({error.strerror}); give another folder by --origin"
+        ) from error
+    if is_file:
+        raise VividMedError(f"{origin}: is not a folder; unpack it and give the folder by --origin")
+    if not is_folder:
+        raise VividMedError(f"{origin}: no such folder; give the folder of the original data set by --origin")
 
 
 @contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep a second run away from the same output; the lock of a killed run is void."""
-    output.mkdir(parents=True, exist_ok=True)
+def _exclusive(output: Path) -> Iterator[None]:
+    """Keep other runs away from the same output; the lock of a killed run is void."""
+    lock = FileLock(output / ".lock", timeout=0)
+    with _writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise VividMedError(
+                f"{output}: another run works on it; wait for it, or choose another --output"
+            ) from error
     try:
-        with FileLock(output / ".lock", timeout=0):
-            yield
-    except Timeout as error:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Turn a failure to write into an error that names the output.
+
+    Raises:
+        VividMedError: the disk is full, or the output is read-only or has a name that is too long.
+    """
+    try:
+        yield
+    except OSError as error:
         raise VividMedError(
-            f"{output}: another run works on it; wait for it or choose another --output"
+            f"{error.filename or output}: cannot be written ({error.strerror or error}); make room, or choose another "
+            "--output, and run the command again"
         ) from error
 
 
-def _run_here(plan: Preparation, bar: tqdm) -> int:
-    count = 0
-    for shard, cases in _unfinished(plan, bar):
-        for item in cases:
-            plan.process(shard, item)
-            bar.update()
-        plan.store.write(shard)
-        count += len(cases)
-    return count
-
-
-def _run_in_pool(plan: Preparation, num_proc: int, bar: tqdm) -> int:
-    """Cases in order of the shards, a few more than workers at a time; a shard is written when its cases are done."""
-    count = 0
-    waiting: dict[Future[None], Shard] = {}
-    left: dict[str, int] = {}
-
-    def settle(at_most: int) -> None:
-        while len(waiting) > at_most:
-            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                shard = waiting.pop(future)
-                future.result()
-                bar.update()
-                left[shard.name] -= 1
-                if not left[shard.name]:
-                    plan.store.write(shard)
-
-    # Workers are forked from a process without threads, which imports the libraries once for all of them.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(num_proc, mp_context=context, initializer=_start_worker) as pool:
-        try:
-            for shard, cases in _unfinished(plan, bar):
-                left[shard.name] = len(cases)
-                if not cases:
-                    plan.store.write(shard)
-                for item in cases:
-                    settle(2 * num_proc)
-                    folder = plan.store.pending(shard.name)
-                    future = pool.submit(_process, plan.adapter, item, plan.origin, plan.processing, folder)
-                    waiting[future] = shard
-                count += len(cases)
-            settle(0)
-        except BrokenProcessPool as error:
-            raise VividMedError(
-                "a worker was killed, likely because memory ran out; run again with a smaller --num-proc to go on"
-            ) from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return count
-
-
-def _unfinished(plan: Preparation, bar: tqdm) -> Iterator[tuple[Shard, list[PlannedCase]]]:
-    for shard in plan.shards:
-        cases = plan.store.to_do(shard)
-        bar.update(len(shard.cases) - len(cases or ()))
-        if cases is not None:
-            yield shard, cases
-
-
-def _process(*arguments: object) -> None:
-    process_case(*arguments)  # type: ignore[arg-type]
-
-
-def _start_worker() -> None:
-    # Workers share the cores; threads of their libraries would only compete.
-    torch.set_num_threads(1)
-    # A worker whose parent was killed would wait for work for ever.
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _sample(
+def _process_pilot_cases(
     adapter: Adapter, origin: Path, processing: Processing, listing: Listing, store: ShardStore
 ) -> tuple[int, float]:
-    """Prepare cases spread over the listing.
+    """Process a few cases, spread over the listing, to estimate the size of the output.
 
     Returns:
-        How many were dealt with, and the bytes of rows a byte of source, at least a hundredth.
+        Number of cases processed, and bytes of rows per byte of source files, at least 0.01.
     """
     cases = listing.cases[:: max(1, len(listing.cases) // _PILOT_CASES)][:_PILOT_CASES]
     before = after = count = 0
     folder = store.pending(_PILOT)
     for item in cases:
         record = read_record(folder, item.case.id)
-        if record is None or not record.holds_for(item, origin):
+        if record is None or not record.is_current(item, origin):
             record = process_case(adapter, item, origin, processing, folder)
             count += 1
         if record.error is None:
@@ -363,6 +335,6 @@ def _check_disk(output: Path, needed: float) -> None:
     free = shutil.disk_usage(output).free
     if free < _DISK_MARGIN * needed:
         raise VividMedError(
-            f"{output}: about {_DISK_MARGIN * needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
-            "make room or choose another --output"
+            f"{output}: about {_DISK_MARGIN * needed / 1e9:.1f} GB are needed, but only {free / 1e9:.1f} GB are free; "
+            "make room, or choose another --output"
         )

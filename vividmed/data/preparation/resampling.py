@@ -1,4 +1,4 @@
-"""Make images and masks smaller by averaging over the volume of the new voxels."""
+"""Shrinks images and masks by averaging over the volume of the new voxels."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,16 +15,16 @@ _INSIDE = 0.5
 def limited_size(
     size: Triple, spacing: tuple[float, float, float], *, max_in_plane: int, max_depth: int | None
 ) -> Triple:
-    """Size after the limits on resolution; nothing is made finer.
+    """Size after the limits on resolution; no axis becomes finer.
 
-    The shorter in-plane edge is at most ``max_in_plane``, with the aspect kept. Slices closer than half the in-plane
-    spacing are merged until they are that far apart, and to at most ``max_depth``.
+    The shorter in-plane edge becomes at most ``max_in_plane``, with the aspect ratio kept. Slices closer than half the
+    in-plane spacing are merged until they are that far apart, and to at most ``max_depth``.
 
     Args:
         size: (D, H, W), slices first.
-        spacing: Millimetres a voxel along (z, y, x).
-        max_in_plane: Largest length of the shorter in-plane edge.
-        max_depth: Largest number of slices.
+        spacing: mm per voxel along (z, y, x).
+        max_in_plane: largest length of the shorter in-plane edge.
+        max_depth: largest number of slices; None for no limit.
     """
     depth, height, width = size
     factor = max(1.0, min(height, width) / max_in_plane)
@@ -35,7 +35,7 @@ def limited_size(
 
 
 def shrink(array: np.ndarray, size: Triple) -> np.ndarray:
-    """Average (C, D, H, W) to (C, *size); voxels count by the volume they share.
+    """Average (C, D, H, W) to (C, *size); voxels are weighted by the volume they share.
 
     Returns:
         float32, or the array itself if the size stays.
@@ -52,7 +52,7 @@ def shrink(array: np.ndarray, size: Triple) -> np.ndarray:
 def shrink_mask(patch: MaskPatch, size: Triple, new: Triple) -> MaskPatch:
     """Average a mask from a grid of ``size`` to one of ``new`` voxels and keep voxels that are at least half inside.
 
-    A mask too thin for that keeps the voxels of which it covers most, so that no target is lost.
+    A mask too thin for that keeps the voxels that it covers most, so that no target is lost.
     """
     corner, share = [], patch.inside.astype(np.float32)
     for axis, (start, length, old_size, new_size) in enumerate(
@@ -68,7 +68,7 @@ def shrink_mask(patch: MaskPatch, size: Triple, new: Triple) -> MaskPatch:
 
 
 def _overlaps(old: int, new: int) -> csr_array:
-    """(new, old) weights: the share that each old voxel has in a new one; rows sum to 1."""
+    """(new, old) weights: the share of each old voxel in each new one; rows sum to 1."""
     edges = np.linspace(0, old, new + 1)
     rows: list[int] = []
     columns: list[int] = []
@@ -94,7 +94,7 @@ def scaled_box(box: Sequence[int], size: Triple, new: Triple) -> tuple[int, ...]
 
     Args:
         box: (z0, y0, x0, z1, y1, x1), half-open.
-        size: (D, H, W) of the grid it is on.
+        size: (D, H, W) of its grid.
         new: (D, H, W) of the smaller one.
     """
     low = [edge * m // n for edge, n, m in zip(box[:3], size, new, strict=True)]

@@ -1,4 +1,4 @@
-"""Parquet files of a prepared data set: written once, complete or absent, with a note of what they were made from."""
+"""Writes the Parquet files of a prepared data set, complete or not at all, each with a note of its sources."""
 
 import json
 import os
@@ -25,20 +25,20 @@ _ROW_GROUP_BYTES = 100_000_000
 
 
 class ShardStore:
-    """Where the shards of a data set, their notes and unfinished cases lie.
+    """Keeps the shards of a data set, their notes, and the cases of unfinished shards.
 
     Args:
-        output: Folder of the data set.
-        origin: Folder of the original.
-        kind: Of the rows.
-        retry_failed: Count a case that failed as work to do even if its files have not changed.
+        output: folder of the data set.
+        origin: folder of the original data set.
+        row_kind: kind of the rows.
+        retry_failed: process cases again that failed, even if their files have not changed.
     """
 
-    def __init__(self, output: Path, origin: Path, kind: str, *, retry_failed: bool = False) -> None:
+    def __init__(self, output: Path, origin: Path, row_kind: str, *, retry_failed: bool = False) -> None:
         self.data = output / "data"
         self.notes = output / ".preparation"
         self.origin = origin
-        self.kind = kind
+        self.row_kind = row_kind
         self.retry_failed = retry_failed
 
     def file(self, name: str) -> Path:
@@ -50,35 +50,36 @@ class ShardStore:
         return self.notes / "cases" / name
 
     def records(self, name: str) -> list[CaseRecord] | None:
-        """Records of a finished shard's cases, None if it is not finished."""
+        """Records of a finished shard's cases; None if it is not finished."""
         try:
             note = json.loads(self._note(name).read_text(encoding="utf-8"))
+            records, noted_size = [CaseRecord(**record) for record in note["cases"]], note["size"]
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise VividMedError(
                 f"{self._note(name)}: is damaged ({error}); delete it and run again"
             ) from error
         size = self.file(name).stat().st_size if self.file(name).exists() else None
-        return [CaseRecord(**record) for record in note["cases"]] if note["size"] == size else None
+        return records if noted_size == size else None
 
     def to_do(self, shard: Shard) -> list[PlannedCase] | None:
         """Cases of a shard that need work; None if the shard is finished.
 
-        A finished shard with cases that changed or are new is opened again: its other cases are kept.
+        A finished shard with changed or new cases is taken apart again; its other cases are kept.
         """
         records = self.records(shard.name)
         if records is not None:
             known = {record.id: record for record in records}
-            holds = [self._holds(item, known.get(item.case.id)) for item in shard.cases]
-            if all(holds) and len(known) == len(holds):
+            current = [self._is_current(item, known.get(item.case.id)) for item in shard.cases]
+            if all(current) and len(known) == len(current):
                 return None
             self._open_again(
-                shard, [known[i.case.id] for i, ok in zip(shard.cases, holds, strict=True) if ok]
+                shard, [known[i.case.id] for i, ok in zip(shard.cases, current, strict=True) if ok]
             )
-            return [item for item, ok in zip(shard.cases, holds, strict=True) if not ok]
+            return [item for item, ok in zip(shard.cases, current, strict=True) if not ok]
         stored = ((item, read_record(self.pending(shard.name), item.case.id)) for item in shard.cases)
-        return [item for item, record in stored if not self._holds(item, record)]
+        return [item for item, record in stored if not self._is_current(item, record)]
 
     def adopt(self, name: str, shards: list[Shard]) -> None:
         """Move cases that were stored under another name to the shards they belong to."""
@@ -87,15 +88,15 @@ class ShardStore:
                 move_case(self.pending(name), self.pending(shard.name), item.case.id)
 
     def write(self, shard: Shard) -> None:
-        """Put the stored cases of a shard together."""
+        """Join the stored cases of a shard into its Parquet file."""
         records: list[CaseRecord] = []
         self.data.mkdir(parents=True, exist_ok=True)
         target = self.file(shard.name)
         aside = target.with_suffix(".parquet.tmp")
-        features = schema(self.kind).arrow_schema
+        features = schema(self.row_kind).arrow_schema
         group: list[pa.Table] = []
         rows = size = 0
-        # Volumes are stored raw, so that compression is left to Parquet: level 1 is the fastest to write.
+        # Volumes are stored raw and compressed by Parquet; level 1 is the fastest to write.
         with pq.ParquetWriter(aside, features, compression="zstd", compression_level=1) as writer:
             for item in shard.cases:
                 record, table = read_case(self.pending(shard.name), item.case.id)
@@ -124,20 +125,20 @@ class ShardStore:
         shutil.rmtree(self.pending(shard.name), ignore_errors=True)
 
     def tidy(self, shards: list[Shard]) -> None:
-        """Remove shards that are not among these, and what interrupted runs left."""
+        """Remove all shards except these, and everything that interrupted runs left."""
         names = {shard.name for shard in shards}
         for path in [*self.data.glob("*.parquet*"), *self.notes.glob("*-*.json")]:
             if path.name.removesuffix(path.suffix) not in names:
                 path.unlink()
         shutil.rmtree(self.notes / "cases", ignore_errors=True)
 
-    def _holds(self, item: PlannedCase, record: CaseRecord | None) -> bool:
+    def _is_current(self, item: PlannedCase, record: CaseRecord | None) -> bool:
         if record is None or (record.error is not None and self.retry_failed):
             return False
-        return record.holds_for(item, self.origin)
+        return record.is_current(item, self.origin)
 
     def _open_again(self, shard: Shard, kept: list[CaseRecord]) -> None:
-        """Store the rows of a finished shard as cases again and forget that it was finished."""
+        """Store the rows of a finished shard as cases again, and remove its note."""
         counts = {record.id: len(record.rows) for record in self.records(shard.name) or ()}
         by_id = {record.id: record for record in kept}
         folder = self.pending(shard.name)
@@ -147,7 +148,7 @@ class ShardStore:
                 for key, count in counts.items():
                     own = [next(rows) for _ in range(count)]
                     if key in by_id:
-                        write_case(folder, self.kind, by_id[key], own)
+                        write_case(folder, self.row_kind, by_id[key], own)
         self._note(shard.name).unlink()
 
     def _note(self, name: str) -> Path:

@@ -1,9 +1,9 @@
-"""Whether structures that are named by a side of the body lie on that side.
+"""Checks that structures named by a side of the body lie on that side.
 
-A left kidney lies to the left of the right one whatever the body looks like: situs inversus changes which organs lie
-where, not what left means, and structures named by their form (heart chambers, lobes of the liver) are not looked at. So
-where most pairs of an image lie the other way round, the numbers of the label map are exchanged or the image is placed
-wrongly; a model trained on it would learn to call sides by the wrong name.
+A left kidney lies to the left of the right one in every body: situs inversus changes the places of organs, not the
+meaning of left, and structures named by their shape (heart chambers, lobes of the liver) are not checked. If most pairs
+of an image lie the other way round, the values of the label map are exchanged or the header places the image wrongly; a
+model trained on it would learn the wrong names of sides.
 """
 
 from collections import defaultdict
@@ -22,15 +22,15 @@ def check_sides(image: MedicalImage, masks: Iterable[MaskPatch], taxonomy: Taxon
     """Compare the centres of left and right structures of one image along the patient's left-right axis.
 
     Args:
-        image: On whose grid the masks lie; nothing is known about one that is not oriented.
-        masks: Under canonical names.
-        taxonomy: Which tells the structures that are named by their side.
+        image: image on whose grid the masks lie; one that is not oriented is not checked.
+        masks: masks under canonical names.
+        taxonomy: taxonomy that tells which structures are named by their side.
 
     Returns:
-        A warning where a few pairs lie the other way round.
+        A warning if a few pairs lie the other way round.
 
     Raises:
-        VividMedError: Most pairs do.
+        VividMedError: most pairs lie the other way round.
     """
     if not image.oriented:
         return []
@@ -52,7 +52,7 @@ def check_sides(image: MedicalImage, masks: Iterable[MaskPatch], taxonomy: Taxon
 
 
 def _centres(image: MedicalImage, masks: Iterable[MaskPatch], taxonomy: Taxonomy) -> dict[str, float]:
-    """Target to the centre of its voxels in mm, growing from the patient's left to the right."""
+    """Centre of each target's voxels in mm along the axis from the patient's left to the right."""
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(4))
     for mask in masks:
         target = taxonomy[plain_target(mask.target)]

@@ -12,16 +12,16 @@ from PIL import Image
 from vividmed.data.schema import plain_target
 
 
-def describe_row(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts of one row, as plain JSON.
+def describe_row(row_kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Statistics of one row, as plain JSON.
 
     Args:
-        kind: Of the row.
-        row: With encoded images.
+        row_kind: kind of the row.
+        row: row with encoded images.
 
     Returns:
-        ``patient``, ``modality``, ``sizes`` (D, H, W) and ``spacings`` in mm (z, y, x; None where unknown) of its images,
-        ``present`` and ``absent`` targets, number of ``masks`` and ``boxes``, and ``words`` of text.
+        ``patient``, ``modality``, ``sizes`` (D, H, W) and ``spacings`` in mm (z, y, x; None if unknown) of its images,
+        ``present`` and ``absent`` targets, number of ``masks`` and ``boxes``, and number of ``words`` of text.
     """
     shapes = [_measure(cell["bytes"]) for cell in [*row["images"], *row["volumes"]]]
     facts: dict[str, Any] = {
@@ -35,9 +35,9 @@ def describe_row(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
         "boxes": len(row.get("boxes", ())),
         "words": 0,
     }
-    if kind == "localization":
+    if row_kind == "localization":
         facts["present"], facts["absent"] = list(row["targets"]), list(row["absent"])
-    elif kind == "grounded_report":
+    elif row_kind == "grounded_report":
         named = [plain_target(target) for phrase in row["phrases"] for target in phrase["targets"]]
         facts["present"] = list(dict.fromkeys(named))
         facts["words"] = len(row["report"].split())
@@ -48,7 +48,7 @@ def describe_row(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def count_targets(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
-    """Target, number of rows where it is present, and where it is absent; the most frequent first."""
+    """Each target with the number of rows where it is present and where it is absent; the most frequent first."""
     present: Counter[str] = Counter()
     absent: Counter[str] = Counter()
     for facts in rows:
@@ -71,13 +71,13 @@ def _measure(content: bytes) -> tuple[list[int], list[float] | None]:
 
 
 def draw_histograms(rows: Iterable[Mapping[str, Any]]) -> bytes | None:
-    """PNG with one row of histograms of sizes and one of spacings, along z, y and x.
+    """Draw histograms of sizes and of spacings along z, y and x, as PNG.
 
     Args:
-        rows: Facts from :func:`~vividmed.data.preparation.statistics.describe_row`.
+        rows: statistics from :func:`describe_row`.
 
     Returns:
-        The same bytes for the same rows; None without rows.
+        The same bytes for the same rows; None if there are no rows.
     """
     from matplotlib.figure import Figure
 

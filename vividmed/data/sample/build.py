@@ -1,4 +1,4 @@
-"""From archives to the rows of the sample: every view once, then the three kinds of rows from the same views."""
+"""Turns archives into the rows of the sample: all views first, then the three kinds of rows from the same views."""
 
 import gzip
 import io
@@ -37,7 +37,7 @@ def build(folder: Path) -> None:
     """Fetch the sources and write ``<kind>/<split>.parquet`` with all images embedded.
 
     Raises:
-        VividMedError: If an archive cannot be had, or is not the pinned one.
+        VividMedError: an archive cannot be fetched, or is not the pinned one.
     """
     with tempfile.TemporaryDirectory(prefix="vividmed-sample-") as work:
         views = list(_views(Path(work)))
@@ -49,15 +49,15 @@ def build(folder: Path) -> None:
             "localization": _localization(of_split, encoded),
             "grounded_report": _grounded_reports(of_split, encoded),
         }
-        for kind, of_kind in rows.items():
+        for row_kind, of_kind in rows.items():
             for row in of_kind:
-                validate_row(kind, row)
-            target = folder / kind / f"{split}.parquet"
+                validate_row(row_kind, row)
+            target = folder / row_kind / f"{split}.parquet"
             target.parent.mkdir(exist_ok=True)
             # A data set takes the column order of its rows.
-            ordered = [{column: row[column] for column in SCHEMAS[kind]} for row in of_kind]
-            Dataset.from_list(ordered, features=SCHEMAS[kind]).to_parquet(target)
-            logger.info("%s, %s: %d rows", kind, split, len(of_kind))
+            ordered = [{column: row[column] for column in SCHEMAS[row_kind]} for row in of_kind]
+            Dataset.from_list(ordered, features=SCHEMAS[row_kind]).to_parquet(target)
+            logger.info("%s, %s: %d rows", row_kind, split, len(of_kind))
 
 
 def _views(work: Path) -> Iterator[View]:
@@ -87,7 +87,7 @@ def _volume_views(source: VolumeSource, folder: Path) -> Iterator[View]:
 
 
 def _encode(view: View) -> Row:
-    """The columns that hold the image, as PNG or gzipped NIfTI."""
+    """The columns of images, as PNG or gzipped NIfTI."""
     if view.affine is None:
         buffer = io.BytesIO()
         Image.fromarray(view.image).save(buffer, "PNG", optimize=True)
@@ -166,7 +166,7 @@ def _grounded_reports(views: Sequence[View], encoded: dict[str, Row]) -> list[Ro
 
 
 def _locations(view: View, named: set[str] | None = None) -> Row:
-    """Masks of the targets, and boxes: one around an organ, one around each connected part of a lesion."""
+    """Masks and boxes of the targets: one box per organ, one per connected part of a lesion."""
     masks = {target: mask for target, mask in view.masks.items() if named is None or target in named}
     return {
         "incomplete": [],

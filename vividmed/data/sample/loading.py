@@ -1,5 +1,6 @@
-"""Build the sample when it is not there, and load it."""
+"""Loads the sample, and builds it first if it does not exist."""
 
+import ast
 import hashlib
 import importlib.util
 from pathlib import Path
@@ -17,40 +18,43 @@ SPLITS = ("train", "test")
 
 
 @overload
-def load_sample(kind: RowKind, split: None = None) -> DatasetDict: ...
+def load_sample(row_kind: RowKind, split: None = None) -> DatasetDict: ...
 @overload
-def load_sample(kind: RowKind, split: str) -> Dataset: ...
-def load_sample(kind: RowKind, split: str | None = None) -> Dataset | DatasetDict:
+def load_sample(row_kind: RowKind, split: str) -> Dataset: ...
+def load_sample(row_kind: RowKind, split: str | None = None) -> Dataset | DatasetDict:
     """Load one kind of rows of the sample; the first call on a machine builds it.
 
-    The sample lies in the Hugging Face datasets cache, so ``HF_HOME`` and ``HF_DATASETS_CACHE`` are respected.
-    Building takes less than a minute and needs the package index that pip is set up for, or a folder of archives
+    The sample is stored in the cache of Hugging Face datasets, so ``HF_HOME`` and ``HF_DATASETS_CACHE`` are respected.
+    Building takes less than a minute. It needs the package index that pip is configured for, or a folder of archives
     named by ``VIVIDMED_SAMPLE_ARCHIVES``.
 
     Args:
-        kind: ``vision_language``, ``localization`` or ``grounded_report``; see :mod:`vividmed.data.schema`.
+        row_kind: ``vision_language``, ``localization`` or ``grounded_report``; see :mod:`vividmed.data.schema`.
         split: ``train``, ``test``, or None for both. No patient is in both.
 
     Returns:
         The split, or a dict of both.
 
     Raises:
-        VividMedError: If the kind or split is unknown, a package is missing, or the archives cannot be had.
+        VividMedError: the kind or split is unknown, a package is missing, the archives cannot be fetched, or the cache
+            cannot be written.
     """
-    if kind not in KINDS:
-        raise VividMedError(f"load_sample: unknown kind {kind!r}; use one of {', '.join(KINDS)}")
+    if row_kind not in KINDS:
+        raise VividMedError(f"load_sample: unknown kind {row_kind!r}; use one of {', '.join(KINDS)}")
     if split is not None and split not in SPLITS:
         raise VividMedError(f"load_sample: unknown split {split!r}; use one of {', '.join(SPLITS)}")
-    folder = sample_folder() / kind
+    folder = sample_folder() / row_kind
     files = {name: str(folder / f"{name}.parquet") for name in SPLITS}
     return load_dataset("parquet", data_files=files, split=split)
 
 
 def sample_folder() -> Path:
-    """Folder of the complete sample, ``<kind>/<split>.parquet``; built if it is not there."""
+    """Folder of the complete sample, ``<kind>/<split>.parquet``; built if it does not exist."""
     for module in ("SimpleITK", "pylibjpeg", "libjpeg"):
         if importlib.util.find_spec(module) is None:
-            raise VividMedError(f"sample data: package {module} is missing; pip install 'vividmed[sample]'")
+            raise VividMedError(
+                f"sample data: the package {module} is missing; pip install 'vividmed[sample]'"
+            )
     from vividmed.data.sample.build import build
 
     root = Path(datasets.config.HF_DATASETS_CACHE) / "vividmed_sample"
@@ -58,9 +62,20 @@ def sample_folder() -> Path:
 
 
 def _recipe() -> str:
-    """Key of what the sample is built by: another recipe is another sample."""
+    """Key of the code that builds the sample: other code builds another sample, other prose does not."""
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for path in [*sorted(package.glob("*.py")), package.parent / "masks.py", package.parent / "schema.py"]:
-        digest.update(path.read_bytes())
+        digest.update(ast.dump(_without_docstrings(ast.parse(path.read_text(encoding="utf-8")))).encode())
     return digest.hexdigest()[:16]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [
+                part
+                for part in node.body
+                if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+            ]
+    return tree

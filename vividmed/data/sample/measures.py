@@ -1,4 +1,4 @@
-"""Figures that are read off a mask."""
+"""Measures masks."""
 
 import numpy as np
 from scipy import ndimage
@@ -25,25 +25,25 @@ def extent_mm(mask: np.ndarray, affine: np.ndarray) -> Triple:
 
 
 def is_measurable(mask: np.ndarray) -> bool:
-    """Whether a mask is a single connected part that the image does not cut off, so that its extent means something."""
+    """Whether a mask is a single connected part that the image does not cut off, so that its extent is meaningful."""
     inside = mask[1:-1, 1:-1, 1:-1]
     return int(inside.sum()) == int(mask.sum()) and ndimage.label(mask, np.ones((3, 3, 3)))[1] == 1
 
 
 def millilitres(mask: np.ndarray, affine: np.ndarray) -> str:
-    """Volume of a mask in words: whole millilitres, below ten with one decimal."""
+    """Volume of a mask as text: in whole millilitres, below ten with one decimal."""
     volume = int(mask.sum()) * float(abs(np.linalg.det(affine[:3, :3]))) / 1000
     return f"{volume:.0f}" if volume >= _WHOLE_ML else f"{volume:.1f}"
 
 
 def side_of(mask: np.ndarray) -> str | None:
-    """Side of the patient that holds most of a mask, in an image of the whole width.
+    """Side of the patient that contains most of a mask, in an image of the whole width.
 
     Args:
         mask: (D, H, W) bool, not empty; x runs to the patient's left.
 
     Returns:
-        ``left`` or ``right``, or None for what lies on both sides.
+        ``left`` or ``right``; None if the mask lies on both sides.
     """
     columns = mask.sum(axis=(0, 1))
     right = columns[: columns.size // 2].sum() / columns.sum()

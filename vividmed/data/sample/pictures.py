@@ -1,4 +1,4 @@
-"""Two-dimensional DICOM files as views: parts and frames of them, scaled down."""
+"""Turns 2D DICOM files into views: parts and frames of them, scaled down."""
 
 from collections.abc import Iterator
 from pathlib import Path

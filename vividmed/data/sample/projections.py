@@ -1,4 +1,4 @@
-"""Radiographs projected from a CT: line integrals of attenuation, with the projected masks."""
+"""Projects radiographs from a CT: line integrals of attenuation, with the projected masks."""
 
 from collections.abc import Iterator
 
@@ -18,9 +18,9 @@ _TILT_DEGREES = 12.0
 def projections(source: VolumeSource, scan: Scan) -> Iterator[View]:
     """Frontal and lateral parallel projections at slightly varying angles and fields of view.
 
-    Attenuation is linear in Hounsfield units; the table and everything else outside the patient is left out. The
-    head is up; on frontal views the patient's right is on the left, on lateral views the front is on the left.
-    A target counts as present or absent by its projected mask.
+    Attenuation is linear in Hounsfield units; the table and everything else outside the patient is left out. The head
+    is up. On frontal views the patient's right is on the left; on lateral views the front is on the left. Whether a
+    target is present or absent is decided by its projected mask.
     """
     if not source.projections:
         return

@@ -1,4 +1,4 @@
-"""Questions about a view and their answers, each true by the labels of that view.
+"""Composes questions about a view, with answers that follow from its labels.
 
 The answers to modality, presence and list questions have the form that the published model was trained on.
 """
@@ -72,15 +72,15 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How many questions of each kind a split gets at most.
+    """Largest number of questions of each kind in a split.
 
     Attributes:
-        modality: Of each modality, for 2D images and volumes apart.
-        plane: Of each plane and radiographic view.
-        presence: Of each target with the answer yes, and as many with no.
-        lists: Questions for several targets at once.
-        finding: Of each sort of finding.
-        report: Short reports.
+        modality: per modality, separately for 2D images and volumes.
+        plane: per plane and radiographic view.
+        presence: per target with the answer yes; the same number with no.
+        lists: questions for several targets at once.
+        finding: per type of finding.
+        report: short reports.
     """
 
     modality: int
@@ -100,8 +100,8 @@ BUDGETS = {
 def ask(views: Sequence[View], budget: Budget) -> list[Question]:
     """Compose a split's questions.
 
-    Classes are balanced: as many questions for every modality and plane as there are images for, and for every
-    target as many with the answer yes as with no. A target that only ever has one answer is not asked for.
+    Classes are balanced: every modality and plane is asked for as often as the images allow, and every target as often
+    with the answer yes as with no. A target that only ever has one answer is not asked for.
     """
     return [
         *_ask_modality(views, budget.modality),
@@ -254,7 +254,7 @@ def _found(views: Sequence[View], find: _Finder) -> list[Question]:
 
 
 def _pick(questions: list[Question], count: int) -> list[Question]:
-    """Spread over answers, so that none of them becomes the rule."""
+    """Spread the questions over their answers, so that no answer dominates."""
     groups: dict[str, list[Question]] = {}
     for question in questions:
         groups.setdefault(question.answer, []).append(question)
@@ -262,7 +262,7 @@ def _pick(questions: list[Question], count: int) -> list[Question]:
 
 
 def _spread_over_patients(views: Sequence[View], count: int) -> list[View]:
-    """Up to ``count`` views, taking patients and image kinds in turn, in an order that depends on names alone."""
+    """Up to ``count`` views, taking patients and image kinds in turn, in an order that depends on names only."""
     shuffled = sorted(views, key=lambda view: generator(view.name).random())
     groups: dict[tuple[str, bool], list[View]] = {}
     for view in shuffled:
@@ -271,7 +271,7 @@ def _spread_over_patients(views: Sequence[View], count: int) -> list[View]:
 
 
 def _in_turn(groups: Iterable[Sequence[_Item]]) -> list[_Item]:
-    """One of every group, then a second one of every group, and so on."""
+    """Take one item of every group, then a second one of every group, and so on."""
     return [item for item in chain.from_iterable(zip_longest(*groups)) if item is not None]
 
 

@@ -1,4 +1,4 @@
-"""Short reports composed from the masks of a view, with the phrases that name what is masked."""
+"""Composes short reports from the masks of a view, with phrases that name the masked targets."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ _MAX_ABSENT = 2
 
 @dataclass(frozen=True)
 class Phrase:
-    """Characters ``start`` to ``end`` of a report, and the targets they name."""
+    """Characters ``start`` to ``end`` of a report, and the targets that they name."""
 
     text: str
     start: int
@@ -38,7 +38,7 @@ class Report:
 
 
 class _Writer:
-    """Collects text and remembers where phrases are."""
+    """Collects text and the positions of phrases in it."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -59,7 +59,7 @@ def compose_report(view: View) -> Report:
     Targets that are barely visible are not mentioned.
 
     Args:
-        view: A volume, or a 2D view of known plane.
+        view: a volume, or a 2D view of known plane.
     """
     writer = _Writer()
     writer.write(_opening(view))

@@ -1,4 +1,4 @@
-"""Volumes with labels on one grid: reading the source files, orientation and resampling."""
+"""Reads volumes with labels on one grid, orients and resamples them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Scan:
         array: (D, H, W) intensities; Hounsfield units for CT.
         affine: 4 x 4, voxel index (x, y, z) to RAS+ millimetres; no rotation apart from the axis directions.
         labels: (D, H, W) label map, zero where nothing is labelled.
-        targets: Target name to its label.
+        targets: label of each target.
     """
 
     array: np.ndarray
@@ -42,17 +42,17 @@ class Scan:
 
     @property
     def spacing(self) -> Spacing:
-        """Millimetres a voxel along (z, y, x)."""
+        """Millimetres per voxel along (z, y, x)."""
         x, y, z = np.abs(np.diag(self.affine)[:3])
         return float(z), float(y), float(x)
 
     def mask(self, target: str) -> np.ndarray:
-        """(D, H, W) bool mask of a target; empty when it is not in this part of the body."""
+        """(D, H, W) bool mask of a target; empty if it is not in this part of the body."""
         return self.labels == self.targets[target]
 
     @cached_property
     def body(self) -> np.ndarray:
-        """(D, H, W) bool mask of the patient without table and air around (lungs are left out)."""
+        """(D, H, W) bool mask of the patient, without the table and the surrounding air (lungs are left out)."""
         level = _AIR_HU if self.array.min() < _AIR_HU else 0.08 * np.percentile(self.array, 99)
         parts, _ = ndimage.label(ndimage.binary_opening(self.array > level))
         sizes = np.bincount(parts.ravel())
@@ -95,12 +95,12 @@ def read_scan(image: list[Path], labels: Mapping[Path, Mapping[str, tuple[int, .
     """Read a volume and what is labelled on it.
 
     Args:
-        image: One NIfTI or NRRD file, or all files of a DICOM series.
-        labels: Label maps, NIfTI or NRRD, to target names and the values that form a target. A map covers the grid
-            of the image or a part of it. Where maps overlap, the later one holds.
+        image: one NIfTI or NRRD file, or all files of a DICOM series.
+        labels: NIfTI or NRRD label maps, each with target names and the values that form a target. A map covers the
+            grid of the image or a part of it. Where maps overlap, the later one wins.
 
     Raises:
-        VividMedError: If a label map does not lie on the grid of the image.
+        VividMedError: a label map does not lie on the grid of the image.
     """
     array, affine = _read(image)
     merged = np.zeros(array.shape, np.int16)

@@ -1,7 +1,7 @@
-"""The images behind the sample: what lies where in which package, and to which split it belongs.
+"""The images of the sample: their packages and files, and their splits.
 
-The split is by patient. A modality or a target that the test split asks for occurs in the training split in another
-patient.
+The split is by patient. Every modality and target that the test split asks for also occurs in the training split, in
+another patient.
 """
 
 from collections.abc import Mapping
@@ -57,13 +57,13 @@ class VolumeSource:
     """A volume from which slices, sub-volumes and, for chest CT, projections are taken.
 
     Attributes:
-        name: Short name; also the patient's key, for no patient has two sources.
+        name: short name; also the patient's key, since no patient has two sources.
         split: ``train`` or ``test``.
         modality: ``CT`` or ``MRI``.
-        archive: Where it comes from.
-        image: File, or folder ending in ``/`` of a DICOM series.
-        labels: Label map to the values that form a target; a target without voxels in it is absent, one that is
-            not listed is unknown.
+        archive: archive that contains it.
+        image: file, or folder ending in ``/`` of a DICOM series.
+        labels: for each label map, the values that form each target. A target without voxels is absent; one that is not
+            listed is unknown.
         slice_spacing: Isotropic spacing in mm on which slices are taken.
         volume_spacing: Spacing (z, y, x) in mm of sub-volumes.
         windows: Intensity windows (low, high) for slices, used in turn; None scales by percentiles.
@@ -92,7 +92,7 @@ class VolumeSource:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSource:
-    """A two-dimensional DICOM file.
+    """A 2D DICOM file.
 
     Attributes:
         name: Short name; also the patient's key.
@@ -100,7 +100,7 @@ class PictureSource:
         modality: ``CT``, ``MRI``, ``X-ray`` or ``ultrasound``.
         file: DICOM file in pydicom-data.
         plane: Plane or radiographic view, None where it is not stated.
-        region: Rows and columns (top, left, bottom, right) as fractions that hold tissue and no burned-in text.
+        region: part with tissue and without burnt-in text: (top, left, bottom, right) as fractions.
         views: Number of views; each is another frame or a smaller part of the region.
         window: Intensity window (low, high) in Hounsfield units for CT.
     """
@@ -341,4 +341,4 @@ PICTURES = (
         views=3,
     ),
 )
-"""Files of pydicom-data; the regions leave out burned-in text."""
+"""Files of pydicom-data; the regions leave out burnt-in text."""

@@ -29,7 +29,7 @@ CT_ORGANS: Labels = {
 UPPER_ABDOMEN_CT_ORGANS: Labels = {
     target: values for target, values in CT_ORGANS.items() if target not in ("left lung", "right lung")
 }
-"""For a slab that ends at the lung bases, where a missing lung label does not prove that no lung is seen."""
+"""Targets of a slab that ends at the lung bases, where a missing lung label does not prove that no lung is visible."""
 
 MR_ORGANS: Labels = {
     "spleen": (1,),
@@ -52,11 +52,11 @@ CHEST_PROJECTION = ("heart", "left lung", "right lung")
 LESIONS = frozenset({"lung lesion", "brain tumor", "breast lesion"})
 
 SIDED = frozenset({"liver", "spleen", "gallbladder"})
-"""Organs that lie on one side of the body though their name does not say so."""
+"""Organs that lie on one side of the body although their names do not say so."""
 
 
 PAIRS = {"lungs": ("left lung", "right lung"), "kidneys": ("left kidney", "right kidney")}
-"""Plural of paired organs to the two targets."""
+"""The two targets of each pair of organs, by its plural."""
 
 
 def with_article(target: str) -> str:

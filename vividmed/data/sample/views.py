@@ -1,4 +1,4 @@
-"""What a row shows: slices and sub-volumes cut from a scan, with the masks that follow."""
+"""Cuts slices and sub-volumes from a scan, with their masks."""
 
 import zlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from vividmed.data.sample.sources import VolumeSource, Window
 from vividmed.data.sample.targets import LESIONS
 
 CLEARLY_VISIBLE = 0.3
-"""Least share of a target's largest cross-section (2D) or volume (3D) for it to count as present."""
+"""Smallest share of a target's largest cross-section (2D) or volume (3D) at which it counts as present."""
 
 _MIN_VOXELS = 30
 _MARGIN_MM = 12.0
@@ -30,16 +30,16 @@ class View:
         name: Unique name.
         patient: Key of the patient.
         split: ``train`` or ``test``.
-        modality: As in the modality answer.
-        source: Package, file and what was done to it.
-        licence: Of the package.
+        modality: modality as in the answer.
+        source: package, file, and how the image was made from it.
+        licence: licence of the package.
         image: (H, W) or (H, W, 3) uint8 for a 2D image as displayed, or (D, H, W) int16 for a volume.
-        affine: Of a volume, voxel index (x, y, z) to RAS+ mm; None for a 2D image.
-        plane: Plane or radiographic view of a 2D image, None if unknown and for volumes.
-        masks: Present target to (D, H, W) bool mask; D = 1 for a 2D image.
-        absent: Targets labelled in this scan that have no voxel here. Targets that are barely visible are in
-            neither.
-        sides: Present target to ``left`` or ``right`` of the patient, where the side is beyond doubt.
+        affine: 4 x 4 of a volume, voxel index (x, y, z) to RAS+ mm; None for a 2D image.
+        plane: plane or radiographic view of a 2D image; None for volumes and if unknown.
+        masks: (D, H, W) bool mask of each present target; D = 1 for a 2D image.
+        absent: targets labelled in this scan that have no voxel here. Barely visible targets are neither present nor
+            absent.
+        sides: ``left`` or ``right`` of the patient for each present target whose side is certain.
     """
 
     name: str
@@ -62,7 +62,7 @@ class View:
 
 
 def generator(name: str) -> np.random.Generator:
-    """Random numbers that depend on the name alone."""
+    """Generator that depends on the name only."""
     return np.random.default_rng(zlib.crc32(name.encode()))
 
 
@@ -76,8 +76,8 @@ def to_grey(array: np.ndarray, window: Window | None) -> np.ndarray:
 def slices(source: VolumeSource, scan: Scan) -> Iterator[View]:
     """Axial, coronal and sagittal slices with a varying field of view.
 
-    They are displayed by radiological convention: the patient's right on the left, the front up or, on sagittal
-    slices, on the left, the head up.
+    They are displayed by radiological convention: the patient's right on the left and the front up; on coronal and
+    sagittal slices the head up, and on sagittal slices the front on the left.
     """
     scan = _to_body(scan.resampled((source.slice_spacing,) * 3))
     for plane, count in source.slices.items():
@@ -150,7 +150,7 @@ def _source(source: VolumeSource, what: str) -> str:
 
 
 def _to_body(scan: Scan) -> Scan:
-    """Cut the scan to the patient and a margin."""
+    """Crop the scan to the patient and a margin."""
     low, high = [0, 0, 0], list(scan.array.shape)
     for axis in (1, 2):
         inside = np.flatnonzero(scan.body.any(axis=tuple(i for i in range(3) if i != axis)))
@@ -166,7 +166,7 @@ def _spread(low: int, high: int, count: int) -> list[int]:
 
 
 def _positions(scan: Scan, axis: int, count: int) -> list[int]:
-    """Slice positions: spread over the patient, or half of them over the lesion where one is labelled."""
+    """Slice positions: spread over the patient; if a lesion is labelled, half of them over the lesion."""
     others = tuple(i for i in range(3) if i != axis)
     area = scan.body.mean(axis=others)
     inside = np.flatnonzero(area > _LEAST_AREA * area.max())
@@ -200,7 +200,7 @@ def _largest_sections(scan: Scan, axis: int) -> dict[str, int]:
 
 
 def _judge(part: Scan, largest: dict[str, int]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Masks of the targets that are clearly there, and the targets without any voxel."""
+    """Masks of the clearly visible targets, and the targets without any voxel."""
     masks, absent = {}, []
     for target in part.targets:
         mask = part.mask(target)
@@ -213,6 +213,6 @@ def _judge(part: Scan, largest: dict[str, int]) -> tuple[dict[str, np.ndarray], 
 
 
 def _sides(masks: dict[str, np.ndarray]) -> dict[str, str]:
-    """Sides of the targets that lie on one side, in an image of the whole width."""
+    """Sides of all targets that lie on one side, in an image of the whole width."""
     sides = {target: side_of(mask) for target, mask in masks.items()}
     return {target: side for target, side in sides.items() if side}

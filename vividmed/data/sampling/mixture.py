@@ -1,6 +1,6 @@
 """Mixtures of data sets to train on: rows by index, and conversations about them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,12 +8,11 @@ from typing import Any
 
 import datasets
 import numpy as np
-from datasets import load_dataset
-from datasets.exceptions import DatasetNotFoundError
 from torch.utils.data import Dataset
 
+from vividmed.data.bad_rows import OnBadSample, prepare_row, skip_or_raise
 from vividmed.data.conversations import Conversation
-from vividmed.data.outside_files import refuse_outside_files
+from vividmed.data.loading import load_prepared
 from vividmed.data.sampling.keyed_rows import KeyedRows, SampleKey
 from vividmed.data.sampling.mixture_config import MixtureConfig, MixtureEntry
 from vividmed.data.sampling.mixture_conversations import draw_conversation
@@ -95,7 +94,7 @@ class Mixture(Dataset):
         """
         return MixtureSampler(self.strata, seed=self.config.seed, batch_size=batch_size)
 
-    def conversation(self, row: dict[str, Any]) -> Conversation:
+    def conversation(self, row: Mapping[str, Any]) -> Conversation:
         """The conversation about a row of this mixture, a function of the seed and the row's epoch and index.
 
         Raises:
@@ -115,38 +114,48 @@ def keyed_rows(rows: datasets.Dataset | Mixture) -> KeyedRows | Mixture:
     return rows if isinstance(rows, Mixture) else KeyedRows(rows)
 
 
-def load_mixture(config: MixtureConfig | Path | str, *, root: str | None = None) -> Mixture:
+def load_mixture(
+    config: MixtureConfig | Path | str, *, root: str | None = None, allow_outside_images: bool = False
+) -> Mixture:
     """Load the data sets of a mixture with ``datasets.load_dataset``.
 
     Args:
         config: the mixture, its YAML file, or a stage's configuration that names one.
         root: folder or Hub organisation of the prepared data sets; replaces the file's.
+        allow_outside_images: let rows name image files outside their data set's folder.
 
     Raises:
-        VividMedError: a data set or split is not found, lacks columns of its kind, or is empty.
+        VividMedError: a data set or split is not found, lacks columns of its kind, is empty, or names image files
+            outside its folder.
     """
     if not isinstance(config, MixtureConfig):
         config = MixtureConfig.from_yaml(config, root=root)
-    return Mixture(config, [load_entry(config, entry, streaming=False) for entry in config.entries])
+    rows = [
+        load_entry(config, entry, streaming=False, allow_outside_images=allow_outside_images)
+        for entry in config.entries
+    ]
+    return Mixture(config, rows)
 
 
-def load_entry(config: MixtureConfig, entry: MixtureEntry, *, streaming: bool) -> Any:
+def load_entry(
+    config: MixtureConfig, entry: MixtureEntry, *, streaming: bool, allow_outside_images: bool = False
+) -> Any:
     """Load one data set of a mixture and check its columns.
 
     Raises:
         VividMedError: the data set is not found, or lacks columns of its kind.
     """
     location = config.location(entry)
-    try:
-        rows = load_dataset(
-            location, entry.config, split=entry.split, revision=entry.revision, streaming=streaming
-        )
-    except (DatasetNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise VividMedError(
-            f"{entry.name}: {location} cannot be loaded ({reason}); prepare the data set or correct root, path or split"
-        ) from error
-    refuse_outside_files(rows, location)
+    rows = load_prepared(
+        location,
+        entry.config,
+        split=entry.split,
+        revision=entry.revision,
+        streaming=streaming,
+        allow_outside_images=allow_outside_images,
+        what=f"{entry.name}: {location}",
+        remedy="prepare the data set, or correct root, path or split",
+    )
     columns = rows.column_names or ()
     if missing := [column for column in schema(entry.row_kind) if column not in columns]:
         raise VividMedError(
@@ -189,7 +198,11 @@ class SampledConversation:
 
 
 def sample_conversations(
-    config: MixtureConfig | Path | str, n: int, *, root: str | None = None
+    config: MixtureConfig | Path | str,
+    n: int,
+    *,
+    root: str | None = None,
+    on_bad_sample: OnBadSample = "error",
 ) -> list[SampledConversation]:
     """The first samples of training on a mixture.
 
@@ -197,9 +210,11 @@ def sample_conversations(
         config: the mixture, its YAML file, or a stage's configuration that names one.
         n: number of samples.
         root: folder or Hub organisation of the prepared data sets; replaces the file's.
+        on_bad_sample: what to do with rows that no conversation can be drawn about: ``"error"``, or ``"skip"`` to
+            leave them out with a warning.
 
     Raises:
-        VividMedError: as :func:`load_mixture`.
+        VividMedError: as :func:`load_mixture`, or for a row that no conversation can be drawn about.
     """
     mixture = load_mixture(config, root=root)
     samples: list[SampledConversation] = []
@@ -210,9 +225,11 @@ def sample_conversations(
             if len(samples) == n:
                 break
             row = mixture[key]
-            samples.append(
-                SampledConversation(dataset=row["dataset"], row=row, conversation=mixture.conversation(row))
-            )
+            with skip_or_raise(on_bad_sample):
+                conversation = prepare_row(row, mixture.conversation)
+                samples.append(
+                    SampledConversation(dataset=row["dataset"], row=row, conversation=conversation)
+                )
     return samples
 
 

@@ -11,6 +11,7 @@ from datasets import load_dataset_builder
 from torch.utils.data import IterableDataset, get_worker_info
 
 from vividmed.data.conversations import Conversation
+from vividmed.data.loading import check_row_paths, image_roots
 from vividmed.data.sampling.mixture import load_entry
 from vividmed.data.sampling.mixture_config import MixtureConfig, MixtureEntry
 from vividmed.data.sampling.mixture_conversations import draw_conversation
@@ -41,6 +42,7 @@ class MixtureStream(IterableDataset):
         batch_size: batch size of each process's data loader.
         root: folder or Hub organisation of the data sets; replaces the file's.
         buffer_size: number of rows of each data set kept in memory for shuffling.
+        allow_outside_images: let rows name image files outside their data set's folder.
         process_index: rank of this process.
         num_processes: number of processes that share the batches.
 
@@ -61,6 +63,7 @@ class MixtureStream(IterableDataset):
         batch_size: int,
         root: str | None = None,
         buffer_size: int = 256,
+        allow_outside_images: bool = False,
         process_index: int = 0,
         num_processes: int = 1,
     ):
@@ -69,6 +72,7 @@ class MixtureStream(IterableDataset):
         )
         self.batch_size = batch_size
         self.buffer_size = buffer_size
+        self.allow_outside_images = allow_outside_images
         self.process_index = process_index
         self.num_processes = num_processes
         for entry in self.config.entries:
@@ -127,6 +131,8 @@ class MixtureStream(IterableDataset):
         """Rows of one data set from its ``count``-th on, images encoded, pass after pass."""
         entry, size = self.config.entries[number], self.sizes[number]
         offset = sum(self.sizes[:number])
+        location = self.config.location(entry)
+        roots = image_roots(location)
         stream = (
             self.streams[number].shuffle(seed=self.config.seed, buffer_size=self.buffer_size).decode(False)
         )
@@ -136,6 +142,8 @@ class MixtureStream(IterableDataset):
             place = -1
             for place, row in enumerate(_rows(stream)):
                 if place >= skipped:
+                    if not self.allow_outside_images:
+                        check_row_paths(row, location, roots)
                     added = {
                         "dataset": entry.name,
                         "row_kind": entry.row_kind,

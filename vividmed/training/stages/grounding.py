@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from vividmed.data.bad_rows import usable_rows
 from vividmed.data.batches.augmentation import AugmentationSettings
 from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.data.conversations import Conversation, build_conversation
@@ -56,11 +57,17 @@ class GroundingStage(LanguageStage):
         )
 
     def sample_answers(self, trainer: VividMedTrainer, rows: StageRows) -> SampleOverlays:
-        evaluation = KeyedRows(rows.evaluation)
+        evaluation, transform = KeyedRows(rows.evaluation), self.transform(rows)
+        samples = usable_rows(
+            evaluation,
+            _spread(len(evaluation), self.args.generation_samples),
+            transform,
+            on_bad_sample=self.data_args.on_bad_sample,
+        )
         return SampleOverlays(
             trainer.processing_class,
-            [evaluation[index] for index in _spread(len(evaluation), self.args.generation_samples)],
-            transform=self.transform(rows),
+            samples,
+            transform=transform,
             max_new_tokens=self.args.generation_max_new_tokens,
             context=trainer.accelerator.autocast,
         )

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vividmed.data.bad_rows import OnBadSample, usable_rows
 from vividmed.data.batches.collator import VividMedCollator
 from vividmed.data.batches.examples import to_example
+from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture_conversations import mixture_conversation
 from vividmed.training.answers import CLOSED_KINDS, generate_answers, score_closed
 from vividmed.training.arguments import ModelArguments, VlmDataArguments, VlmTrainingArguments
@@ -55,7 +57,7 @@ class VlmStage(LanguageStage):
     def sample_answers(self, trainer: VividMedTrainer, rows: StageRows) -> SampleAnswers:
         return SampleAnswers(
             trainer.processing_class,
-            varied_rows(rows.evaluation, self.args.generation_samples),
+            varied_rows(rows.evaluation, self.args.generation_samples, self.data_args.on_bad_sample),
             max_new_tokens=self.args.generation_max_new_tokens,
             context=trainer.accelerator.autocast,
         )
@@ -63,7 +65,7 @@ class VlmStage(LanguageStage):
     def measure(
         self, trainer: VividMedTrainer, rows: StageRows, evaluation: Mapping[str, float]
     ) -> Measurement:
-        closed = closed_rows(rows.evaluation, self.args.closed_question_samples)
+        closed = closed_rows(rows.evaluation, self.args.closed_question_samples, self.data_args.on_bad_sample)
         with trainer.accelerator.autocast():
             answers = generate_answers(
                 trainer.model,
@@ -77,7 +79,7 @@ class VlmStage(LanguageStage):
         )
 
 
-def varied_rows(rows: Any, number: int) -> list[dict[str, Any]]:
+def varied_rows(rows: Any, number: int, on_bad_sample: OnBadSample = "error") -> list[Mapping[str, Any]]:
     """Rows whose patients, modalities and kinds differ as much as possible, in the data set's order."""
     keys = rows.select_columns(["patient", "modality", "kind"])
     chosen: list[int] = []
@@ -88,12 +90,12 @@ def varied_rows(rows: Any, number: int) -> list[dict[str, Any]]:
             if len(chosen) < number and index not in chosen and not values & seen:
                 chosen.append(index)
                 seen |= {(column, key[column]) for column in ("patient", "modality", "kind")}
-    return [rows[index] for index in sorted(chosen)]
+    return usable_rows(KeyedRows(rows), sorted(chosen), to_example, on_bad_sample=on_bad_sample)
 
 
-def closed_rows(rows: Any, number: int) -> list[dict[str, Any]]:
+def closed_rows(rows: Any, number: int, on_bad_sample: OnBadSample = "error") -> list[Mapping[str, Any]]:
     """The first rows whose question has one right answer."""
     indices = [
         index for index, row in enumerate(rows.select_columns(["kind"])) if row["kind"] in CLOSED_KINDS
     ]
-    return [rows[index] for index in indices[:number]]
+    return usable_rows(KeyedRows(rows), indices[:number], to_example, on_bad_sample=on_bad_sample)

@@ -1,6 +1,7 @@
 """One rule for rows that cannot be prepared: the row is named, and stops the run or is skipped, as asked."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeVar
 
 from transformers.utils import logging
@@ -43,6 +44,48 @@ def prepare_row(row: Mapping[str, Any], prepare: Callable[[Mapping[str, Any]], _
         raise VividMedError(f"{name}: cannot be prepared ({reason}); fix or remove it") from error
 
 
+@contextmanager
+def skip_or_raise(on_bad_sample: OnBadSample) -> Iterator[None]:
+    """Stop at a row that cannot be used, or skip it with a warning, as asked.
+
+    Raises:
+        VividMedError: the row cannot be used and is not to be skipped.
+    """
+    try:
+        yield
+    except VividMedError as error:
+        if on_bad_sample == "error":
+            raise
+        logger.warning(f"skipped: {error}")
+
+
+def usable_rows(
+    rows: Rows,
+    indices: Iterable[int],
+    prepare: Callable[[Mapping[str, Any]], Any],
+    *,
+    on_bad_sample: OnBadSample,
+) -> list[Mapping[str, Any]]:
+    """Take those of some rows that can be prepared; what is prepared is dropped.
+
+    Args:
+        rows: rows by index, images encoded.
+        indices: rows to take.
+        prepare: turns a row into a sample.
+        on_bad_sample: ``"error"`` stops at a row that cannot be prepared; ``"skip"`` leaves it out with a warning.
+
+    Raises:
+        VividMedError: a row cannot be prepared and is not to be skipped.
+    """
+    usable = []
+    for index in indices:
+        row = rows[index]
+        with skip_or_raise(on_bad_sample):
+            prepare_row(row, prepare)
+            usable.append(row)
+    return usable
+
+
 def prepare_rows(
     rows: Iterable[Mapping[str, Any]],
     prepare: Callable[[Mapping[str, Any]], _Sample],
@@ -67,12 +110,8 @@ def prepare_rows(
     """
     samples = []
     for row in rows:
-        try:
+        with skip_or_raise(on_bad_sample):
             samples.append(prepare_row(row, prepare))
-        except VividMedError as error:
-            if on_bad_sample == "error":
-                raise
-            logger.warning(f"skipped: {error}")
     if samples:
         return samples, False
     for index in range(len(spare_rows)):
