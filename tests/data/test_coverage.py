@@ -48,7 +48,7 @@ LOCALIZATION = [
     ],
     *["totalsegmentator", "verse", "vindr-cxr", "word", "chexpert"],
 ]
-"""The 46 sets of the published system, CheXpert with image labels alone."""
+"""The 46 sets of the published system, CheXpert with only image labels."""
 VISION_LANGUAGE = [
     "mimic-cxr",
     "ct-rate",

@@ -34,7 +34,7 @@ INPUTS += ("pixel_values", "patch_sizes", "pool_sizes", "grounding_values", "gro
 
 
 def one_sided_rows() -> list[dict]:
-    """A row with boxes alone, and one with masks alone."""
+    """A row with only boxes, and one with only masks."""
     phantom = next(p for p in map(make_phantom, range(99)) if p.nodules)
     row = localization_row(phantom)
     boxes = {**row, "id": "boxes", "targets": [NODULE], "absent": [], "masks": []}

@@ -18,7 +18,7 @@ def gradients(model, batch: dict) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @torch.no_grad()
-def test_a_padded_batch_gives_what_each_sample_gives_alone(side: str):
+def test_a_padded_batch_gives_what_each_sample_gives_by_itself(side: str):
     model, samples = tiny_model(), ragged_samples()
     outputs = model(**pad(samples, side, extra=2), output_hidden_states=True)
     for row, (sample, single) in enumerate(zip(samples, alone(model, samples), strict=True)):

@@ -68,7 +68,7 @@ def test_slices_go_through_the_best_box():
     assert finding.slices() == (7, 12, 15)
 
 
-def test_an_empty_mask_without_boxes_is_no_finding():
+def test_an_empty_mask_without_boxes_is_not_a_finding():
     image = picture()
     (finding,) = collect_findings(image, grounded("mass", mass={"mask": np.zeros(image.size, dtype=bool)}))
     assert not finding.found

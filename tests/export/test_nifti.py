@@ -114,7 +114,7 @@ def test_the_label_map_shows_the_smaller_of_overlapping_masks(tmp_path):
     assert (read_image(tmp_path / "mask_02.nii.gz").array[0] == lung).all()
 
 
-def test_the_index_holds_spans_volumes_and_boxes_in_voxels_and_mm(tmp_path):
+def test_the_index_contains_spans_volumes_and_boxes_in_voxels_and_mm(tmp_path):
     image = oriented_volume("RAS")
     box = np.array([[2.0, 3.0, 4.0, 5.0, 8.0, 10.0]])
     mask = block_mask(image.size, (0, 0, 0, 2, 2, 2))

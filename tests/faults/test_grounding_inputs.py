@@ -128,7 +128,7 @@ def test_row_without_targets_is_talked_about_without_grounding(processor, model)
     assert model(**{name: batch[name] for name in INPUTS}).loss.isfinite()
 
 
-def test_alignment_of_a_row_without_targets_is_no_loss():
+def test_alignment_of_a_row_without_targets_has_no_loss():
     batch = align(make_row(targets=[], masks=[], boxes=[]))
     assert batch["targets"] == [[]]
     assert batch["grounding_labels"] == [{}]

@@ -12,7 +12,7 @@ from tests.fixtures.hub.folders import OPEN, prepare
 from tests.fixtures.hub.pushes import push, refusal, refused_push
 
 
-def test_upload_goes_on_after_the_server_died_and_sends_no_shard_twice(live, hub, publisher, tmp_path):
+def test_upload_resumes_after_the_server_died_and_sends_no_shard_twice(live, hub, publisher, tmp_path):
     folder = prepare(tmp_path / "set", shards=8, first=1000)
     hub.dies_after_uploads = 3
     message = refused_push(publisher, folder, "tester/cut-set")
@@ -29,7 +29,7 @@ def test_upload_goes_on_after_the_server_died_and_sends_no_shard_twice(live, hub
         assert hub.read("dataset", "tester/cut-set", f"data/{path.name}") == path.read_bytes()
 
 
-def test_upload_goes_on_after_the_client_was_killed(hub, publisher, tmp_path):
+def test_upload_resumes_after_the_client_was_killed(hub, publisher, tmp_path):
     folder = prepare(tmp_path / "set", shards=8, first=2000)
     hub.dies_after_uploads = 3
     arguments = {"folder": folder, "repo_id": "tester/killed-set", "terms": asdict(OPEN)}

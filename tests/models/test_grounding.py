@@ -81,7 +81,7 @@ def test_phrases_without_a_label_teach_nothing():
     torch.testing.assert_close(changed[name], ignoring[name])
 
 
-def test_segmenters_stay_in_float32_beside_a_half_precision_decoder(tmp_path):
+def test_segmenters_stay_in_float32_next_to_a_half_precision_decoder(tmp_path):
     grounded_model().save_pretrained(tmp_path)
     model = VividMedForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).train()
     assert model.model.norm.weight.dtype == torch.bfloat16
@@ -186,7 +186,7 @@ def test_generate_grounded_places_phrases_on_the_original_grid(talkative, proces
             assert phrase.boxes_mm.shape == phrase.boxes.shape
 
 
-def test_a_batch_is_grounded_as_each_sample_alone(talkative, processor, volume):
+def test_a_batch_is_grounded_like_each_sample_by_itself(talkative, processor, volume):
     questions = ["Describe<p> it</p>.", "What is here in this image?"]
     options = {"grounding": "both", "score_threshold": 0.0, "mask_threshold": 0.4}
     batch = processor(images=[volume, volume[:4]], text=questions, grounding=True)

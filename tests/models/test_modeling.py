@@ -184,7 +184,7 @@ def test_places_without_images_are_refused():
         tiny_model()(**batch)
 
 
-def test_an_image_that_is_no_multiple_of_its_patch_is_refused():
+def test_an_image_that_is_not_a_multiple_of_its_patch_is_refused():
     batch = pad([make_sample(5, (DEEP,))])
     batch["pixel_values"][0] = batch["pixel_values"][0][:, :, :15]
     batch["pool_sizes"][0] = 1

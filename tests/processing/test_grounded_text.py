@@ -98,6 +98,6 @@ def test_wrong_spans_are_refused(spans):
         format_grounded_text("a mass", spans)
 
 
-def test_text_that_holds_markers_already_is_refused():
+def test_text_that_already_contains_markers_is_refused():
     with pytest.raises(VividMedError, match="contains the marker <p>"):
         format_grounded_text("a<p> mass</p>", [(0, 1)])

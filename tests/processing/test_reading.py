@@ -158,7 +158,7 @@ def test_images_of_wrong_form_are_refused():
         MedicalImage(np.zeros((1, 2, 3, 4)), np.zeros((4, 4)))
 
 
-def test_a_gzip_that_is_no_nifti_is_named(tmp_path):
+def test_a_gzip_that_is_not_nifti_is_named(tmp_path):
     with gzip.open(tmp_path / "v.nii.gz", "wb") as file:
         file.write(b"not a volume" * 100)
     one_line_error(tmp_path / "v.nii.gz", "v.nii.gz: not a readable NIfTI file")

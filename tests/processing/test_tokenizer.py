@@ -68,7 +68,7 @@ def test_runs_of_spaces_are_split_by_score_as_sentencepiece_does(tmp_path):
     assert tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)) == list(range(1027, 1035))
 
 
-def test_a_file_that_is_no_sentencepiece_model_is_named(tmp_path):
+def test_a_file_that_is_not_a_sentencepiece_model_is_named(tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(b"nothing")
     for path in (tmp_path / "tokenizer.model", tmp_path / "none.model"):
         with pytest.raises(VividMedError, match=f"{path.name}: not a readable SentencePiece model"):

@@ -50,7 +50,7 @@ def test_accuracy_reads_as_count_and_share():
     assert str(Accuracy(3, 4)) == "3/4 (75.0 %)"
 
 
-def test_answers_do_not_depend_on_the_batch_and_leave_the_mode_alone():
+def test_answers_do_not_depend_on_the_batch_and_keep_the_mode_of_the_model():
     processor = small_processor()
     model = small_model(processor).train()
     rows = [make_row(number) for number in range(5)]

@@ -50,7 +50,7 @@ def test_peak_goes_by_the_most_specific_name(monkeypatch, name, peak):
     assert peak_flops(torch.device("cuda")) == peak
 
 
-def test_memory_summary_counts_weights_and_what_trains():
+def test_memory_summary_counts_all_and_trainable_weights():
     model = small_model(PROCESSOR)
     model.model.vision.requires_grad_(False)
     total = sum(parameter.numel() for parameter in model.parameters())

@@ -166,7 +166,7 @@ def test_aligned_segmenters_of_another_width_are_refused_in_one_line(start, mate
 
 
 @pytest.mark.parametrize("quantised", [False, True], ids=["16 bits", "4 bits"])
-def test_adapter_holds_whole_segmenters_and_reloads_to_the_same_masks(start, material, quantised):
+def test_adapter_contains_whole_segmenters_and_reloads_to_the_same_masks(start, material, quantised):
     if quantised:
         pytest.importorskip("bitsandbytes")
     output = start(
@@ -274,7 +274,7 @@ def test_arguments_of_another_stage_are_refused():
 
 
 @pytest.mark.parametrize("stage", ["align-sam", "vg"])
-def test_resumed_run_goes_on_as_the_unbroken_one(start, material, tmp_path, stage):
+def test_resumed_run_continues_like_an_uninterrupted_one(start, material, tmp_path, stage):
     entry = {"name": "phantoms", "kind": "localization", "path": material["localization"]}
     (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"datasets": [entry]}))
     settings = {

@@ -56,7 +56,7 @@ def test_evaluation_loss_does_not_depend_on_the_batch_size(tmp_path):
     assert losses == pytest.approx([losses[0]] * 3, abs=1e-6)
 
 
-def test_log_lines_hold_parts_of_the_loss_and_throughput(tmp_path):
+def test_log_lines_contain_parts_of_the_loss_and_throughput(tmp_path):
     trainer = small_trainer(tmp_path, max_steps=4, logging_steps=2)
     trainer.train()
     lines = [line for line in trainer.state.log_history if "loss" in line]
@@ -68,7 +68,7 @@ def test_log_lines_hold_parts_of_the_loss_and_throughput(tmp_path):
         assert line["peak_memory_gib"] > 0
 
 
-def test_weight_decay_is_on_linear_and_convolution_weights_alone(tmp_path):
+def test_weight_decay_applies_only_to_linear_and_convolution_weights(tmp_path):
     trainer = small_trainer(tmp_path)
     decayed = set(trainer.get_decay_parameter_names(trainer.model))
     names = {name for name, _ in trainer.model.named_parameters()}
@@ -98,7 +98,7 @@ def test_resumed_run_repeats_the_unbroken_one_to_the_bit(tmp_path, workers):
             assert torch.equal(ours, theirs)
 
 
-def test_training_after_an_evaluation_equals_training_alone(tmp_path):
+def test_training_after_an_evaluation_equals_training_without_one(tmp_path):
     alone, evaluated = small_trainer(tmp_path / "a"), small_trainer(tmp_path / "b")
     evaluated.evaluate()
     assert not getattr(alone.model, "_is_accelerate_prepared", False)
@@ -213,7 +213,7 @@ def test_resumed_run_rewrites_the_metrics_after_its_checkpoint(tmp_path):
     assert [line["step"] for line in steps if "loss" in line] == [1, 2, 3, 4]
 
 
-def test_saved_folder_holds_no_pickle_of_arguments(tmp_path):
+def test_saved_folder_has_no_pickle_of_arguments(tmp_path):
     trainer = small_trainer(tmp_path, max_steps=1, save_steps=1)
     trainer.train()
     trainer.save_final()

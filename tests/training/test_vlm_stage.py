@@ -99,7 +99,7 @@ def test_run_leaves_a_usable_model_with_its_card_config_and_logs(run, tmp_path, 
     assert not list(folder.rglob("training_args.bin"))
 
 
-def test_earlier_run_is_kept_resumed_or_overwritten_as_told(run, tmp_path, capsys):
+def test_earlier_run_is_kept_resumed_or_overwritten_as_asked(run, tmp_path, capsys):
     assert run("--max_steps", "2") == 0
     assert run("--max_steps", "4") == 2
     assert "holds checkpoint-2 of an earlier run" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def prepared(origin: Path) -> None:
     write_picture(origin / "benign/benign (10)_mask.png", SMALL)
 
 
-def test_a_benign_lesion_is_no_cancer(prepared: Prepared):
+def test_a_benign_lesion_is_not_cancer(prepared: Prepared):
     row = prepared.rows["benign (1)"]
     assert set(row["targets"]) == {"breast tumor", "benign breast tumor"}
     assert row["absent"] == ["breast cancer"]

@@ -93,7 +93,7 @@ def test_boxes_are_fractions_of_width_and_height(prepared: Prepared):
     ]
 
 
-def test_devices_are_no_lesions(prepared: Prepared):
+def test_devices_are_not_lesions(prepared: Prepared):
     assert prepared.rows["103"]["boxes"][0]["target"] == "support device #1"
 
 

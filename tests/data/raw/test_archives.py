@@ -1,4 +1,4 @@
-"""What owners hand out packed is read where it is one file, and asked to be unpacked where it is many."""
+"""Packed originals are read if they are one file; archives of many files have to be unpacked first."""
 
 import gzip
 import zipfile
@@ -58,7 +58,7 @@ def test_a_damaged_packed_table_is_named(tmp_path: Path, suffix: str):
         read_table(path)
 
 
-def test_an_archive_of_another_table_is_no_substitute(tmp_path: Path):
+def test_an_archive_of_another_table_is_not_a_substitute(tmp_path: Path):
     other = write_table(tmp_path / "other.csv", [{"a": 1}])
     zipped(tmp_path / "master_table.csv.zip", other, root=tmp_path)
     with pytest.raises(VividMedError, match=r"contains 0 files named master_table\.csv"):

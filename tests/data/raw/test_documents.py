@@ -7,7 +7,7 @@ from vividmed.data.raw.documents import as_line, read_json, read_records, read_t
 from vividmed.errors import VividMedError
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path: Path):
+def test_a_byte_order_mark_is_not_text(tmp_path: Path):
     (tmp_path / "report.txt").write_bytes("\ufeffBefund: unauffällig".encode())
     assert read_text(tmp_path / "report.txt") == "Befund: unauffällig"
 

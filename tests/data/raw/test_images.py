@@ -1,4 +1,4 @@
-"""Reading originals: damaged copies are told, and the spacing of pictures is kept where it can be trusted."""
+"""Reading originals: damaged copies are reported, and the spacing of 2D images is kept where it can be trusted."""
 
 from collections.abc import Callable
 from functools import partial
@@ -66,7 +66,7 @@ def test_a_radiograph_has_the_spacing_of_its_file(
     assert not image.oriented
 
 
-def test_the_resolution_for_print_in_a_picture_is_no_spacing(tmp_path: Path):
+def test_the_print_resolution_of_a_picture_is_not_its_spacing(tmp_path: Path):
     path = tmp_path / "cxr.png"
     Image.fromarray(picture()).save(path, dpi=(300, 300))
     assert read_original(path).spacing == (1.0, 1.0, 1.0)

@@ -33,7 +33,7 @@ def test_one_coloured_slice_makes_the_volume_coloured(tmp_path: Path):
     np.testing.assert_array_equal(image.array[0, 0], image.array[2, 0])
 
 
-def test_hidden_files_are_no_slices(tmp_path: Path):
+def test_hidden_files_are_not_slices(tmp_path: Path):
     (write_series(tmp_path, [1, 2]) / "._1.png").write_bytes(b"")
     assert read_slices(tmp_path).size[0] == 2
 

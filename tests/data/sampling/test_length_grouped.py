@@ -33,7 +33,7 @@ def test_order_depends_on_seed_and_epoch_only():
     assert order(1) != order(2)
 
 
-def test_batches_hold_rows_of_similar_length():
+def test_batches_contain_rows_of_similar_length():
     shuffled = torch.randperm(104, generator=torch.Generator().manual_seed(1)).remainder(103).tolist()
     assert padding(order()) < 0.3 * padding(shuffled)
 

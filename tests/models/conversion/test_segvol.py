@@ -106,7 +106,7 @@ def test_every_tensor_of_segvol_is_accounted_for(segvol):
     assert torch.equal(model.prompt_encoder.position_encoding.frequencies, frequencies)
 
 
-def test_other_tensors_outside_the_prefix_are_left_alone(segvol):
+def test_tensors_outside_the_prefix_are_ignored(segvol):
     report = load(Segmenter(SegmenterConfig(**SIZES)), segvol | {"lm_head.weight": torch.zeros(2)})
     assert not any("lm_head" in name for name in report.dropped)
 

@@ -170,7 +170,7 @@ def test_order_of_labels_does_not_matter():
     assert forth.total.item() == pytest.approx(back.total.item())
 
 
-def test_absent_targets_teach_low_scores_and_leave_boxes_alone():
+def test_absent_targets_teach_low_scores_and_do_not_move_boxes():
     predicted, scores = boxes(2, 3).requires_grad_(), torch.zeros(2, 3, requires_grad=True)
     loss = InstanceLoss()(predicted, scores, [boxes(0), boxes(0)])
     loss.total.backward()
@@ -207,7 +207,7 @@ def test_incomplete_labels_do_not_punish_other_queries():
     assert "score_negative" not in loss.components
 
 
-def test_unknown_targets_alone_give_zero_in_the_graph():
+def test_only_unknown_targets_give_zero_in_the_graph():
     scores = torch.zeros(1, 4, requires_grad=True)
     loss = InstanceLoss()(boxes(1, 4), scores, [boxes(0)], exhaustive=torch.tensor([False]))
     loss.total.backward()

@@ -68,7 +68,7 @@ def test_masks_lie_on_the_grid_of_their_image(semantic, batch):
     ]
 
 
-def test_ragged_batch_gives_what_each_image_gives_alone(semantic, instance, batch):
+def test_ragged_batch_gives_what_each_image_gives_by_itself(semantic, instance, batch):
     masks = semantic(**batch).masks
     instances = instance(**batch, output_masks=True)
     for index in range(len(SHAPES)):
