@@ -1,5 +1,6 @@
 """Starts workloads, kills them at random moments, and tallies what that does to their results."""
 
+import difflib
 import multiprocessing
 import os
 import random
@@ -47,6 +48,7 @@ class Killer:
         self.workloads = workloads(self.material, hub)
         self.seconds: dict[str, float] = {}
         self.expected: dict[str, dict[str, str]] = {}
+        self.unbroken: dict[str, Path] = {}
         self.tallies = {workload.name: Tally() for workload in self.workloads}
         self._number = 0
 
@@ -92,10 +94,13 @@ class Killer:
         """Count a result that differs from the first one, and name the files."""
         found = workload.result(folder)
         expected = self.expected.setdefault(workload.name, found)
+        unbroken = self.unbroken.setdefault(workload.name, folder)
         names = sorted(name for name in found | expected if found.get(name) != expected.get(name))
         if names:
             self.tallies[workload.name].differing += 1
             print(f"{workload.name}: {', '.join(names)} differ after {kills} kills", file=sys.stderr)
+            for name in names:
+                _print_difference(unbroken / "run" / name, folder / "run" / name)
 
     def _start(self, index: int, folder: Path) -> BaseProcess:
         process = _PROCESSES.Process(target=_work, args=(index, self.material, folder))
@@ -111,6 +116,13 @@ class Killer:
     def _next_folder(self) -> Path:
         self._number += 1
         return self.folder / f"work-{self._number}"
+
+
+def _print_difference(expected: Path, found: Path) -> None:
+    """Show how a text file of a run differs from that of the unbroken one."""
+    if expected.suffix in (".md", ".json", ".jsonl") and expected.is_file() and found.is_file():
+        texts = [path.read_text(encoding="utf-8").splitlines() for path in (expected, found)]
+        print("\n".join(difflib.unified_diff(*texts, lineterm="", n=0)), file=sys.stderr)
 
 
 def _work(index: int, material: Path, folder: Path) -> None:

@@ -35,7 +35,7 @@ def checkpoint_folder(run_folder: Path, step: int) -> Path:
 
 
 def list_checkpoints(run_folder: Path) -> list[Path]:
-    """The run's checkpoints, complete or broken, oldest step first."""
+    """List the checkpoints of a run, complete or broken, oldest step first."""
     if not run_folder.is_dir():
         return []
     found = [(int(match[1]), path) for path in run_folder.iterdir() if (match := _NAME.fullmatch(path.name))]

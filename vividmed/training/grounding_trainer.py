@@ -1,4 +1,4 @@
-"""The Trainer of the stages that ground."""
+"""Trainers of the stages whose models draw masks and boxes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +17,8 @@ _OWN = "segmenter."
 class GroundingTrainer(VividMedTrainer):
     """A :class:`VividMedTrainer` whose batches have ``grounding_labels``.
 
-    The loss of text stays the mean over the labels, and that of grounding the mean over the samples, of a whole step:
-    over its accumulated batches and all processes. The log has the parts of the grounding loss, averaged over the
+    Over a whole step, with its accumulated batches and all processes, the language loss is the mean over labels and
+    the grounding loss the mean over samples. The log contains the parts of the grounding loss, averaged over the
     batches that have them, and the Dice of each target by name.
     """
 
@@ -44,7 +44,7 @@ class GroundingTrainer(VividMedTrainer):
         return {**super()._model_inputs(inputs), "num_samples_in_batch": count}
 
     def observe(self, inputs: dict[str, Any], outputs: Any) -> None:
-        """Keep the parts of the grounding loss and the Dice of each mask for the log."""
+        """Record the parts of the grounding loss and the Dice of each mask for the log."""
         whole = self.loss_counts(inputs)
         self.means.add({name: part for name, part in outputs.loss_components.items() if name not in whole})
         for dice in target_dice(outputs.mask_logits, inputs["grounding_labels"], inputs["target_names"]):
@@ -58,7 +58,7 @@ class GroundingTrainer(VividMedTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As the parent's, with the parts of the grounding loss and the Dice of each target."""
+        """Evaluate, and add the parts of the grounding loss and the Dice of each target to the metrics."""
         in_training, self.means = self.means, MeanMeter()
         output = super().evaluation_loop(
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
@@ -75,12 +75,12 @@ class GroundingTrainer(VividMedTrainer):
 
 
 class AlignmentTrainer(GroundingTrainer):
-    """Trains a :class:`~vividmed.training.alignment.PromptTableSegmenter`; what it leaves is the segmenter alone."""
+    """Trains a :class:`~vividmed.training.alignment.PromptTableSegmenter` and saves only its segmenter."""
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | int | None]:
-        """Images are what the loss is the mean over; there are no labels of text."""
+        """Count images instead of labels: there is no text, and the loss is the mean over images."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         return batches, self.samples_in_step
 
@@ -88,7 +88,7 @@ class AlignmentTrainer(GroundingTrainer):
         return {"grounding_loss": inputs["num_samples"]}
 
     def write_final(self, folder: Path) -> None:
-        """The segmenter without its table of prompts, and the image processor."""
+        """Save the segmenter without its table of prompts, and the image processor."""
         state = self.accelerator.get_state_dict(self.model_wrapped)
         if self.args.should_save:
             own = {name.removeprefix(_OWN): value for name, value in state.items() if name.startswith(_OWN)}

@@ -1,4 +1,4 @@
-"""Averages over whatever was observed: named numbers that some batches, or some processes, do not have."""
+"""Averages of named numbers that not every batch, or not every process, has."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ from vividmed.models.grounding import GroundingLabels
 
 
 class MeanMeter:
-    """Collects observations on the device and averages them when asked, over all processes.
+    """Collects named observations on the device and averages them on request, over all processes.
 
-    Every process may have seen other names, so sums and counts travel as objects: no process waits for a tensor that
+    Processes may have seen different names, so sums and counts travel as objects: no process waits for a tensor that
     another one does not have.
     """
 
@@ -20,12 +20,12 @@ class MeanMeter:
         self._values: dict[str, list[torch.Tensor]] = defaultdict(list)
 
     def add(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Keep one observation of each name: scalars; NaN says that there was nothing to observe."""
+        """Record one scalar per name; NaN means that there was nothing to observe."""
         for name, value in values.items():
             self._values[name].append(value.detach().float())
 
     def reduce(self) -> dict[str, float]:
-        """The averages since the last call, in alphabetical order; every process takes part."""
+        """Return the averages since the last call, sorted by name; every process takes part."""
         stacked = [torch.stack(values) for values in self._values.values()]
         sums = torch.stack([each.nansum() for each in stacked]).tolist() if stacked else []
         counts = torch.stack([(~each.isnan()).sum() for each in stacked]).tolist() if stacked else []
@@ -44,7 +44,7 @@ def target_dice(
     labels: Sequence[GroundingLabels],
     names: Sequence[Sequence[str]],
 ) -> list[dict[str, torch.Tensor]]:
-    """Dice of each mask that a model drew, by the name of its target.
+    """Dice of each predicted mask, by the name of its target.
 
     Args:
         mask_logits: for each sample (n, D, H, W), as the model's output has them; None without a segmenter.

@@ -1,4 +1,4 @@
-"""The output folder of a run: one run at a time, and no mixing with an earlier one."""
+"""The output folder of a run: used by one run at a time, and never mixed with an earlier one."""
 
 import shutil
 from collections.abc import Iterator

@@ -33,7 +33,7 @@ def load_segmenter(segmenter_name: str, source: str) -> Segmenter | InstanceSegm
         )
     except (OSError, ValueError) as error:
         raise VividMedError(
-            f"--{segmenter_name} {source} cannot be loaded: {' '.join(str(error).split())[:200]}; name a folder that an "
+            f"--{segmenter_name} {source}: cannot be loaded: {' '.join(str(error).split())[:200]}; name a folder that an "
             "alignment stage has written"
         ) from error
     new_heads = ("box_head", "score_head") if segmenter_name == "instance_segmenter" else ()
@@ -46,7 +46,7 @@ def load_segmenter(segmenter_name: str, source: str) -> Segmenter | InstanceSegm
 
 
 def attach_segmenters(model: PreTrainedModel, sources: Mapping[str, str]) -> None:
-    """Give a model segmenters from elsewhere, and a projection to prompt them if it has none of their width.
+    """Attach segmenters to a model, with a new projection to prompt them if the model has none of their width.
 
     Args:
         model: a ``VividMedForCausalLM`` without adapters.
@@ -80,11 +80,11 @@ def attach_segmenters(model: PreTrainedModel, sources: Mapping[str, str]) -> Non
 
 
 def freeze_modules(model: PreTrainedModel, names: Collection[str]) -> None:
-    """Freeze top-level modules, and in any case the parameters that draw instance masks, which no stage trains.
+    """Freeze top-level modules, and always the parameters that draw instance masks, which no stage trains.
 
     Args:
         model: a ``VividMedForCausalLM``; what adapters wrap is frozen where it is wrapped.
-        names: such as ``segmenter``; those the model lacks are passed over.
+        names: such as ``segmenter``; those the model lacks are ignored.
     """
     for name in names:
         if (module := getattr(model, name, None)) is not None:

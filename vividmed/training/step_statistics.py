@@ -1,4 +1,4 @@
-"""What happened since the last log line: named losses, throughput, and the first loss that was not finite."""
+"""Statistics since the last log line: named losses, throughput, and the first loss that was not finite."""
 
 import time
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from vividmed.training.throughput import SegmenterCost, StepCost, peak_flops
 
 
 class NonFiniteLossError(VividMedError):
-    """The loss became NaN or infinite; nothing was saved since."""
+    """The loss became NaN or infinite; nothing has been saved since."""
 
 
 @dataclass
@@ -25,13 +25,13 @@ class _Record:
 
 @dataclass
 class StepStatistics:
-    """Collects numbers of micro-batches on the device and reads them once per log line.
+    """Collects statistics of micro-batches on the device and reads them once per log line.
 
     Losses stay tensors until :meth:`summary` or :meth:`check`, so that no step waits for the device.
 
     Args:
-        accelerator: sums over the processes of a distributed run.
-        cost: operations of a step, for the utilisation of devices whose peak is known.
+        accelerator: reduces over the processes of a distributed run.
+        cost: floating-point operations of a step, for the utilisation of devices whose peak is known.
     """
 
     accelerator: Accelerator
@@ -43,7 +43,7 @@ class StepStatistics:
     _resumed_at: float | None = None
 
     def add_losses(self, step: int, ids: list[str], components: dict[str, torch.Tensor]) -> None:
-        """Keep the loss and its parts of one micro-batch, detached and on their device."""
+        """Record the loss of one micro-batch and its parts, detached and on their device."""
         self._records.append(
             _Record(step, ids, {name: value.detach().float() for name, value in components.items()})
         )
@@ -52,22 +52,22 @@ class StepStatistics:
         self._sizes.append(size)
 
     def add_waiting(self, seconds: float) -> None:
-        """Time that a step waited for its data."""
+        """Record the time that a step waited for its data, in seconds."""
         self._waiting_seconds += seconds
 
     def start_clock(self) -> None:
-        """Training goes on (after the start, an evaluation or a checkpoint)."""
+        """Start the clock when training starts or continues after an evaluation or a checkpoint."""
         self._resumed_at = time.perf_counter()
 
     def step_done(self) -> None:
-        """Count the time since the last step, or since :meth:`start_clock`."""
+        """Add the time since the last step, or since :meth:`start_clock`."""
         now = time.perf_counter()
         if self._resumed_at is not None:
             self._training_seconds += now - self._resumed_at
         self._resumed_at = now
 
     def check(self) -> None:
-        """Make sure that all losses since the last log line are finite, on every process.
+        """Check that all losses since the last log line are finite, on every process.
 
         Raises:
             NonFiniteLossError: naming the step, the parts and the ids of the rows of the first bad micro-batch.
@@ -75,7 +75,7 @@ class StepStatistics:
         self._check(self._stacked())
 
     def summary(self) -> dict[str, float]:
-        """Averages and rates since the last call; reads the device once and starts a new interval.
+        """Return averages and rates since the last call; reads the device once and starts a new interval.
 
         Raises:
             NonFiniteLossError: see :meth:`check`.
@@ -123,7 +123,7 @@ class StepStatistics:
                 break
         _, first = min(gather_object(found))
         raise NonFiniteLossError(
-            f"the loss is not finite since {first}: training stops and saves nothing more; "
+            f"{first}: the loss is not finite; training stops and saves nothing more; "
             "look at these rows, lower --learning_rate, and resume with --resume_from_checkpoint"
         )
 
@@ -153,7 +153,7 @@ class StepStatistics:
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """The most memory that training has taken: of the device, or of the process on a CPU."""
+    """Peak memory of training in GiB: of the device, or of the process on a CPU."""
     if device.type == "cuda":
         return {"peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
     import resource  # not on Windows, where training on a CPU goes without this figure

@@ -1,4 +1,4 @@
-"""The Trainer of all stages."""
+"""The Trainer that all stages share."""
 
 import os
 import time
@@ -118,7 +118,7 @@ class VividMedTrainer(ResumableTrainer):
         return self.order
 
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler | None:
-        """Evaluation rows keep their order, whatever the order of training."""
+        """Keep evaluation rows in their order, independent of the order of training."""
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
     @property
