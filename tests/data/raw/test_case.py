@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vividmed.data.raw.annotation import LabelMap
-from vividmed.data.raw.case import Case, Failed, ImageFile, Skipped, printable, vqa_turns
+from vividmed.data.raw.case import Case, Failed, ImageFile, QuestionAnswer, Skipped, printable, vqa_turns
 
 
 def _case(id: object = "a", patient: object = "1", path: str = "a.png", **fields: object) -> Case:
@@ -39,6 +39,8 @@ def test_an_empty_id_is_a_problem(id: object):
         ({"id": "a\nb"}, "'a?b' contains control characters"),
         ({"patient": "p\udc80"}, "its patient id 'p?' is not UTF-8"),
         ({"id": "a" * 5000}, "has 5000 characters"),
+        ({"turns": (QuestionAnswer("vqa", "What?", "A \ud800 mass"),)}, "half a character"),
+        ({"report": "A \udfff mass"}, "half a character"),
         ({"path": "a\udcff.png"}, "is not UTF-8; rename the file"),
         ({"path": "a" * 256 + ".png"}, "longer than any file's"),
         ({"path": "ab/" * 2000}, "longer than any file's"),

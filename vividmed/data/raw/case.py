@@ -108,7 +108,7 @@ class Case:
         object.__setattr__(self, "patient", clean_id(self.patient))
 
     def problem(self) -> str | None:
-        """Why the case cannot be prepared, as far as its names tell; None if they are sound."""
+        """Why the case cannot be prepared, as far as its names and texts tell; None if they are sound."""
         if not self.id:
             return "its id is empty; every case needs one"
         if odd := _odd_text(self.id):
@@ -117,6 +117,10 @@ class Case:
             return f"its patient id is empty ({self.patient!r}); every case needs one, because patients decide on splits"
         if odd := _odd_text(self.patient):
             return f"its patient id {odd}; correct the entry of the table"
+        texts = [self.report or "", *(text for turn in self.turns for text in (turn.question, turn.answer))]
+        texts += [text for image in self.images for text in (image.modality, image.plane or "")]
+        if any(map(_has_surrogates, texts)):
+            return "its text contains half a character (a lone surrogate); correct the entry of the table or record"
         paths = [image.path for image in self.images]
         paths += [path for annotation in self.annotations for path in annotation.files()]
         return next((found for path in paths if (found := _odd_path(path))), None)
@@ -228,4 +232,8 @@ def _odd_path(path: Path) -> str | None:
 
 
 def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
