@@ -41,6 +41,8 @@ def test_an_empty_id_is_a_problem(id: object):
         ({"id": "a" * 5000}, "has 5000 characters"),
         ({"turns": (QuestionAnswer("vqa", "What?", "A \ud800 mass"),)}, "half a character"),
         ({"report": "A \udfff mass"}, "half a character"),
+        ({"turns": (QuestionAnswer("vqa", "What?", True),)}, "is not text"),  # type: ignore[arg-type]
+        ({"id": "bc\ud800"}, "'bc?' is not UTF-8"),
         ({"path": "a\udcff.png"}, "is not UTF-8; rename the file"),
         ({"path": "a" * 256 + ".png"}, "longer than any file's"),
         ({"path": "ab/" * 2000}, "longer than any file's"),

@@ -102,7 +102,7 @@ def _questions(origin: Path) -> Iterator[tuple[str, Questions]]:
 
 
 def _file(origin: Path, question: dict[str, Any]) -> ImageFile:
-    modality = question["modality"]
+    modality = as_line(question["modality"])
     path = below(origin / "imgs", question["img_name"])
     return ImageFile(path=path, modality=_MODALITIES.get(modality, modality))
 

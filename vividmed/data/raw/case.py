@@ -1,6 +1,5 @@
 """One case of an original data set: its files, what is annotated in them, and what is said about them."""
 
-import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -119,6 +118,8 @@ class Case:
             return f"its patient id {odd}; correct the entry of the table"
         texts = [self.report or "", *(text for turn in self.turns for text in (turn.question, turn.answer))]
         texts += [text for image in self.images for text in (image.modality, image.plane or "")]
+        if not all(isinstance(text, str) for text in texts):
+            return "a question, an answer, the report, a modality or a plane is not text; correct the table or record"
         if any(map(_has_surrogates, texts)):
             return "its text contains half a character (a lone surrogate); correct the entry of the table or record"
         paths = [image.path for image in self.images]
@@ -160,10 +161,8 @@ def clean_id(value: Any) -> str:
 
 def printable(text: str) -> str:
     """Text in one line, with bytes that are not UTF-8 and control characters replaced by question marks."""
-    decoded = os.fsencode(text).decode("utf-8", "replace") if _has_surrogates(text) else text
-    return "".join(
-        character if character.isprintable() else "?" for character in decoded.replace("\ufffd", "?")
-    )
+    decoded = text.encode("utf-8", "replace").decode()
+    return "".join(character if character.isprintable() else "?" for character in decoded)
 
 
 def report_turn(findings: str, impression: str | None = None) -> QuestionAnswer:
