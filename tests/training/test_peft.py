@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from trl import get_peft_config
@@ -106,6 +107,45 @@ def test_boundary_tokens_are_part_of_the_adapter_on_every_road(tokens_run, tmp_p
     base, run, expected = tokens_run
     assert not (run / BOUNDARY_TOKENS_FILE).exists()
     torch.testing.assert_close(logits(road(base, run, tmp_path / "copy")), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_adapter_loads_from_a_repository_as_from_a_folder(tokens_run, monkeypatch):
+    base, run, expected = tokens_run
+
+    def download(place, name, *, repo_type, revision):
+        assert (place, repo_type, revision) == ("lab/adapter", "model", "v1")
+        if not (run / name).is_file():
+            raise LocalEntryNotFoundError(name)
+        return str(run / name)
+
+    monkeypatch.setattr("vividmed.training.hub_files.hf_hub_download", download)
+    for load in (load_adapter, merge_adapter):
+        found = logits(load(load_base(base), "lab/adapter", revision="v1"))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed_activations_keep_the_gradients_of_adapters(base, reentrant):
+    found = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)  # of the new adapter
+        options = {
+            "lora_dropout": 0.0,
+            "lora_target_modules": ["vision_expert_query_key_value", "fc1"],
+            "lora_modules_to_save": [],
+        }
+        model = load_model(arguments(base, **options), PROCESSOR, base_folder=base, seed=0).train()
+        if checkpointed:
+            model.get_base_model().activation_checkpointing_enable({"use_reentrant": reentrant})
+        batch = VividMedCollator(PROCESSOR, max_length=MAX_LENGTH)([make_row(0), make_row(3)])
+        dropped = ("sample_ids", "size", "geometry", "num_samples")
+        model(**{name: value for name, value in batch.items() if name not in dropped}).loss.backward()
+        found.append({name: each.grad for name, each in model.named_parameters() if each.requires_grad})
+    assert [name for name, gradient in found[0].items() if ".vision." in name and gradient is not None]
+    for name, gradient in found[0].items():
+        assert (gradient is None) == (found[1][name] is None), name
+        if gradient is not None:
+            torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_continued_adapter_trains_and_saves_its_boundary_tokens(tokens_run, tmp_path):
