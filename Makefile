@@ -34,7 +34,7 @@ $(BIN)/.installed: pyproject.toml
 
 install: $(BIN)/.installed
 
-TRAIN := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+TRAIN := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 	stages/train.py
 
 demo: install
