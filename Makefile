@@ -5,6 +5,7 @@
 #   make test     lint, types and tests, as CI runs them; TRANSFORMERS=5.24.0 takes that version, in its own .venv
 #   make parity   the table of differences from the published implementation
 #   make bench    benchmarks, each against a stated baseline
+#   make hf-common  the common tests of the installed transformers, fetched from the package index
 #   make learn    train on real and generated images, and fail if a figure is below its target (about an hour)
 #
 # The CPU build of torch is pinned. `make demo TORCH=torch` takes the build for your accelerator instead.
@@ -19,7 +20,7 @@ PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo stages test lint types layers unit parity bench learn format clean
+.PHONY: help install demo stages test lint types layers unit parity bench hf-common learn format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -68,6 +69,9 @@ parity: install
 
 bench: install
 	$(BIN)/python -m benchmarks.decoder
+
+hf-common: install
+	$(BIN)/python -m benchmarks.hf_common
 
 learn: install
 	$(BIN)/python -m benchmarks.learning.align_sam

@@ -82,9 +82,12 @@ def test_shift_labels_are_another_name_of_labels():
     model, batch = tiny_model(), pad(ragged_samples(), labels=True)
     expected = model(**batch).loss
     labels = batch.pop("labels")
-    torch.testing.assert_close(model(**batch, shift_labels=labels).loss, expected)
-    with pytest.raises(VividMedError, match="two names of one argument"):
-        model(**batch, labels=labels, shift_labels=labels)
+    others = labels.roll(3, dims=0)
+    for given in ({}, {"labels": labels}, {"labels": others}, {"labels": batch["input_ids"]}):
+        torch.testing.assert_close(model(**batch, **given, shift_labels=labels).loss, expected)
+    shifted_again = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+    with pytest.raises(VividMedError, match="shifted already"):
+        model(**batch, labels=labels, shift_labels=shifted_again)
 
 
 @pytest.mark.parametrize("layout", ["left", "right", "packed"])

@@ -1,8 +1,8 @@
-"""Attention on sequences of many lengths that lie end to end.
+"""Attention on sequences of different lengths that lie end to end.
 
 Linear layers and norms see all tokens of all images at once, in one call whatever the images' sizes; only the
 attention itself runs once for each group of equally long sequences. Nothing is padded, and each layer runs exactly
-once in a forward pass, also for an empty batch, which sharded training (FSDP) needs on every process.
+once in a forward pass, even for an empty batch, which sharded training (FSDP) needs in every process.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,12 +41,12 @@ def eager_attention_forward(
 
 
 class RaggedAttention(nn.Module):
-    """Multi-head attention between flat rows of queries and keys; subclasses own the projections.
+    """Multi-head attention between flat rows of queries and keys; subclasses add the projections.
 
     Args:
-        config: names the attention implementation (``config._attn_implementation``).
+        config: configuration with the attention implementation (``config._attn_implementation``).
         num_heads: number of heads.
-        inner_size: their common width.
+        inner_size: width of all heads together.
     """
 
     is_causal = False
@@ -67,15 +67,15 @@ class RaggedAttention(nn.Module):
         Args:
             query: (sum of batch_size * query_length, inner_size), the groups end to end.
             key: (sum of batch_size * key_length, inner_size).
-            value: as ``key``.
-            groups: what the rows are, in order.
+            value: same shape as ``key``.
+            groups: the sequences in the rows, in order.
 
         Returns:
-            As ``query``.
+            Same shape as ``query``.
         """
         implementation = self.config._attn_implementation
         if "flash" in implementation and query.dtype == torch.float32:
-            # Flash kernels know no float32, in which segmenters stay beside a language model of lower precision.
+            # Flash kernels do not take float32, the precision of segmenters whatever that of the language model.
             implementation = "sdpa"
         interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         query_rows = [group.batch_size * group.query_length for group in groups]

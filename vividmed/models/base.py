@@ -1,4 +1,4 @@
-"""What both VividMed models share: output class, initialisation and the attributes that the library reads."""
+"""Shared by both VividMed models: output class, initialisation and the attributes that the library reads."""
 
 from dataclasses import dataclass
 

@@ -10,8 +10,8 @@ def differentiable_input(states: torch.Tensor, layers: Iterable[nn.Module]) -> t
     """The input of a stack of layers, in a form that keeps their gradients under reentrant checkpointing.
 
     Reentrant checkpointing only differentiates a layer if one of its input tensors requires a gradient. The input of
-    the first layer does not where the embeddings below are frozen, as they are beside adapters; its gradient is then
-    asked for although nothing uses it.
+    the first layer does not if the embeddings below it are frozen, as they are when adapters are trained. It is then
+    made to require one, although nothing uses it.
 
     Args:
         states: input of the first layer.

@@ -11,7 +11,7 @@ from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterC
 
 @strict
 class VividMedVisionConfig(PreTrainedConfig):
-    """EVA2-CLIP tower on 3D patches; the defaults are those of the published 17B model.
+    """Configuration of the EVA2-CLIP tower on 3D patches; the defaults are those of the published 17B model.
 
     ``patch_size`` is the kernel of the patch convolution and ``position_grid`` the shape of the learned grid of
     position embeddings, both (z, y, x). The patch that an image is cut into may be thinner in z (see
@@ -39,10 +39,10 @@ class VividMedVisionConfig(PreTrainedConfig):
 
 @strict
 class VividMedTextConfig(PreTrainedConfig):
-    """CogVLM's decoder: Vicuna 7B with a second set of weights for image tokens.
+    """Configuration of CogVLM's decoder: Vicuna 7B with a second set of weights for image tokens.
 
     ``rope_low_precision`` computes rotary angles in the model's dtype as the published code did, which rounds
-    positions above 256 in bfloat16. Only useful to run weights that were trained so; see docs/differences.md.
+    positions above 256 in bfloat16. Use it only for weights that were trained that way; see docs/differences.md.
     """
 
     model_type = "vividmed_text"
@@ -66,7 +66,7 @@ class VividMedTextConfig(PreTrainedConfig):
 
 @strict
 class VividMedConfig(PreTrainedConfig):
-    """The whole model; the segmenters are optional, and None leaves a model that only writes text.
+    """Configuration of the whole model. Without segmenters (None) the model only writes text.
 
     ``phrase_start_token_id`` and ``phrase_end_token_id`` are the ids of ``<p>`` and ``</p>``; they do not advance
     positions. The defaults are those of the published vocabulary.
@@ -117,12 +117,12 @@ class VividMedConfig(PreTrainedConfig):
         return max(sizes, default=None)
 
     def validate_architecture(self) -> None:
-        """Raise ValueError where the parts do not fit; run by the strict dataclass on every construction."""
+        """Raise ValueError if the parts do not fit together; the strict dataclass runs it on every construction."""
         configs = [self.segmenter_config, self.instance_segmenter_config]
         sizes = {config.hidden_size for config in configs if isinstance(config, PreTrainedConfig)}
         if len(sizes) > 1:
             raise ValueError(
-                f"both segmenters read the same prompts: their hidden_size must be equal, not {sizes}"
+                f"both segmenters read the same prompts, so their hidden_size must be equal, not {sorted(sizes)}"
             )
 
     @classmethod
@@ -130,7 +130,7 @@ class VividMedConfig(PreTrainedConfig):
         """A model of about three million parameters that trains on two CPU cores in minutes.
 
         Its patches are (4, 16, 16). The default vocabulary is that of the tokenizer this package ships, whose last
-        eight entries are the special tokens in published order. ``grounding`` adds tiny segmenters.
+        eight entries are the special tokens in the published order. ``grounding`` adds tiny segmenters.
         """
         if grounding:
             kwargs = {
@@ -152,7 +152,7 @@ class VividMedConfig(PreTrainedConfig):
                 intermediate_size=352,
                 num_hidden_layers=4,
                 num_attention_heads=4,
-                # The usual 0.02 suits widths of thousands; at this width images would be drowned by text for long.
+                # The usual 0.02 suits widths of thousands; at this width, text would dominate images for a long time.
                 initializer_range=128**-0.5,
             ),
             phrase_start_token_id=vocab_size - 4,
@@ -161,10 +161,10 @@ class VividMedConfig(PreTrainedConfig):
         )
 
     def check_tokenizer(self, tokenizer: Any) -> None:
-        """Make sure that model and tokenizer share one vocabulary.
+        """Check that model and tokenizer share one vocabulary.
 
         Raises:
-            VividMedError: when the sizes differ or the phrase markers have other ids.
+            VividMedError: the sizes differ, or the phrase markers have other ids.
         """
         if len(tokenizer) != self.text_config.vocab_size:
             raise VividMedError(

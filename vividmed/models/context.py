@@ -76,8 +76,8 @@ def build_context(
 ) -> DecoderContext:
     """Work out everything that the layers share.
 
-    Samples of one row only see themselves: rows are numbered, and masked or, for flash attention, laid end to end.
-    That is the one place of a forward pass where sizes are read back from the device.
+    Samples packed into one row only see themselves: they are numbered, and then masked or, for flash attention, laid
+    end to end.
 
     Args:
         embeddings: (B, L, C).

@@ -1,8 +1,8 @@
 """Two sets of weights, one for image tokens and one for text (CogVLM's visual experts).
 
-Which token goes where is the same in every layer, so it is worked out once a forward. The decoder then keeps its
-hidden states as one matrix of real tokens, vision tokens first: each expert is a dense matrix product on a slice,
-and padding costs nothing. Only attention needs rows again (:meth:`TokenRouting.to_rows`).
+Each token uses the same expert in every layer, so the routing is worked out once per forward. The decoder then keeps
+its hidden states as one matrix of real tokens, vision tokens first: each expert is a dense matrix product on a slice,
+and padding costs nothing. Only attention needs rows again (:meth:`TokenRouting.to_attention`).
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import nn
 
 
 def vision_expert_mask(token_type_ids: torch.Tensor) -> torch.Tensor:
-    """Which positions use the vision expert: an image's tokens except its last (the published rule).
+    """Mark the positions that use the vision expert: the tokens of an image except its last (the published rule).
 
     Args:
         token_type_ids: (B, L), 0 for text and padding, k for the k-th image of the sample.
@@ -31,8 +31,8 @@ def vision_expert_mask(token_type_ids: torch.Tensor) -> torch.Tensor:
 class TokenRouting:
     """Where the tokens of a (B, L) batch stand in the (N, C) matrix that the decoder works on.
 
-    ``order`` (N,) holds the flat place b * L + l of every real token, vision tokens first; None stands for all
-    places in their own order, all of them text. ``attention_order`` is the same with respect to the rows that
+    ``order`` (N,) contains the flat place b * L + l of every real token, vision tokens first; None stands for all
+    places in their own order, all of them text. ``attention_order`` is the same for the rows that
     attention sees, which differ from the batch's when samples are laid end to end (``attention_shape`` (1, N)).
     """
 
@@ -55,13 +55,13 @@ class TokenRouting:
         shape: tuple[int, int],
         flat: bool,
     ) -> "TokenRouting":
-        """Work out the order; the one place of a forward that reads sizes back from the device.
+        """Work out the order of the tokens.
 
         Args:
             token_type_ids: (B, L) or None for text only.
             padding_mask: (B, L), nonzero at real tokens, or None when all are real.
             shape: (B, L).
-            flat: lay the real tokens of all samples end to end for attention.
+            flat: whether attention takes the real tokens of all samples end to end.
         """
         if token_type_ids is None and padding_mask is None and not flat:
             return cls.text(shape)
@@ -113,8 +113,8 @@ class TokenRouting:
     ) -> torch.Tensor:
         """Send each token of (N, C) through its expert.
 
-        When gradients are wanted an expert without tokens runs on an empty slice, so that its parameters get a zero
-        gradient on every rank of a distributed run.
+        When gradients are wanted, an expert without tokens runs on an empty slice, so that its parameters get a zero
+        gradient in every process of a distributed run.
         """
         if not self.num_vision and not torch.is_grad_enabled():
             return language(tokens)

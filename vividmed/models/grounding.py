@@ -20,16 +20,16 @@ from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segm
 
 
 class GroundingLabels(TypedDict, total=False):
-    """What is known about the phrases of one sample; a phrase that no entry names has no label.
+    """Labels of the phrases of one sample; a phrase that no entry names has no label.
 
     Attributes:
         mask_phrases: (n,) int64, the phrases that have a mask.
         masks: (n, D, H, W) bool on the grid of the sample's image, in the order of ``mask_phrases``.
-        ignore: (n, D, H, W) bool, voxels nobody annotated; none when absent.
-        box_phrases: (k,) int64, the phrases whose instances were looked for.
+        ignore: (n, D, H, W) bool, voxels that nobody annotated; none by default.
+        box_phrases: (k,) int64, the phrases whose instances were annotated.
         box_counts: (k,) int64, how many boxes each of them has; may be 0.
         boxes: (sum of box_counts, 6) float32, centre and size (z, y, x, d, h, w) as fractions of the image.
-        exhaustive: (k,) bool, false where there may be more instances than the boxes; all true when absent.
+        exhaustive: (k,) bool, false where there may be more instances than the boxes; all true by default.
     """
 
     mask_phrases: torch.Tensor
@@ -46,7 +46,7 @@ class GroundingOutput(ModelOutput):
     """Where the phrases of each sample are, on the grid of its image.
 
     Attributes:
-        prompts: for each sample (P, E), what the segmenters were asked; None for a sample without an image.
+        prompts: for each sample (P, E), the prompts of its phrases; None for a sample without an image.
         masks: for each sample (P, D, H, W) logits, None for a sample without an image; None without a segmenter.
         boxes: for each sample (P, Q, 6), centre and size (z, y, x, d, h, w) as fractions; None without an instance
             segmenter.
@@ -99,7 +99,7 @@ class GroundingProjection(nn.Sequential):
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """Which sample each token of a batch belongs to; a packed row holds several samples.
+    """The sample that each token of a batch belongs to; a packed row contains several samples.
 
     Attributes:
         samples: (B, L) int64, number of the sample in the batch, -1 at padding.
@@ -128,7 +128,7 @@ class SampleIndex:
         return cls(samples, int(per_row.sum()))
 
     def counts(self, selected: torch.Tensor) -> list[int]:
-        """How many of the selected (B, L) tokens each sample has."""
+        """Number of selected tokens of each sample; ``selected`` is (B, L) bool."""
         return self.samples[selected].bincount(minlength=self.count).tolist()
 
     def count_images(self, token_type_ids: torch.Tensor | None) -> int:

@@ -62,7 +62,7 @@ def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
 
 
 class VividMedAttention(nn.Module):
-    """Causal attention with expert projections; the fused projection holds query, key and value in this order."""
+    """Causal attention with expert projections; the fused projection contains query, key and value in this order."""
 
     is_causal = True
     num_key_value_groups = 1

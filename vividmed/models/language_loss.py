@@ -19,29 +19,43 @@ def shifted_labels(
 
     Args:
         labels: (B, L), already shifted.
-        shift_labels: the same under the name that transformers uses.
+        shift_labels: the same under the name that transformers uses. It takes precedence, as it does there.
         input_ids: (B, L), or None if unknown.
 
     Raises:
-        VividMedError: both are given, or the labels repeat the input: a model that learns to predict its own input
-            reaches a loss of zero and writes nonsense.
+        VividMedError: the labels repeat the input (a model that learns to predict its own input reaches a loss of
+            zero and writes nonsense), or ``shift_labels`` were made by shifting labels that are shifted already.
     """
-    if labels is not None and shift_labels is not None:
-        raise VividMedError(
-            "labels and shift_labels are two names of one argument, labels that are already shifted: pass one of them"
-        )
-    labels = shift_labels if labels is None else labels
-    if labels is None or input_ids is None or labels.shape != input_ids.shape:
-        return labels
-    supervised = labels != IGNORE_INDEX
-    repeats = (labels == input_ids)[supervised]
-    follows = (labels[:, :-1] == input_ids[:, 1:])[supervised[:, :-1]]
-    if len(repeats) > 1 and bool(repeats.all() & ~follows.all()):
+    if shift_labels is None:
+        chosen = labels
+    else:
+        chosen = shift_labels
+        if (
+            labels is not None
+            and labels.shape == shift_labels.shape
+            and not _repeats_input(labels, input_ids)
+            and bool((labels[:, 1:] == shift_labels[:, :-1]).all() & (labels != shift_labels).any())
+        ):
+            raise VividMedError(
+                "shift_labels are the labels shifted by one, but this model's labels are shifted already: pass the "
+                "labels themselves as shift_labels"
+            )
+    if chosen is not None and _repeats_input(chosen, input_ids):
         raise VividMedError(
             "the labels equal input_ids, but this model takes labels that are already shifted: labels[:, l] is the "
             "token after input_ids[:, l]; use the processor's labels, or shift them by one"
         )
-    return labels
+    return chosen
+
+
+def _repeats_input(labels: torch.Tensor, input_ids: torch.Tensor | None) -> bool:
+    """Whether all labels are the token at their own place, and not also the next one."""
+    if input_ids is None or labels.shape != input_ids.shape:
+        return False
+    supervised = labels != IGNORE_INDEX
+    repeats = (labels == input_ids)[supervised]
+    follows = (labels[:, :-1] == input_ids[:, 1:])[supervised[:, :-1]]
+    return len(repeats) > 1 and bool(repeats.all() & ~follows.all())
 
 
 def weighted_token_loss(

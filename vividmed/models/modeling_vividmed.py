@@ -3,16 +3,16 @@
 Notable features:
 
 - a ragged 3D EVA2-CLIP tower: images of any size and depth in one pass, without padding (``vision.py``)
-- patches as thin as the image asks for, from one set of weights (``depth.py``)
+- patches whose thickness follows the image, from one set of weights (``depth.py``)
 - one expert for image tokens and one for text; tokens are routed once per forward, not in every layer, and each
   expert is a dense product on a slice (``experts.py``)
 - positions that repeat: the patches of an image share one, and ``<p>`` and ``</p>`` do not advance them
   (``generation.py``)
-- padded, packed and padding-free batches give the same results (``layout.py``)
+- padded, packed and padding-free batches with the same results (``layout.py``)
 - labels that are already shifted and weighted, with logits for supervised tokens only (``language_loss.py``)
-- the states that predict ``</p>`` prompt two 3D segmenters, for masks and for instances (``grounding.py``)
-- segmenters stay in float32 beside a decoder of lower precision
-- every parameter takes part in every training step, which sharded training needs (``segmenter/``)
+- states that predict ``</p>`` as prompts of two 3D segmenters, for masks and for instances (``grounding.py``)
+- segmenters that stay in float32 whatever the decoder's precision
+- a gradient for every parameter in every training step, which sharded training needs (``segmenter/``)
 """
 
 from collections.abc import Sequence
@@ -339,7 +339,8 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
             labels: (B, L), ALREADY SHIFTED, as the published format needs it (not every label is the next token):
                 ``labels[b, l]`` is what position l predicts. -100 is not supervised. Labels that repeat
                 ``input_ids``, the convention of most models of transformers, are refused.
-            shift_labels: another name of ``labels``, which transformers uses for labels that are already shifted.
+            shift_labels: another name of ``labels``, which transformers uses for labels that are already shifted; it
+                takes precedence.
             label_weights: (B, L), weight of each label in the loss; 1 by default.
             logits_to_keep: return the logits of that many last positions only (0: all).
             skip_logits: return no logits; by default while training with labels, whose loss does not need them.

@@ -74,7 +74,7 @@ class VividMedPatchEmbedding(nn.Module):
 
 
 class VividMedVisionAttention(nn.Module):
-    """Attention within each image; the fused projection holds query, key and value in this order."""
+    """Attention within each image; the fused projection contains query, key and value in this order."""
 
     is_causal = False
     num_key_value_groups = 1
@@ -139,7 +139,7 @@ class VividMedVisionLayer(GradientCheckpointingLayer):
 
 
 class VividMedVisionTransformer(nn.Module):
-    """The stack of layers; there is no final norm."""
+    """The stack of layers, without a final norm."""
 
     def __init__(self, config: VividMedConfig):
         super().__init__()

@@ -8,10 +8,10 @@ from transformers.configuration_utils import PreTrainedConfig
 
 @strict
 class SegmenterConfig(PreTrainedConfig):
-    """A 3D SAM that draws one mask for each prompt vector; the defaults are those of the published model.
+    """Configuration of a 3D SAM that draws one mask per prompt vector; the defaults are those of the published model.
 
     ``patch_size`` is the kernel of the patch convolution and ``position_grid`` the shape of the learned grid of
-    position embeddings, both (z, y, x); images may be cut into patches that are thinner in z. Prompts are as wide as
+    position embeddings, both (z, y, x); images may be cut into patches that are thinner in z. Prompts have the width
     ``hidden_size``. The first mask token draws the mask; the ``num_instance_queries`` further ones only take part in
     the decoder's attention, as released weights were trained with them. ``position_initializer_range`` is the spread of
     position embeddings that are not loaded.
@@ -39,7 +39,7 @@ class SegmenterConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
-        """Raise ValueError where widths do not divide; run by the strict dataclass on every construction."""
+        """Raise ValueError if widths do not divide; the strict dataclass runs it on every construction."""
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}"
@@ -67,7 +67,7 @@ class SegmenterConfig(PreTrainedConfig):
             "position_grid": (4, 8, 8),
             "decoder_intermediate_size": 192,
             "decoder_num_attention_heads": 4,
-            # With a small spread a small model takes hundreds of steps to tell left from right.
+            # With a small spread, a small model needs hundreds of steps to learn left from right.
             "position_initializer_range": 1.0,
         }
         return cls(**(sizes | kwargs))
@@ -75,7 +75,7 @@ class SegmenterConfig(PreTrainedConfig):
 
 @strict
 class InstanceSegmenterConfig(SegmenterConfig):
-    """A 3D SAM that finds up to ``num_instance_queries`` instances for each prompt vector: box, score and mask."""
+    """Configuration of a 3D SAM that finds up to ``num_instance_queries`` instances per prompt vector."""
 
     model_type = "vividmed_instance_segmenter"
     base_config_key = "instance_segmenter_config"

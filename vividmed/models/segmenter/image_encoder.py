@@ -20,7 +20,7 @@ class ImageGroup:
     """Images of one shape and one patch size, which share a batch.
 
     Attributes:
-        indices: where the images stand in the caller's list.
+        indices: places of the images in the caller's list.
         images: (len(indices), C, D, H, W), intensities in [0, 1].
         patch_size: (z, y, x).
     """
@@ -33,7 +33,7 @@ class ImageGroup:
 def group_images(
     images: Mapping[int, torch.Tensor], patch_sizes: Sequence[Sequence[int]]
 ) -> list[ImageGroup]:
-    """Sort images into groups that can be stacked, in order of first appearance.
+    """Group images that can be stacked, in order of first appearance.
 
     Args:
         images: (C, D, H, W) by index.
@@ -61,7 +61,7 @@ class PositionEmbedding(nn.Module):
 
 
 class SegmenterPatchEmbedding(nn.Module):
-    """Patches, as thin as the image asks for, plus their positions."""
+    """Patches of the image's own thickness, plus their positions."""
 
     def __init__(self, config: SegmenterConfig):
         super().__init__()
@@ -75,7 +75,7 @@ class SegmenterPatchEmbedding(nn.Module):
 
 
 class SegmenterSelfAttention(RaggedAttention):
-    """Self attention within each image; the fused projection holds query, key and value in this order."""
+    """Self attention within each image; the fused projection contains query, key and value in this order."""
 
     def __init__(self, config: SegmenterConfig):
         super().__init__(config, config.num_attention_heads, config.hidden_size)
@@ -127,7 +127,7 @@ class SegmenterImageEncoder(nn.Module):
         """Encode groups of images in one pass.
 
         Args:
-            groups: at least one; a group may hold no image.
+            groups: at least one; a group may be empty.
 
         Returns:
             For each group (N, hidden_size, d, h, w), with d = D / patch z and so on.

@@ -1,7 +1,7 @@
 """Losses of masks, boxes and scores, as named components with a table of weights.
 
-Everything is computed in float32. What was not annotated is neither present nor absent: voxels to ignore, targets
-whose presence nobody judged, and box lists that may be incomplete leave no trace in a loss or its gradient.
+Everything is computed in float32. Unannotated is neither present nor absent: voxels to ignore and targets whose
+presence nobody judged have no effect on a loss or its gradient.
 """
 
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ _EPSILON = torch.finfo(torch.float32).eps
 
 @dataclass
 class LossOutput:
-    """A weighted sum and what it is made of.
+    """A weighted sum and its components.
 
     Attributes:
         total: scalar, in the graph of the predictions also where nothing was labelled (then zero).
-        components: unweighted scalars by name. Those that a batch has no data for are left out.
+        components: unweighted scalars by name, without those that the batch has no data for.
     """
 
     total: torch.Tensor

@@ -33,7 +33,7 @@ class DecoderGroup(NamedTuple):
 
 
 class DecodedGroup(NamedTuple):
-    """What the decoder makes of a :class:`DecoderGroup`.
+    """Output of the decoder for a :class:`DecoderGroup`.
 
     Attributes:
         states: (P, 1 + num_instance_queries, E), the mask tokens' states: the whole target, then the instances.
@@ -58,7 +58,7 @@ class MLP(nn.Module):
 
 
 def depth_upscaling(patch_depth: int) -> int:
-    """How much finer than the patches masks are in z: 1, 2 or 4 times; never finer than the image."""
+    """Ratio of the resolution of masks to that of patches in z: 1, 2 or 4, never finer than the image."""
     if patch_depth >= 4:
         return 4
     return 2 if patch_depth >= 2 else 1
@@ -108,7 +108,7 @@ class MaskDecoder(nn.Module):
         self.prompt_head = nn.Linear(size, size // 8)
 
     def forward(self, groups: Sequence[DecoderGroup]) -> list[DecodedGroup]:
-        """Decode all prompts of a batch in one pass; at least one group, which may hold no prompt."""
+        """Decode all prompts of a batch in one pass; at least one group, which may have no prompts."""
         prompts = torch.cat([group.prompts for group in groups])
         learned = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([learned.expand(len(prompts), -1, -1), prompts[:, None]], dim=1)

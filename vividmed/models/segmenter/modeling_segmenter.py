@@ -84,10 +84,10 @@ class SegmenterPreTrainedModel(CheckedPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise as torch does, which published training started from, but position embeddings small, not zero.
+        """Initialise as torch does, where published training started, but position embeddings with small values.
 
         Raises:
-            VividMedError: when trained weights are being loaded without the Fourier frequencies they belong to.
+            VividMedError: trained weights are loaded without the Fourier frequencies that they belong to.
         """
         if isinstance(module, nn.Linear | nn.Conv3d | nn.ConvTranspose3d):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
@@ -115,7 +115,7 @@ class SegmenterPreTrainedModel(CheckedPreTrainedModel):
     ) -> list[tuple[ImageGroup, DecoderGroup, DecodedGroup]]:
         """Encode the images that have prompts, each once, and decode all prompts.
 
-        Without any prompt an empty batch takes the same way, so that every layer runs and every parameter stays in
+        Without any prompt, an empty batch takes the same path, so that every layer runs and every parameter stays in
         the graph.
         """
         prompts = [prompt.to(self.device, self.dtype) for prompt in prompts]
@@ -130,7 +130,7 @@ class SegmenterPreTrainedModel(CheckedPreTrainedModel):
             embeddings, positions = self.prompt_encoder(embeddings)
             counts = torch.tensor([len(prompts[index]) for index in group.indices], dtype=torch.long)
             rows = torch.arange(len(group.indices)).repeat_interleave(counts).to(self.device)
-            # Where there is no prompt at all, the empty ones still tie what made them to the graph.
+            # If there is no prompt at all, the empty ones keep their projection in the graph.
             group_prompts = [prompts[index] for index in group.indices] or prompts
             decoder_groups.append(
                 DecoderGroup(
@@ -149,7 +149,7 @@ class SegmenterPreTrainedModel(CheckedPreTrainedModel):
 
 
 class Segmenter(SegmenterPreTrainedModel):
-    """One mask for each prompt: the semantic branch of VividMed's localisation, a SegVol with other prompts.
+    """Draws one mask for each prompt: the semantic branch of VividMed's localisation, a SegVol with other prompts.
 
     Example:
         >>> segmenter = Segmenter(SegmenterConfig.tiny())
@@ -173,12 +173,12 @@ class Segmenter(SegmenterPreTrainedModel):
 
         Args:
             images: each (3, D, H, W), values in [0, 1]; sizes are multiples of the image's patch size. May be empty.
-            prompts: for each image (n, hidden_size); n may be 0, and such an image costs nothing.
+            prompts: for each image (n, hidden_size); n may be 0, and the image then costs nothing.
             patch_sizes: (N, 3), (z, y, x) of each image; z divides the configured depth, y and x equal the
                 configured ones.
 
         Raises:
-            VividMedError: when the lists differ in length or a tensor does not fit the configuration.
+            VividMedError: the lists differ in length, or a tensor does not fit the configuration.
         """
         patch_sizes = _checked_patch_sizes(images, prompts, patch_sizes, self.config)
         masks = [torch.zeros(0, *image.shape[1:], device=self.device) for image in images]
@@ -194,9 +194,9 @@ class Segmenter(SegmenterPreTrainedModel):
 
 
 class InstanceSegmenter(SegmenterPreTrainedModel):
-    """A set of instances for each prompt: box, score and, when asked for, mask.
+    """Finds a set of instances for each prompt: boxes, scores and, if asked for, masks.
 
-    The published recipe trains boxes and scores alone; masks then stay as the initial weights draw them. Freeze
+    The published recipe trains boxes and scores only; masks then stay as the initial weights draw them. Freeze
     :meth:`mask_parameters` where masks are not trained.
     """
 
@@ -276,7 +276,7 @@ def _interpolate(low_res: torch.Tensor, group: ImageGroup) -> torch.Tensor:
 def _scatter(
     rows: torch.Tensor, prompts: Sequence[torch.Tensor], indices: Sequence[int], results: list[torch.Tensor]
 ) -> None:
-    """Hand the rows of a group back to its images."""
+    """Distribute the rows of a group to its images."""
     for index, image_rows in zip(
         indices, rows.split([len(prompts[index]) for index in indices]), strict=True
     ):
@@ -289,11 +289,11 @@ def _checked_patch_sizes(
     patch_sizes: torch.Tensor | Sequence[Sequence[int]],
     config: SegmenterConfig,
 ) -> list[list[int]]:
-    """Patch sizes as numbers, after making sure that they, the images and the prompts fit together."""
+    """Patch sizes as numbers, after a check that they fit the images and the prompts."""
     if not len(images) == len(prompts) == len(patch_sizes):
         raise VividMedError(
             f"{len(images)} images, {len(prompts)} prompt tensors and {len(patch_sizes)} patch sizes: "
-            "the segmenter takes one of each for every image"
+            "pass one of each per image"
         )
     sizes = torch.as_tensor(patch_sizes, dtype=torch.long).view(-1, 3).tolist()
     for index, (image, prompt, size) in enumerate(zip(images, prompts, sizes, strict=True)):

@@ -11,8 +11,8 @@ from torch import nn
 class FourierPositionEncoding(nn.Module):
     """Positions in a unit cube as sines and cosines of random projections (Tancik et al., 2020).
 
-    The projections are drawn once and never trained, yet the decoder's weights mean nothing without them: they are a
-    buffer that is saved with the weights.
+    The projections are drawn once and never trained, but the decoder's weights are meaningless without them. So they
+    are a buffer that is saved with the weights.
     """
 
     frequencies: torch.Tensor
@@ -40,7 +40,7 @@ class FourierPositionEncoding(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """What the mask decoder gets beside image and prompt: the position code and the "no mask given" embedding."""
+    """Further inputs of the mask decoder: the position code of the image and the "no mask given" embedding."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -61,7 +61,7 @@ class PromptEncoder(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        # strict=False must not leave random frequencies beside trained weights (adapters once lost them so).
+        # strict=False must not combine random frequencies with trained weights.
         given = any(name.startswith(f"{prefix}no_mask_embedding") for name in state_dict)
         if given and f"{prefix}position_encoding.frequencies" not in state_dict:
             error_messages = args[-1]
@@ -69,9 +69,9 @@ class PromptEncoder(nn.Module):
 
 
 def missing_frequencies(prefix: str = "") -> str:
-    """The message for weights that come without the frequencies they were trained with."""
+    """The message for weights without the frequencies that they were trained with."""
     return (
-        f"{prefix}position_encoding.frequencies is missing beside trained segmenter weights, which are useless with "
+        f"{prefix}position_encoding.frequencies is missing from trained segmenter weights, which are useless with "
         "other frequencies: take it from the checkpoint that training started from (SegVol's "
         "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix)"
     )
