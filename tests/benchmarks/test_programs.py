@@ -13,7 +13,8 @@ from benchmarks.learning import phantoms
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks.")
-    if hasattr(importlib.import_module(module.name), "main")
+    # Other modules with a `main` are workloads that a program starts.
+    if {"main", "argparse"} <= vars(importlib.import_module(module.name)).keys()
 ]
 
 
