@@ -220,7 +220,7 @@ def report(draw: random.Random) -> str:
 
 
 def train(output: Path) -> None:
-    """Train, add the special tokens, and save in transformers' form with the SentencePiece model beside it."""
+    """Train, add the special tokens, and save in transformers' form together with the SentencePiece model."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=sentences(SENTENCES),

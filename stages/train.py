@@ -16,6 +16,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
 )  # found from a clone, whatever the working folder
 
+from vividmed.console import run_command
 from vividmed.training.orphans import end_with_launcher
 
 if __name__ == "__main__":
@@ -26,4 +27,4 @@ if __name__ == "__main__":
     from vividmed.training.stages.command import main
 
     start_processes([__file__], sys.argv[1:])
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

@@ -1,4 +1,4 @@
-"""What all commands of the project share: exit statuses, errors of one line, and output on any terminal."""
+"""Shared by all commands: exit statuses, errors of one line, and output that any terminal can show."""
 
 import errno
 import os

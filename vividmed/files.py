@@ -1,4 +1,4 @@
-"""Files of the package, and the one writer of files: they appear whole or not at all, and survive a crash."""
+"""Files of the package, and the one writer of files: they appear completely or not at all, and survive a crash."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,12 @@ from vividmed.errors import VividMedError
 
 
 def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
-    """Write a file under a temporary name, flush it to disk and rename it; missing folders are made.
+    """Write a file under a temporary name, flush it to disk and rename it; missing folders are created.
 
-    Readers see the old content or the new, never a part.
+    Readers see the old content or the new content, never a part.
 
     Args:
-        path: of the file.
+        path: path of the file.
         content: text (written as UTF-8) or bytes.
 
     Raises:
@@ -55,7 +55,7 @@ def _sync(path: Path) -> None:
 
 
 def packaged_folder(name: str) -> Path:
-    """A folder that stands at the top of a clone and travels inside the wheel.
+    """Locate a folder that is at the top of a clone and inside the wheel.
 
     Args:
         name: ``stages/configs``, ``stages/accelerate`` or ``model_cards``.

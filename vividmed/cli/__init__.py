@@ -1,1 +1,1 @@
-"""Layer 4: the ``vividmed`` command."""
+"""Layer 4: the ``vividmed`` command, one module per verb."""

@@ -1,4 +1,4 @@
-"""Rows of a data set on one picture, with their masks and boxes."""
+"""Draws rows of a data set on one sheet, with their masks and boxes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ class Tile:
     """One row on the sheet.
 
     Attributes:
-        row: Of any kind, with its images.
-        title: Above it.
-        targets: Names of the masks and boxes to draw; None draws all.
+        row: row of any kind, with its images.
+        title: text above the image.
+        targets: names of the masks and boxes to draw; None draws all.
     """
 
     row: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Tile:
 
 
 def draw_contact_sheet(tiles: Sequence[Tile], path: Path, *, on_bad_sample: OnBadSample = "error") -> int:
-    """Draw the slice of each volume that shows most targets, the radiological way, and each picture as it is.
+    """Draw each 2D image as it is, and of each volume the slice that shows most targets, in radiological orientation.
 
     Masks are filled, boxes framed. Letters give the sides of the patient.
 

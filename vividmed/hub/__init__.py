@@ -1,1 +1,1 @@
-"""Layer 3: what is shown to others on the Hub."""
+"""Layer 3: folders in, cards and repositories on the Hub out."""

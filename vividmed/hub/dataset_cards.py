@@ -46,7 +46,7 @@ _ACCESS = {
 _NOTICE = {
     "no": "The terms of the source forbid passing the data on. Obtain it from the source and prepare it yourself; "
     "this copy is for those who have it under the same terms.",
-    "derived_gated": "Derived data may be shared only with people who accepted the terms of the source and were approved one by one. "
+    "derived_gated": "Derived data may be shared only with people who accepted the terms of the source and whom you approve individually. "
     "This copy is for them.",
 }
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))

@@ -32,7 +32,7 @@ _PASSING_STATUS = (408, 429, 500, 502, 503, 504)
 
 
 class HubRepository:
-    """One repository, spoken to through ``huggingface_hub`` with its own login and endpoint settings.
+    """One repository, reached through ``huggingface_hub`` with its login and endpoint settings.
 
     Args:
         repo_id: ``namespace/name``.
@@ -149,7 +149,7 @@ def _is_passing(error: Exception) -> bool:
 
 
 def _instruction(error: Exception, attempts: int) -> str:
-    """What happened and what to do, in one line."""
+    """One line that says what happened and what to do."""
     status = next((e.response.status_code for e in _causes(error) if isinstance(e, HfHubHTTPError)), None)
     reason = _first_line(error)
     if isinstance(error, HFValidationError):
