@@ -33,9 +33,8 @@ class Configurations:
         match rng.randrange(3):
             case 0:
                 _write(folder / "config.json", _saved() / "config.json", rng)
-                config = VividMedConfig.from_pretrained(folder)
-                with torch.device("meta"):
-                    VividMedForCausalLM(config)
+                (folder / "model.safetensors").symlink_to(_saved() / "model.safetensors")
+                VividMedForCausalLM.from_pretrained(folder)
             case 1:
                 shutil.copytree(_saved(), folder, dirs_exist_ok=True)
                 _write(folder / "processor_config.json", _saved() / "processor_config.json", rng)

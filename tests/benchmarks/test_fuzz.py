@@ -48,12 +48,16 @@ def test_every_ending_is_counted_and_inputs_depend_on_seed_and_index_only():
     assert other.drawn != first.drawn[:1]
 
 
-@pytest.mark.parametrize("kind", ["images", "dicom", "nifti", "conversations", "tables"])
-def test_broken_input_ends_in_one_line(kind, capsys):
-    status = main(["--inputs", "40", "--seed", "5", "--kind", kind, "--processes", "1"])
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [(kind, 40) for kind in ("images", "dicom", "nifti", "conversations", "tables")]
+    + [("configurations", 10), ("checkpoints", 5)],
+)
+def test_broken_input_ends_in_one_line(kind, inputs, capsys):
+    status = main(["--inputs", str(inputs), "--seed", "5", "--kind", kind, "--processes", "1"])
     printed = capsys.readouterr().out
     assert status == 0, printed
-    assert f"{kind:16}{40:8}" in printed
+    assert f"{kind:16}{inputs:8}" in printed
 
 
 def test_the_command_fails_and_tells_how_to_repeat_a_fault(monkeypatch, capsys):

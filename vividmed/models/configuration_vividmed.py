@@ -8,6 +8,9 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from vividmed.errors import VividMedError
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 
+_LARGEST = {"num_hidden_layers": 1024, "num_attention_heads": 1024, "num_channels": 16, "vocab_size": 1 << 22}
+"""Sizes above these are damage, and would take hours and all memory to build."""
+
 
 @strict
 class VividMedVisionConfig(PreTrainedConfig):
@@ -117,7 +120,12 @@ class VividMedConfig(PreTrainedConfig):
         return max(sizes, default=None)
 
     def validate_architecture(self) -> None:
-        """Raise ValueError if the parts do not fit together; the strict dataclass runs it on every construction."""
+        """Raise ValueError if sizes are impossible or parts do not fit; the strict dataclass runs it on construction."""
+        for part in (self.vision_config, self.text_config):
+            for name, largest in _LARGEST.items():
+                size = getattr(part, name, 1)
+                if not 1 <= size <= largest:
+                    raise ValueError(f"{name}={size} is impossible; give 1 to {largest}")
         configs = [self.segmenter_config, self.instance_segmenter_config]
         sizes = {config.hidden_size for config in configs if isinstance(config, PreTrainedConfig)}
         if len(sizes) > 1:

@@ -4,11 +4,23 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
 from vividmed.errors import VividMedError
+
+# What transformers and torch raise while they build a model from a configuration of any content.
+_UNBUILDABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
 
 
 class CheckedPreTrainedModel(PreTrainedModel):
@@ -35,7 +47,8 @@ class CheckedPreTrainedModel(PreTrainedModel):
             **kwargs: arguments of the library's method.
 
         Raises:
-            VividMedError: the weights cannot be read, or fail the check.
+            VividMedError: config.json or the weights cannot be read, no model can be built from config.json, or the
+                weights fail the check.
         """
         shapes_may_differ = kwargs.pop("ignore_mismatched_sizes", not check_weights)
         source = str(pretrained_model_name_or_path)
@@ -50,7 +63,20 @@ class CheckedPreTrainedModel(PreTrainedModel):
             )
         except SafetensorError as error:
             raise VividMedError(
-                f"{source}: the weights cannot be read ({error}); download or save them again"
+                f"{source}: the weights cannot be read ({_one_line(error)}); download or save them again"
+            ) from error
+        except OSError as error:
+            if "valid JSON" not in str(error):
+                raise
+            raise VividMedError(
+                f"{source}: config.json is not valid JSON; download or save it again"
+            ) from error
+        except (VividMedError, torch.OutOfMemoryError):
+            raise
+        except _UNBUILDABLE as error:
+            raise VividMedError(
+                f"{source}: no model can be built from config.json ({_one_line(error)}); correct it, or use the one that "
+                "belongs to the weights"
             ) from error
         if check_weights:
             mismatched = {name for name, *_ in report["mismatched_keys"]}
@@ -111,3 +137,8 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 def _first(names: Iterable[str]) -> str:
     names = sorted(names)
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(character for character in text if character.isprintable())[:300]
