@@ -13,14 +13,14 @@ from vividmed.training.arguments import DataArguments
 
 
 def load_rows(kind: RowKind, args: DataArguments) -> tuple[Dataset | Mixture, Dataset | None]:
-    """Training and evaluation rows; of a mixture, evaluation rows only where ``dataset_name`` gives them.
+    """Training and evaluation rows; with a mixture, evaluation rows only if ``dataset_name`` names them.
 
     Args:
-        kind: of the rows, see :mod:`vividmed.data.schema`.
-        args: which data set and splits.
+        kind: kind of the rows, see :mod:`vividmed.data.schema`.
+        args: data sets and splits.
 
     Raises:
-        VividMedError: when the data set or a split is not found, is empty, or lacks columns.
+        VividMedError: the data set or a split is not found, is empty, or lacks columns.
     """
     if args.mixture is not None:
         mixture = load_mixture(
@@ -42,7 +42,7 @@ def _load_splits(kind: RowKind, args: DataArguments, names: Sequence[str]) -> li
         missing = [column for column in schema(kind) if column not in rows.column_names]
         if missing:
             raise VividMedError(
-                f"{name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} of {kind} rows; "
+                f"{name}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} of {kind} rows; "
                 "see docs/training.md for the format"
             )
     return loaded

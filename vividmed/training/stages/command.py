@@ -53,8 +53,8 @@ def parse(arguments: list[str]) -> tuple[Any, ...]:
     for group in parsed:
         if isinstance(group, DataArguments) and group.mixture is not None and early.mixture is None:
             # A configuration names its mixture relative to its own folder.
-            beside = config.parent / group.mixture if config is not None else Path(group.mixture)
-            group.mixture = str(beside) if beside.is_file() else group.mixture
+            relative = config.parent / group.mixture if config is not None else Path(group.mixture)
+            group.mixture = str(relative) if relative.is_file() else group.mixture
     return parsed
 
 

@@ -48,7 +48,7 @@ class Measurement:
 
         Args:
             evaluation: the Trainer's metrics, ``eval_loss`` and others.
-            accuracy: measured beside them.
+            accuracy: accuracy on closed questions, measured on the same weights.
             loss: what the loss is called.
         """
         figures = {}

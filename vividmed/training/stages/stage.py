@@ -49,7 +49,7 @@ class StageResult:
 
 
 class Stage(ABC):
-    """A stage of training: what it alone knows, for :func:`run_stage`, which does the rest.
+    """A stage of training: the parts that differ between stages; :func:`run_stage` does the rest.
 
     A subclass is a dataclass whose fields are its groups of arguments, in the order of the command line's help. A new
     stage is one such class, one line in :data:`vividmed.training.stages.command.STAGES` and its configurations.
