@@ -17,7 +17,7 @@ sys.path.insert(
 )  # found from a clone, whatever the working folder
 
 from vividmed.console import run_command
-from vividmed.training.orphans import end_with_launcher
+from vividmed.training.runs.orphans import end_with_launcher
 
 if __name__ == "__main__":
     end_with_launcher()

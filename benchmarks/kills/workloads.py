@@ -15,7 +15,7 @@ from tests.fixtures.preparation import Toy, add_case
 from tests.fixtures.training import make_rows, small_model, small_processor
 from vividmed.data.preparation.prepare import prepare_dataset
 from vividmed.hub.publish import publish_dataset
-from vividmed.training.checkpointing import newest_complete_checkpoint
+from vividmed.training.runs.checkpointing import newest_complete_checkpoint
 from vividmed.training.stages.command import main
 
 TOKEN, USER = "hf_tester", "tester"

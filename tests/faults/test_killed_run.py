@@ -9,7 +9,7 @@ import time
 
 from tests.fixtures.paths import REPOSITORY
 from tests.fixtures.training import logged, small_trainer
-from vividmed.training.checkpointing import (
+from vividmed.training.runs.checkpointing import (
     find_fault,
     list_checkpoints,
     newest_complete_checkpoint,

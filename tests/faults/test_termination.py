@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from tests.fixtures.paths import REPOSITORY
 from tests.fixtures.training import logged, make_rows, small_model, small_processor, small_trainer
-from vividmed.training.checkpointing import find_fault, newest_complete_checkpoint
+from vividmed.training.runs.checkpointing import find_fault, newest_complete_checkpoint
 
 SETTINGS = {"max_steps": 4, "save_steps": 100, "per_device_train_batch_size": 2}
 

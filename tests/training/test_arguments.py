@@ -6,9 +6,9 @@ from transformers.utils import logging
 
 from tests.fixtures.paths import REPOSITORY
 from vividmed.errors import VividMedError
-from vividmed.training.arguments import StageArguments
-from vividmed.training.parser import StageParser
-from vividmed.training.resolved_config import resolved_config
+from vividmed.training.settings.arguments import StageArguments
+from vividmed.training.settings.parser import StageParser
+from vividmed.training.settings.resolved_config import resolved_config
 from vividmed.training.stages.command import CONFIGS, STAGES, main, parse
 
 

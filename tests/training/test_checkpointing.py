@@ -9,8 +9,8 @@ from transformers import TrainerCallback
 from tests.fixtures.training import small_processor, small_trainer
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
-from vividmed.training.arguments import ModelArguments
-from vividmed.training.checkpointing import (
+from vividmed.training.loading import load_model
+from vividmed.training.runs.checkpointing import (
     MANIFEST,
     atomic_checkpoint,
     find_fault,
@@ -20,7 +20,7 @@ from vividmed.training.checkpointing import (
     remove_partial_checkpoints,
     resolve_checkpoint,
 )
-from vividmed.training.loading import load_model
+from vividmed.training.settings.arguments import ModelArguments
 
 
 def nothing() -> None:

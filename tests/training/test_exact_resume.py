@@ -6,7 +6,7 @@ import pytest
 
 from tests.fixtures.training import make_row, make_rows, small_model, small_processor, small_trainer
 from vividmed.errors import VividMedError
-from vividmed.training.exact_resume import RUN_RECORD, hash_rows
+from vividmed.training.runs.exact_resume import RUN_RECORD, hash_rows
 
 SETTINGS = {"max_steps": 2, "save_steps": 1, "per_device_train_batch_size": 2}
 

@@ -14,10 +14,10 @@ from vividmed.errors import VividMedError
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.training.adapted_model import ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE, boundary_tokens
-from vividmed.training.arguments import ModelArguments
-from vividmed.training.grounding_arguments import GroundingArguments
 from vividmed.training.loading import load_model
 from vividmed.training.peft import GROUNDING_MODULES, add_adapter, load_adapter, merge_adapter, select_modules
+from vividmed.training.settings.arguments import ModelArguments
+from vividmed.training.settings.grounding_arguments import GroundingArguments
 
 PROCESSOR = small_processor()
 

@@ -23,11 +23,11 @@ from vividmed.data.terms import (
 from vividmed.errors import VividMedError
 from vividmed.hub.publish import publish_model
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
-from vividmed.training.arguments import DataArguments, ModelArguments
 from vividmed.training.loading import load_model
 from vividmed.training.merging import save_merged_model
 from vividmed.training.peft import add_adapter, select_modules
-from vividmed.training.provenance import model_terms, rows_terms, run_provenance
+from vividmed.training.runs.provenance import model_terms, rows_terms, run_provenance
+from vividmed.training.settings.arguments import DataArguments, ModelArguments
 
 OPEN, CREDENTIALED = get_adapter("vqa-rad"), get_adapter("mimic-cxr")
 STEPS = {"save_steps": 1, "per_device_train_batch_size": 2}
@@ -151,7 +151,7 @@ def test_final_weights_never_lie_beside_the_provenance_of_others(tmp_path, monke
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vividmed.training.resumable_trainer.sync_folder", stop)
+    monkeypatch.setattr("vividmed.training.runs.resumable_trainer.sync_folder", stop)
     with pytest.raises(KeyboardInterrupt):
         trainer.save_final()
     assert json.loads((tmp_path / "provenance.json").read_text())["datasets"][0]["name"] == "mimic-cxr"

@@ -12,7 +12,7 @@ import argparse
 
 def run_arguments(arguments: list[str]) -> int:
     """Run a stage as ``stages/train.py`` does; the stages parse their own arguments."""
-    from vividmed.training.orphans import end_with_launcher
+    from vividmed.training.runs.orphans import end_with_launcher
 
     end_with_launcher()
 
@@ -27,8 +27,8 @@ def run_arguments(arguments: list[str]) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of all stages, for shell completion; without the libraries of training there are none."""
     try:
-        from vividmed.training.arguments import StageArguments
-        from vividmed.training.parser import StageParser
+        from vividmed.training.settings.arguments import StageArguments
+        from vividmed.training.settings.parser import StageParser
         from vividmed.training.stages.command import STAGES
     except ModuleNotFoundError:
         return

@@ -17,9 +17,6 @@ from vividmed.models.grounding import GroundingLosses
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.adapted_model import AdaptedVividMed
-from vividmed.training.arguments import ModelArguments
-from vividmed.training.checkpointing import atomic_folder, readable_write_errors
-from vividmed.training.grounding_arguments import GroundingArguments
 from vividmed.training.hub_files import check_place
 from vividmed.training.peft import (
     GROUNDING_MODULES,
@@ -32,7 +29,10 @@ from vividmed.training.peft import (
     read_adapter_config,
     select_modules,
 )
+from vividmed.training.runs.checkpointing import atomic_folder, readable_write_errors
 from vividmed.training.segmenters import SEGMENTERS, attach_segmenters, freeze_modules
+from vividmed.training.settings.arguments import ModelArguments
+from vividmed.training.settings.grounding_arguments import GroundingArguments
 
 logger = logging.get_logger(__name__)
 

@@ -15,9 +15,9 @@ from vividmed.hub.base_model import find_base_model_id
 from vividmed.hub.markdown import table_cell
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
-from vividmed.training.checkpointing import atomic_folder, readable_write_errors
 from vividmed.training.peft import adapter_base, find_adapter, merge_adapter
-from vividmed.training.provenance import model_terms
+from vividmed.training.runs.checkpointing import atomic_folder, readable_write_errors
+from vividmed.training.runs.provenance import model_terms
 from vividmed.version import __version__
 
 

@@ -9,7 +9,7 @@ from vividmed.data.loading import load_prepared
 from vividmed.data.sampling.mixture import Mixture, load_mixture
 from vividmed.data.schema import RowKind, schema
 from vividmed.errors import VividMedError
-from vividmed.training.arguments import DataArguments
+from vividmed.training.settings.arguments import DataArguments
 
 
 def load_rows(kind: RowKind, args: DataArguments) -> tuple[Dataset | Mixture, Dataset | None]:

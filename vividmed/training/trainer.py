@@ -19,8 +19,8 @@ from vividmed.data.sampling.mixture import Mixture, keyed_rows
 from vividmed.data.sampling.mixture_sampler import MixtureSampler
 from vividmed.data.terms import Terms
 from vividmed.errors import VividMedError
-from vividmed.training.arguments import VividMedTrainingArguments
-from vividmed.training.resumable_trainer import ResumableTrainer
+from vividmed.training.runs.resumable_trainer import ResumableTrainer
+from vividmed.training.settings.arguments import VividMedTrainingArguments
 from vividmed.training.step_statistics import StepStatistics
 from vividmed.training.throughput import step_cost
 
@@ -48,7 +48,7 @@ class VividMedTrainer(ResumableTrainer):
         eval_dataset: rows to evaluate on.
         train_lengths: tokens of each training row; measured from image headers and text by default.
         callbacks: additional callbacks.
-        provenance: terms of everything that the weights come from, see :mod:`vividmed.training.provenance`; by
+        provenance: terms of everything that the weights come from, see :mod:`vividmed.training.runs.provenance`; by
             default those of the rows' sources.
 
     Raises:

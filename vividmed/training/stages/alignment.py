@@ -13,14 +13,14 @@ from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterC
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.training.alignment import PromptTableSegmenter
-from vividmed.training.arguments import DataArguments, VividMedTrainingArguments
-from vividmed.training.grounding_arguments import (
+from vividmed.training.grounding_trainer import AlignmentTrainer
+from vividmed.training.segmenters import load_segmenter
+from vividmed.training.settings.arguments import DataArguments, VividMedTrainingArguments
+from vividmed.training.settings.grounding_arguments import (
     AlignmentArguments,
     BoxAlignmentArguments,
     MaskAlignmentArguments,
 )
-from vividmed.training.grounding_trainer import AlignmentTrainer
-from vividmed.training.segmenters import load_segmenter
 from vividmed.training.stages.stage import Stage, StageRows
 from vividmed.training.trainer import VividMedTrainer
 

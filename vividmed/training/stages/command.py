@@ -9,9 +9,9 @@ from typing import Any
 
 from vividmed.errors import VividMedError
 from vividmed.files import packaged_folder
-from vividmed.training.arguments import DataArguments, StageArguments
 from vividmed.training.launching import report_to_launcher, use_all_cores
-from vividmed.training.parser import StageParser, read_yaml
+from vividmed.training.settings.arguments import DataArguments, StageArguments
+from vividmed.training.settings.parser import StageParser, read_yaml
 from vividmed.training.stages.alignment import AlignIsamStage, AlignSamStage
 from vividmed.training.stages.grounding import GrgStage, VgStage
 from vividmed.training.stages.stage import Stage, StageResult, run_stage

@@ -12,11 +12,11 @@ from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.data.conversations import Conversation, build_conversation
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture_conversations import mixture_conversation
-from vividmed.training.arguments import AnsweringTrainingArguments, ModelArguments, TextDataArguments
 from vividmed.training.grounded_answers import SampleOverlays
-from vividmed.training.grounding_arguments import GroundingArguments
 from vividmed.training.grounding_trainer import GroundingTrainer
 from vividmed.training.loading import load_processor
+from vividmed.training.settings.arguments import AnsweringTrainingArguments, ModelArguments, TextDataArguments
+from vividmed.training.settings.grounding_arguments import GroundingArguments
 from vividmed.training.stages.language import LanguageStage
 from vividmed.training.stages.stage import StageRows
 from vividmed.training.trainer import VividMedTrainer

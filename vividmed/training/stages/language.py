@@ -8,9 +8,9 @@ from transformers import PreTrainedModel
 from vividmed.data.batches.collator import VividMedCollator
 from vividmed.data.sampling.mixture import keyed_rows
 from vividmed.processing.processing_vividmed import VividMedProcessor
-from vividmed.training.arguments import ModelArguments, TextDataArguments
 from vividmed.training.loading import load_model
 from vividmed.training.peft import base_model_of
+from vividmed.training.settings.arguments import ModelArguments, TextDataArguments
 from vividmed.training.stages.stage import Stage, StageRows
 
 BASE_MODEL = "base_model"

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from vividmed.files import write_atomically
 from vividmed.training.answers import Accuracy
 from vividmed.training.callbacks import SampleAnswers
-from vividmed.training.run_folder import BASELINE
+from vividmed.training.runs.run_folder import BASELINE
 from vividmed.training.trainer import VividMedTrainer
 
 _NOT_FIGURES = ("per_second", "runtime", "epoch")

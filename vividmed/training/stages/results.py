@@ -10,8 +10,8 @@ import transformers
 from vividmed.data.sampling.mixture import Mixture
 from vividmed.files import packaged_folder, write_atomically
 from vividmed.hub.cards import RunFacts, SourceCount, count_sources, render_model_card
-from vividmed.training.arguments import StageArguments
-from vividmed.training.resolved_config import resolved_config
+from vividmed.training.settings.arguments import StageArguments
+from vividmed.training.settings.resolved_config import resolved_config
 from vividmed.training.split_overlap import SplitOverlap
 from vividmed.training.trainer import VividMedTrainer
 from vividmed.version import __version__

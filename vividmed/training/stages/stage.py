@@ -12,13 +12,13 @@ from datasets import Dataset
 from vividmed.data.sampling.mixture import Mixture
 from vividmed.data.schema import RowKind
 from vividmed.errors import VividMedError
-from vividmed.training.arguments import DataArguments, VividMedTrainingArguments
 from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
 from vividmed.training.memory import memory_summary
-from vividmed.training.preflight import check_environment, check_optimizer, check_schedule
-from vividmed.training.provenance import run_provenance, started_from
 from vividmed.training.rows import load_rows
-from vividmed.training.run_folder import run_folder
+from vividmed.training.runs.provenance import run_provenance, started_from
+from vividmed.training.runs.run_folder import run_folder
+from vividmed.training.settings.arguments import DataArguments, VividMedTrainingArguments
+from vividmed.training.settings.preflight import check_environment, check_optimizer, check_schedule
 from vividmed.training.split_overlap import find_overlap
 from vividmed.training.stages.measurement import Measurement, Measuring
 from vividmed.training.stages.results import write_results

@@ -17,8 +17,7 @@ from vividmed.data.terms import PROVENANCE_FILE, DatasetTerms, Terms, combine_te
 from vividmed.errors import VividMedError
 from vividmed.files import sync_folder, write_atomically
 from vividmed.hub.publish import publish_model
-from vividmed.training.arguments import VividMedTrainingArguments
-from vividmed.training.checkpointing import (
+from vividmed.training.runs.checkpointing import (
     atomic_checkpoint,
     checkpoint_folder,
     readable_log_errors,
@@ -26,10 +25,11 @@ from vividmed.training.checkpointing import (
     remove_old_checkpoints,
     write_manifest,
 )
-from vividmed.training.exact_resume import RUN_RECORD, check_exact, run_record
-from vividmed.training.provenance import model_terms, rows_terms
+from vividmed.training.runs.exact_resume import RUN_RECORD, check_exact, run_record
+from vividmed.training.runs.provenance import model_terms, rows_terms
+from vividmed.training.runs.termination import StopOnTermination
+from vividmed.training.settings.arguments import VividMedTrainingArguments
 from vividmed.training.step_statistics import StepStatistics
-from vividmed.training.termination import StopOnTermination
 
 _STOPPED_BY_SIGTERM = 128 + 15
 
@@ -38,7 +38,7 @@ class ResumableTrainer(Trainer):
     """``transformers.Trainer`` for runs that may be killed, terminated or resumed at any moment.
 
     - Checkpoints and the final model appear complete or not at all, and a full disk ends in one line.
-    - A run resumes exactly or is refused, naming what differs; see :mod:`vividmed.training.exact_resume`. A run that
+    - A run resumes exactly or is refused, naming what differs; see :mod:`vividmed.training.runs.exact_resume`. A run that
       has reached its last step trains no further.
     - SIGTERM ends training after the current step, with a checkpoint.
     - Weights that are not finite are never written.

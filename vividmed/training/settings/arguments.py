@@ -10,7 +10,7 @@ from trl import ModelConfig
 
 from vividmed.errors import VividMedError
 from vividmed.hub.base_model import find_base_model_id
-from vividmed.training.refused_arguments import refuse_unused, refuse_without
+from vividmed.training.settings.refused_arguments import refuse_unused, refuse_without
 
 
 @dataclass
@@ -250,7 +250,7 @@ QUANTIZATION_ARGUMENTS = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4b
 class VividMedTrainingArguments(TrainingArguments):
     """The Trainer's arguments with our defaults, and a few of our own.
 
-    An argument of the Trainer that our stages would not obey is refused; :mod:`vividmed.training.refused_arguments`
+    An argument of the Trainer that our stages would not obey is refused; :mod:`vividmed.training.settings.refused_arguments`
     lists them with the reasons.
 
     Args:

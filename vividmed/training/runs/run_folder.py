@@ -8,15 +8,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vividmed.errors import VividMedError
-from vividmed.training.arguments import VividMedTrainingArguments
 from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
-from vividmed.training.checkpointing import (
+from vividmed.training.grounded_answers import SampleOverlays
+from vividmed.training.runs.checkpointing import (
     list_checkpoints,
     readable_write_errors,
     remove_partial_checkpoints,
     resolve_checkpoint,
 )
-from vividmed.training.grounded_answers import SampleOverlays
+from vividmed.training.settings.arguments import VividMedTrainingArguments
 
 BASELINE = "baseline.json"
 _LOGS = (MetricsFile.name, SampleAnswers.name, LossCurve.name, BASELINE)

@@ -14,7 +14,7 @@ from transformers.integrations.integration_utils import (
 )
 
 from vividmed.errors import VividMedError
-from vividmed.training.arguments import VividMedTrainingArguments
+from vividmed.training.settings.arguments import VividMedTrainingArguments
 
 
 def check_environment(args: VividMedTrainingArguments, metrics: Sequence[str]) -> None:

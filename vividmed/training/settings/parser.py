@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from trl import TrlParser
 
 from vividmed.errors import VividMedError
-from vividmed.training.precedence import settle
+from vividmed.training.settings.precedence import settle
 
 _WORDS = {"int": "a whole number", "float": "a number", "string_to_bool": "true or false"}
 _DICTIONARIES = frozenset(TrainingArguments._VALID_DICT_FIELDS)

@@ -19,9 +19,9 @@ from vividmed.data.terms import (
     terms_of_rows,
 )
 from vividmed.training.adapted_model import ADAPTER_CONFIG
-from vividmed.training.arguments import DataArguments
 from vividmed.training.hub_files import find_file
 from vividmed.training.peft import adapter_base
+from vividmed.training.settings.arguments import DataArguments
 
 _STARTED_FROM = ("model_name_or_path", "segmenter", "instance_segmenter")
 

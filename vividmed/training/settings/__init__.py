@@ -1,0 +1,1 @@
+"""Command line and YAML in, checked groups of arguments out."""
