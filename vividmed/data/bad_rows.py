@@ -22,7 +22,7 @@ class Rows(Protocol):
 
 
 def row_name(row: Mapping[str, Any]) -> str:
-    """What messages call a row: its id, or its index if it has none."""
+    """Name of a row in messages: its id, or its index if it has none."""
     return str(row.get("id") or row.get("index", "?"))
 
 

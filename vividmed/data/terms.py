@@ -144,7 +144,7 @@ class DatasetTerms:
 
 
 class RowSource(NamedTuple):
-    """What a row says about its origin: its ``source`` and ``licence`` columns."""
+    """Origin of a row: its ``source`` and ``licence`` columns."""
 
     source: str | None
     licence: str | None
@@ -285,7 +285,7 @@ def _agreed(source: str | None, licence: str | None, candidates: list[DatasetTer
 
 
 def _substance(terms: DatasetTerms) -> tuple[str, str, str]:
-    """What decides on the audience; the wording of a citation may differ."""
+    """Fields that decide on the audience; the wording of a citation may differ."""
     return _key(terms.licence), terms.access, terms.redistribute
 
 

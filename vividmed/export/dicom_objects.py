@@ -1,4 +1,4 @@
-"""What DICOM SEG and SR have in common: the source series, codes of phrases, stable identifiers."""
+"""Parts shared by DICOM SEG and SR: the source series, codes of phrases, stable identifiers."""
 
 import hashlib
 import io

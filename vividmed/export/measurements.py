@@ -1,4 +1,4 @@
-"""What can be measured on a mask: volume, diameters, mean attenuation. Measured, not written by the model."""
+"""Measurements of a mask: volume, diameters, mean attenuation. They are not written by the model."""
 
 import contextlib
 from dataclasses import dataclass

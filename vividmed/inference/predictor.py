@@ -21,7 +21,7 @@ PredictTask = Literal["report", "vqa", "segment", "ground"]
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What was found in one scan.
+    """Findings in one scan.
 
     Attributes:
         image: as read.

@@ -34,7 +34,7 @@ class ItemMetric(evaluate.Metric):
 
     @abstractmethod
     def score_items(self, predictions: Sequence[Any], references: Sequence[Any]) -> list[Any]:
-        """What is known of each item, in a form that :meth:`aggregate` understands.
+        """Score each item, in a form that :meth:`aggregate` understands.
 
         Raises:
             VividMedError: predictions and references differ in number.

@@ -53,7 +53,7 @@ class PlacedPhrase:
 
 @dataclass(kw_only=True)
 class Prediction:
-    """What a model answered about one item, and what it should have answered.
+    """A model's answer about one item, with the reference.
 
     Attributes:
         id: of the item, unique within the folder.

@@ -19,7 +19,7 @@ from vividmed.errors import VividMedError
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """What the caller says about each token of a (B, L) batch; see the arguments of ``VividMedModel.forward``.
+    """Attributes of each token of a (B, L) batch, as the caller gives them; see the arguments of ``VividMedModel.forward``.
 
     Attributes:
         attention_mask: (B, cached tokens + L), or a mask that ``generate`` has prepared, or None.

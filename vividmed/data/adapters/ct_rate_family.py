@@ -1,4 +1,4 @@
-"""What CT-RATE and the data sets that annotate its volumes have in common."""
+"""Facts and functions shared by CT-RATE and the data sets that annotate its volumes."""
 
 import re
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ from vividmed.errors import VividMedError
 
 @dataclass(frozen=True, kw_only=True)
 class PhraseTarget:
-    """What one phrase of a conversation is to be grounded in.
+    """Targets and label type of one phrase of a conversation.
 
     Attributes:
         text: the phrase without markers.

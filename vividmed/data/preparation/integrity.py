@@ -32,7 +32,7 @@ class PatternCount:
 
 @dataclass(frozen=True)
 class IntegrityReport:
-    """What exists of a data set and what is missing.
+    """Existing and missing parts of a data set.
 
     Attributes:
         counts: number of files per pattern of the adapter's layout.

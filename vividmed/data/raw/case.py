@@ -16,7 +16,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 _NOBODY = frozenset({"", "nan", "none", "null", "n/a"})
-"""What an empty field of a patient becomes on its way through common libraries."""
+"""Texts that common libraries make of an empty patient field."""
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 """Bytes that Linux and most file systems allow."""

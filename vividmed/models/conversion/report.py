@@ -1,4 +1,4 @@
-"""What became of each tensor of a checkpoint of another project."""
+"""Accounts for each tensor of a checkpoint of another project."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from vividmed.errors import VividMedError
 
 @dataclass
 class LoadReport:
-    """What became of each tensor of a checkpoint; ``missing`` and ``unexpected`` are errors.
+    """Fate of each tensor of a checkpoint; ``missing`` and ``unexpected`` are errors.
 
     Attributes:
         copied: loaded as they are.

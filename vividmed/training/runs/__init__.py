@@ -1,1 +1,1 @@
-"""What a run leaves in its folder, and how it survives being stopped."""
+"""The folder of a run, and how a run survives being stopped."""

@@ -1,4 +1,4 @@
-"""What the stages that train the language model have in common."""
+"""Base of the stages that train the language model."""
 
 from typing import Any
 

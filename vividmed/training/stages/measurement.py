@@ -22,7 +22,7 @@ _NOT_FIGURES = ("per_second", "runtime", "epoch")
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured on held-out rows.
+    """Figures measured on held-out rows.
 
     Attributes:
         figures: losses and Dice, by name.
@@ -87,7 +87,7 @@ class Measurement:
         return figures
 
     def report(self, before: "Measurement | None", log: Sequence[Mapping[str, Any]]) -> str:
-        """What a run prints at its end.
+        """Text that a run prints at its end.
 
         Args:
             before: of the untrained model.

@@ -1,4 +1,4 @@
-"""What every stage leaves in its output folder besides the model."""
+"""Files that every stage writes next to its model: card, configuration, provenance."""
 
 import platform
 from collections.abc import Mapping, Sequence

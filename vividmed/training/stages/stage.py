@@ -35,7 +35,7 @@ class StageRows:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage leaves.
+    """Result of a stage.
 
     Attributes:
         folder: the trained model, with its processor and card.
@@ -104,7 +104,7 @@ class Stage(ABC):
 
     @abstractmethod
     def method(self) -> dict[str, Any]:
-        """What the card says of the start and the way of training: ``base_model``, ``method``, ``adapter``."""
+        """Start and method of training, for the card: ``base_model``, ``method``, ``adapter``."""
 
     def settings(self) -> dict[str, Any]:
         """Settings of its own that the card lists, by name."""
