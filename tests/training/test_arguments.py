@@ -188,6 +188,7 @@ def test_what_contradicts_the_command_line_gives_way_with_a_warning(config, capl
         (["--model_revision", "v1"], "--model_revision: no effect without --model_name_or_path"),
         (["--dataset_revision", "v1"], "--dataset_revision: no effect without --dataset_name"),
         (["--mixture_root", "x"], "--mixture_root: no effect without --mixture"),
+        (["--streaming"], "--streaming: no effect without --mixture"),
         (["--mixture", "m.yaml", "--max_train_samples", "3"], "--max_train_samples has no effect with"),
         (["--max_steps", "5", "--num_train_epochs", "2"], "both set the length of the run"),
         (["--max_steps", "5", "--warmup_steps", "9"], "--warmup_steps 9: the run has only 5 steps"),

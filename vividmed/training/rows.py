@@ -7,31 +7,48 @@ from datasets import Dataset, DatasetDict
 
 from vividmed.data.loading import load_prepared
 from vividmed.data.sampling.mixture import Mixture, load_mixture
+from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.schema import RowKind, schema
 from vividmed.errors import VividMedError
-from vividmed.training.settings.arguments import DataArguments
+from vividmed.training.settings.arguments import DataArguments, VividMedTrainingArguments
 
 
-def load_rows(kind: RowKind, args: DataArguments) -> tuple[Dataset | Mixture, Dataset | None]:
+def load_rows(
+    kind: RowKind, args: DataArguments, training_args: VividMedTrainingArguments
+) -> tuple[Dataset | Mixture | MixtureStream, Dataset | None]:
     """Training and evaluation rows; with a mixture, evaluation rows only if ``dataset_name`` names them.
 
     Args:
         kind: kind of the rows, see :mod:`vividmed.data.schema`.
         args: data sets and splits.
+        training_args: batch size and processes, by which a stream divides its rows.
 
     Raises:
         VividMedError: the data set or a split is not found, is empty, or lacks columns.
     """
     if args.mixture is not None:
-        mixture = load_mixture(
-            args.mixture, root=args.mixture_root, allow_outside_images=args.allow_outside_images
-        )
+        mixture = _load_mixture(args.mixture, args, training_args)
         if args.dataset_name is None:
             return mixture, None
         (evaluation,) = _load_splits(kind, args, [args.eval_split])
         return mixture, _first(evaluation, args.max_eval_samples)
     train, evaluation = _load_splits(kind, args, [args.train_split, args.eval_split])
     return _first(train, args.max_train_samples), _first(evaluation, args.max_eval_samples)
+
+
+def _load_mixture(
+    file: str, args: DataArguments, training_args: VividMedTrainingArguments
+) -> Mixture | MixtureStream:
+    if not args.streaming:
+        return load_mixture(file, root=args.mixture_root, allow_outside_images=args.allow_outside_images)
+    return MixtureStream(
+        file,
+        batch_size=training_args.train_batch_size,
+        root=args.mixture_root,
+        allow_outside_images=args.allow_outside_images,
+        process_index=training_args.process_index,
+        num_processes=training_args.world_size,
+    )
 
 
 def _load_splits(kind: RowKind, args: DataArguments, names: Sequence[str]) -> list[Dataset]:

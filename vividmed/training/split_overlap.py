@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from vividmed.data.sampling.mixture import Mixture
+from vividmed.data.sampling.mixture_stream import MixtureStream
 
 logger = logging.get_logger(__name__)
 
@@ -43,6 +44,23 @@ class SplitOverlap:
             f"{self.images} images are also among the training rows (compared by patient id and by image content). "
             "The figures below are too good by an unknown amount."
         )
+
+
+def describe_overlap(train_rows: Dataset | Mixture | MixtureStream, eval_rows: Dataset | None) -> str:
+    """What a model card says of the rows that are held out.
+
+    Args:
+        train_rows: rows of one data set, a mixture, or its stream, whose rows cannot be compared before they are read.
+        eval_rows: rows of one data set; None where nothing is evaluated.
+    """
+    if eval_rows is None:
+        return "No rows were held out."
+    if isinstance(train_rows, MixtureStream):
+        return (
+            "The training rows were streamed, so patients and images of both splits were not compared: whether the "
+            "evaluation rows are held out is unknown."
+        )
+    return str(find_overlap(train_rows, eval_rows))
 
 
 def find_overlap(train_rows: Dataset | Mixture, eval_rows: Dataset) -> SplitOverlap:

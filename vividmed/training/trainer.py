@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import nn
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -17,11 +17,13 @@ from vividmed.data.sampling.length_grouped import LengthGroupedSampler
 from vividmed.data.sampling.lengths import measure_lengths
 from vividmed.data.sampling.mixture import Mixture, keyed_rows
 from vividmed.data.sampling.mixture_sampler import MixtureSampler
+from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.terms import Terms
 from vividmed.errors import VividMedError
 from vividmed.training.runs.resumable_trainer import ResumableTrainer
 from vividmed.training.settings.arguments import VividMedTrainingArguments
 from vividmed.training.step_statistics import StepStatistics
+from vividmed.training.streaming import continue_stream, stream_loader
 from vividmed.training.throughput import step_cost
 
 # Parts of a batch that are for people and bookkeeping, not for the model.
@@ -44,7 +46,7 @@ class VividMedTrainer(ResumableTrainer):
         args: arguments of the run.
         processing_class: the ``VividMedProcessor``, which is saved with the model.
         data_collator: a ``VividMedCollator``.
-        train_dataset: rows, or a mixture of data sets.
+        train_dataset: rows, a mixture of data sets, or its stream, made for the batch size and processes of ``args``.
         eval_dataset: rows to evaluate on.
         train_lengths: tokens of each training row; measured from image headers and text by default.
         callbacks: additional callbacks.
@@ -97,6 +99,18 @@ class VividMedTrainer(ResumableTrainer):
         self.order: LengthGroupedSampler | MixtureSampler | None = None
 
     # Data
+
+    def get_train_dataloader(self) -> DataLoader:
+        if isinstance(self.train_dataset, MixtureStream):
+            return stream_loader(
+                self.train_dataset, self.args, batch_size=self._train_batch_size, collate=self.data_collator
+            )
+        return super().get_train_dataloader()
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        if isinstance(self.train_dataset, MixtureStream):
+            kwargs |= continue_stream(self.train_dataset, self.state, self.rows_per_step, kwargs)
+        super()._run_epoch(**kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler | MixtureSampler:
         batch_size = self.rows_per_step

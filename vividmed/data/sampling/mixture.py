@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 import numpy as np
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from vividmed.data.bad_rows import OnBadSample, prepare_row, skip_or_raise
 from vividmed.data.conversations import Conversation
@@ -109,9 +109,9 @@ class Mixture(Dataset):
         return number, index - int(self._starts[number])
 
 
-def keyed_rows(rows: datasets.Dataset | Mixture) -> KeyedRows | Mixture:
-    """Rows by :class:`~vividmed.data.sampling.keyed_rows.SampleKey`; a mixture is returned as it is."""
-    return rows if isinstance(rows, Mixture) else KeyedRows(rows)
+def keyed_rows(rows: datasets.Dataset | Mixture | IterableDataset) -> KeyedRows | Mixture | IterableDataset:
+    """Rows by :class:`~vividmed.data.sampling.keyed_rows.SampleKey`; a mixture or its stream is returned as it is."""
+    return rows if isinstance(rows, Mixture | IterableDataset) else KeyedRows(rows)
 
 
 def load_mixture(

@@ -112,7 +112,7 @@ class MixtureStream(IterableDataset):
         Args:
             position: number of rows that all processes together have trained on.
         """
-        return {"position": position, "mixture": self._fingerprint()}
+        return {"position": position, "mixture": self.fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from a state.
@@ -120,10 +120,12 @@ class MixtureStream(IterableDataset):
         Raises:
             VividMedError: the state belongs to another mixture, weight, seed or buffer size.
         """
-        check_fingerprint(state, self._fingerprint())
+        check_fingerprint(state, self.fingerprint)
         self._start = int(state["position"])
 
-    def _fingerprint(self) -> str:
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides on the order: names, sizes and weights of the data sets, seed and buffer."""
         names = [f"{entry.name} streamed through {self.buffer_size}" for entry in self.config.entries]
         return mixture_fingerprint(self.config.seed, zip(names, self.sizes, self._masses, strict=True))
 

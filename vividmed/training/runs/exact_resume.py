@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture import Mixture
+from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.errors import VividMedError
 
 logger = logging.get_logger(__name__)
@@ -64,7 +65,12 @@ def run_record(trainer: Trainer, max_steps: int) -> dict[str, Any]:
 
 
 def hash_rows(train_dataset: Any) -> str | None:
-    """SHA-256 of everything that rows contain except images and masks; None for rows that are not stored in Arrow."""
+    """SHA-256 of everything that rows contain except images and masks; None for rows that are not stored in Arrow.
+
+    A stream's rows are known only when they are read: it gives its fingerprint instead.
+    """
+    if isinstance(train_dataset, MixtureStream):
+        return train_dataset.fingerprint
     digest = hashlib.sha256()
     parts = [train_dataset.rows if isinstance(train_dataset, KeyedRows) else train_dataset]
     if isinstance(train_dataset, Mixture):

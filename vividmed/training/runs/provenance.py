@@ -8,10 +8,12 @@ from vividmed.data.known_terms import known_terms
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture import Mixture
 from vividmed.data.sampling.mixture_config import MixtureConfig
+from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.terms import (
     PROVENANCE_FILE,
     TERMS_FILE,
     DatasetTerms,
+    RowSource,
     combine_terms,
     read_all_terms,
     read_provenance,
@@ -30,7 +32,7 @@ def run_provenance(train_rows: Any, data_args: DataArguments, models: Sequence[s
     """Terms of everything that a run starts from; what is unknown or contradicts itself is a record of its own.
 
     Args:
-        train_rows: rows that the run trains on, or a mixture.
+        train_rows: rows that the run trains on, a mixture, or its stream.
         data_args: where the rows come from.
         models: folders or Hub ids of the models it starts from.
 
@@ -48,17 +50,30 @@ def started_from(arguments: Sequence[Any]) -> list[str]:
 
 
 def rows_terms(rows: Any, *, stated: Sequence[DatasetTerms] = ()) -> list[DatasetTerms]:
-    """Terms of the sources that rows name.
+    """Terms of the sources that rows name, or of the data sets of a stream.
 
     Args:
-        rows: rows, or a mixture of data sets.
+        rows: rows, a mixture of data sets, or its stream.
         stated: terms that came with the data.
     """
     if isinstance(rows, KeyedRows):
         rows = rows.rows
-    parts = rows.rows if isinstance(rows, Mixture) else [rows]
-    sources = {source for part in parts for source in row_sources(part)}
+    sources: set[RowSource]
+    if isinstance(rows, MixtureStream):
+        sources = set(stream_sources(rows))
+    else:
+        parts = rows.rows if isinstance(rows, Mixture) else [rows]
+        sources = {source for part in parts for source in row_sources(part)}
     return terms_of_rows(sources, stated=stated, known=known_terms())
+
+
+def stream_sources(stream: MixtureStream) -> list[RowSource]:
+    """A source for each data set of a stream: what its rows name is unknown before they are read.
+
+    The licence is that of the known data set of the same name; None for any other, whose terms are then unknown.
+    """
+    licences = {terms.name: terms.licence for terms in known_terms()}
+    return [RowSource(entry.name, licences.get(entry.name)) for entry in stream.config.entries]
 
 
 def model_terms(place: str | Path) -> list[DatasetTerms]:

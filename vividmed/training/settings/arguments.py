@@ -42,6 +42,7 @@ class DataArguments:
         dataset_revision: branch, tag or commit of the data set.
         mixture: file of a mixture of data sets to train on.
         mixture_root: folder or Hub organisation that contains the mixture's data sets.
+        streaming: whether the mixture is read as a stream.
 
         > Parameters that choose rows
 
@@ -70,6 +71,12 @@ class DataArguments:
         metadata={
             "help": "Folder or Hub organisation that contains the prepared data sets of the mixture. Default: the one "
             "that the mixture's file names."
+        },
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read the mixture's data sets as a stream instead of downloading them first; needs --max_steps."
         },
     )
     dataset_config: str | None = field(
@@ -103,7 +110,7 @@ class DataArguments:
         if self.dataset_name is None:
             refuse_without(self, "dataset_name", ("dataset_config", "dataset_revision"))
         if self.mixture is None:
-            refuse_without(self, "mixture", ("mixture_root",))
+            refuse_without(self, "mixture", ("mixture_root", "streaming"))
             return
         for name, default in (("max_train_samples", None), ("train_split", "train")):
             if getattr(self, name) != default:

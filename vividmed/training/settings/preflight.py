@@ -14,7 +14,7 @@ from transformers.integrations.integration_utils import (
 )
 
 from vividmed.errors import VividMedError
-from vividmed.training.settings.arguments import VividMedTrainingArguments
+from vividmed.training.settings.arguments import DataArguments, VividMedTrainingArguments
 
 
 def check_environment(args: VividMedTrainingArguments, metrics: Sequence[str]) -> None:
@@ -34,6 +34,18 @@ def check_environment(args: VividMedTrainingArguments, metrics: Sequence[str]) -
         raise VividMedError("--deepspeed: the package is not installed; run `pip install deepspeed`")
     if args.push_to_hub and args.should_save:
         _check_hub(args)
+
+
+def check_streaming(data_args: DataArguments, args: VividMedTrainingArguments) -> None:
+    """Make sure that a run on a stream, which has no end, is given its length.
+
+    Raises:
+        VividMedError: it is not.
+    """
+    if data_args.streaming and args.max_steps <= 0:
+        raise VividMedError(
+            "--streaming: a stream has no end, so epochs cannot be counted; give the number of steps with --max_steps"
+        )
 
 
 def check_optimizer(args: VividMedTrainingArguments, model: Any) -> None:

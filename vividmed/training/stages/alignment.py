@@ -8,7 +8,6 @@ from transformers import set_seed
 
 from vividmed.data.batches.alignment import AlignmentCollator, CropSettings, SegmentationTransform
 from vividmed.data.batches.augmentation import AugmentationSettings
-from vividmed.data.sampling.mixture import keyed_rows
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
@@ -52,11 +51,11 @@ class AlignmentStage(Stage):
             data_collator=AlignmentCollator(
                 transform,
                 on_bad_sample=self.data_args.on_bad_sample,
-                spare_rows=keyed_rows(rows.train),
+                spare_rows=rows.spare,
             ),
             train_dataset=rows.train,
             eval_dataset=rows.evaluation,
-            train_lengths=[1] * len(rows.train),
+            train_lengths=[1] * rows.size,
         )
 
     def transform(self, segmenter: Segmenter | InstanceSegmenter) -> SegmentationTransform:

@@ -6,7 +6,6 @@ import torch
 from transformers import PreTrainedModel
 
 from vividmed.data.batches.collator import VividMedCollator
-from vividmed.data.sampling.mixture import keyed_rows
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.loading import load_model
 from vividmed.training.peft import base_model_of
@@ -68,7 +67,7 @@ class LanguageStage(Stage):
         Args:
             kind: class of the collator.
             processor: of the model.
-            rows: of the stage; training rows stand in for those that are skipped.
+            rows: of the stage; some of them stand in for those that are skipped.
             **options: of the class.
         """
         return kind(
@@ -77,7 +76,7 @@ class LanguageStage(Stage):
             truncation=self.data_args.truncation,
             packing=self.data_args.packing,
             on_bad_sample=self.data_args.on_bad_sample,
-            spare_rows=keyed_rows(rows.train),
+            spare_rows=rows.spare,
             augmentation_seed=self.args.seed,
             **options,
         )

@@ -8,11 +8,12 @@ import torch
 import transformers
 
 from vividmed.data.sampling.mixture import Mixture
+from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.files import packaged_folder, write_atomically
 from vividmed.hub.cards import RunFacts, SourceCount, count_sources, render_model_card
+from vividmed.training.runs.provenance import stream_sources
 from vividmed.training.settings.arguments import StageArguments
 from vividmed.training.settings.resolved_config import resolved_config
-from vividmed.training.split_overlap import SplitOverlap
 from vividmed.training.trainer import VividMedTrainer
 from vividmed.version import __version__
 
@@ -26,7 +27,7 @@ def write_results(
     template: str,
     groups: Sequence[Any],
     rows: tuple[Any, Any],
-    overlap: SplitOverlap | None,
+    held_out: str,
     how: Mapping[str, Any],
     settings: Mapping[str, Any],
     step: int,
@@ -40,7 +41,7 @@ def write_results(
         template: of the card, a file of ``model_cards/``.
         groups: the run's arguments.
         rows: to train on, and to evaluate on or None.
-        overlap: what the rows to train and to evaluate on have in common; None without rows to evaluate on.
+        held_out: what the rows to train and to evaluate on have in common, in a sentence.
         how: ``base_model``, ``method`` and ``adapter`` of the card.
         settings: of the stage, for the card.
         step: optimizer step of the weights in the folder.
@@ -53,7 +54,7 @@ def write_results(
         stage=stage,
         sources=_sources(train_rows),
         eval_sources=_sources(eval_rows),
-        held_out="No rows were held out." if overlap is None else str(overlap),
+        held_out=held_out,
         steps=trainer.state.global_step,
         global_batch_size=trainer.rows_per_step,
         settings={
@@ -80,6 +81,11 @@ def write_results(
 
 
 def _sources(rows: Any) -> list[SourceCount]:
-    """Sources of a data set, of all data sets of a mixture, or of none."""
+    """Sources of a data set, of all data sets of a mixture, or of none; of a stream, its data sets themselves."""
+    if isinstance(rows, MixtureStream):
+        return [
+            SourceCount(source or "", licence or "unknown", size)
+            for (source, licence), size in zip(stream_sources(rows), rows.sizes, strict=True)
+        ]
     parts = rows.rows if isinstance(rows, Mixture) else [] if rows is None else [rows]
     return [count for part in parts for count in count_sources(part)]

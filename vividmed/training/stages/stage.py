@@ -9,7 +9,9 @@ from typing import Any, ClassVar, get_type_hints
 
 from datasets import Dataset
 
-from vividmed.data.sampling.mixture import Mixture
+from vividmed.data.sampling.keyed_rows import KeyedRows
+from vividmed.data.sampling.mixture import Mixture, keyed_rows
+from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.schema import RowKind
 from vividmed.errors import VividMedError
 from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
@@ -18,8 +20,13 @@ from vividmed.training.rows import load_rows
 from vividmed.training.runs.provenance import run_provenance, started_from
 from vividmed.training.runs.run_folder import run_folder
 from vividmed.training.settings.arguments import DataArguments, VividMedTrainingArguments
-from vividmed.training.settings.preflight import check_environment, check_optimizer, check_schedule
-from vividmed.training.split_overlap import find_overlap
+from vividmed.training.settings.preflight import (
+    check_environment,
+    check_optimizer,
+    check_schedule,
+    check_streaming,
+)
+from vividmed.training.split_overlap import describe_overlap
 from vividmed.training.stages.measurement import Measurement, Measuring
 from vividmed.training.stages.results import write_results
 from vividmed.training.trainer import VividMedTrainer
@@ -29,8 +36,20 @@ from vividmed.training.trainer import VividMedTrainer
 class StageRows:
     """Rows to train on, and rows to evaluate on where there are any."""
 
-    train: Dataset | Mixture
+    train: Dataset | Mixture | MixtureStream
     evaluation: Dataset | None
+
+    @property
+    def size(self) -> int:
+        """Number of rows to train on."""
+        return sum(self.train.sizes) if isinstance(self.train, MixtureStream) else len(self.train)
+
+    @property
+    def spare(self) -> Any:
+        """Rows that stand in for those that are skipped; a stream gives none, so evaluation rows do it there."""
+        if not isinstance(self.train, MixtureStream):
+            return keyed_rows(self.train)
+        return () if self.evaluation is None else KeyedRows(self.evaluation)
 
 
 @dataclass(frozen=True)
@@ -124,17 +143,16 @@ def run_stage(stage: Stage) -> StageResult:
         VividMedError: for everything that the user can correct, before the first step where it can be known.
     """
     args = stage.args
+    check_streaming(stage.data_args, args)
     check_environment(args, stage.metrics)
     with run_folder(args) as checkpoint:
-        rows = StageRows(*load_rows(stage.row_kind, stage.data_args))
+        rows = StageRows(*load_rows(stage.row_kind, stage.data_args, args))
         _check_evaluation(args, rows)
-        overlap = None
-        if args.should_save and rows.evaluation is not None:
-            overlap = find_overlap(rows.train, rows.evaluation)
+        held_out = describe_overlap(rows.train, rows.evaluation) if args.should_save else ""
         trainer = stage.build(rows)
         trainer.provenance = run_provenance(rows.train, stage.data_args, started_from(stage.groups))
         check_optimizer(args, trainer.model)
-        check_schedule(args, len(rows.train), trainer.rows_per_step)
+        check_schedule(args, rows.size, trainer.rows_per_step)
         for callback in (MetricsFile(), LossCurve()):
             trainer.add_callback(callback)
         samples = None if rows.evaluation is None else stage.sample_answers(trainer, rows)
@@ -161,7 +179,7 @@ def run_stage(stage: Stage) -> StageResult:
                 template=stage.card,
                 groups=stage.groups,
                 rows=(rows.train, rows.evaluation),
-                overlap=overlap,
+                held_out=held_out,
                 how=stage.method(),
                 settings=stage.settings(),
                 step=measuring.final_step,
