@@ -4,13 +4,16 @@
     python -m benchmarks.hf_common --tests ~/transformers/tests --only generation
 
 The test files are fetched from the source distribution of that version on the package index and kept in a cache
-outside the repository. Source distributions carry only the top level of the ``tests`` folder. The mixin of generation
-lies below it: it runs when ``--tests`` names the ``tests`` folder of a checkout of the same version, and is reported
-as not available otherwise. What is left to fail, and why, is written in docs/differences.md.
+outside the repository. ``GenerationTesterMixin`` is not part of the source distribution, which carries only the top
+level of the ``tests`` folder: ``--tests FOLDER``, the ``tests`` folder of a checkout of the same version, adds it, and
+without it the output says that it did not run. Nothing else is fetched: the picture that some tests take from the Hub
+is a made-up one. What is left to fail, and why, is written in docs/differences.md.
 """
 
 import argparse
+import base64
 import importlib
+import io
 import shutil
 import subprocess
 import sys
@@ -25,10 +28,12 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 
 from vividmed import VividMedConfig, VividMedForCausalLM, VividMedModel, VividMedProcessor
 
 PACKAGE = "transformers_tests"
+MIXINS = ("model", "configuration", "processor", "generation")
 # Modules below the top level that the mixins import, with the names they take from them.
 ABSENT: dict[str, dict[str, Any]] = {
     "generation.test_utils": {"GenerationTesterMixin": type("GenerationTesterMixin", (), {})},
@@ -83,8 +88,18 @@ def import_tests(folder: Path) -> bool:
             setattr(sys.modules[f"{PACKAGE}.{name}"], member, value)
     # A script of the repository that says where files of the Hub are kept offline.
     sys.modules["fetch_hub_objects_for_ci"] = types.ModuleType("fetch_hub_objects_for_ci")
-    sys.modules["fetch_hub_objects_for_ci"].url_to_local_path = lambda url, *_: url  # type: ignore[attr-defined]
+    sys.modules["fetch_hub_objects_for_ci"].url_to_local_path = made_up  # type: ignore[attr-defined]
     return (folder / "generation" / "test_utils.py").is_file()
+
+
+def made_up(url: str, *_: object) -> str:
+    """Replace the address of a picture by a data URL of noise."""
+    if not url.endswith(".png"):
+        return url
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 class TinyInputs:
@@ -139,6 +154,8 @@ def suites(with_generation: bool) -> dict[str, type[unittest.TestCase]]:
     common = importlib.import_module(f"{PACKAGE}.test_modeling_common")
     configuration = importlib.import_module(f"{PACKAGE}.test_configuration_common")
     processing = importlib.import_module(f"{PACKAGE}.test_processing_common")
+    # The tests of image arguments need one that turns every value negative; ours has no rescale_factor.
+    processing.MODALITY_TEST_SPECS["images"]["init_time_kwargs"] = {"image_mean": (1.0, 1.0, 1.0)}
 
     class ModelTests(common.ModelTesterMixin, unittest.TestCase):
         all_model_classes = (VividMedModel, VividMedForCausalLM)
@@ -228,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     default = Path.home() / ".cache" / "vividmed" / "hf_common"
     parser.add_argument("--cache", type=Path, default=default, help="Folder for the fetched test files.")
     parser.add_argument("--tests", type=Path, help="The tests folder of a checkout, instead of fetching one.")
-    parser.add_argument("--only", help="Run one mixin: model, generation, configuration or processor.")
+    parser.add_argument("--only", choices=MIXINS, help="Run one mixin.")
     args = parser.parse_args(arguments)
     with_generation = import_tests(args.tests or fetch_tests(args.cache))
     transformers.utils.logging.set_verbosity_error()
@@ -240,7 +257,10 @@ def main(arguments: list[str] | None = None) -> int:
     for name, counts in table.items():
         print(f"{name:<15}{counts['passed']:>8}{counts['skipped']:>9}{counts['failed']:>8}")
     if not with_generation:
-        print("generation      not in the source distribution: pass --tests FOLDER of a checkout")
+        print(
+            "generation     not run: GenerationTesterMixin is not part of the source distribution; --tests FOLDER, the "
+            f"tests folder of a checkout of v{transformers.__version__}, adds it"
+        )
     return sum(counts["failed"] for counts in table.values())
 
 

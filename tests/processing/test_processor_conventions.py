@@ -1,6 +1,7 @@
 """The processor takes the usual arguments, image items and pipelines of transformers."""
 
 import base64
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -50,6 +51,99 @@ def test_the_usual_arguments_of_transformers_work():
     assert "grounding_values" in grouped
     images = PROCESSOR.image_processor(PICTURE, return_tensors="pt")
     assert images["pixel_values"][0].shape == plain["pixel_values"][0].shape
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"image_mean": (1.0, 1.0, 1.0), "max_image_tokens": 9},
+        {"images_kwargs": {"image_mean": [1.0, 1.0, 1.0], "max_image_tokens": 9}},
+        {"common_kwargs": {"image_mean": (1.0, 1.0, 1.0)}, "images_kwargs": {"max_image_tokens": 9}},
+        {"common_kwargs": {"max_image_tokens": 36, "image_mean": (1.0, 1.0, 1.0)}, "max_image_tokens": 9},
+    ],
+)
+def test_settings_of_the_image_processor_count_for_one_call(given):
+    before = PROCESSOR(images=PICTURE, text="What?")
+    batch = PROCESSOR(images=PICTURE, text="What?", **given)
+    assert batch["pixel_values"][0].max() <= 0
+    assert batch["geometry"][0].num_patch_tokens <= 9 < before["geometry"][0].num_patch_tokens
+    assert PROCESSOR.image_processor.max_image_tokens == 36
+    images = PROCESSOR.image_processor(PICTURE, image_mean=(1.0, 1.0, 1.0), max_image_tokens=9)
+    torch.testing.assert_close(images["pixel_values"], batch["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (
+            {"padding": "longest", "text_kwargs": {"padding": False}},
+            "padding is given by itself and in text_kwargs",
+        ),
+        (
+            {"window": (40, 400), "images_kwargs": {"window": (0, 9)}},
+            "window is given by itself and in images_",
+        ),
+        ({"windw": (40, 400)}, "unknown argument 'windw'; did you mean window?"),
+        ({"images_kwargs": {"max_image_tokens": 0}}, "image processor: max_image_tokens=0"),
+    ],
+)
+def test_arguments_given_twice_or_wrongly_are_named(given, problem):
+    with pytest.raises(VividMedError, match=problem.replace("?", r"\?")):
+        PROCESSOR(images=PICTURE, text="What?", **given)
+
+
+def test_the_image_processor_names_an_unknown_argument():
+    with pytest.raises(
+        VividMedError, match="image processor: unknown argument 'do_rescale'; it takes patch_size"
+    ):
+        PROCESSOR.image_processor(PICTURE, do_rescale=True)
+
+
+def test_a_batch_of_lists_converts_to_tensors_except_its_images():
+    batch = PROCESSOR(images=[PICTURE, VOLUME], text=["What?", "Where?"], return_tensors=None)
+    converted = batch.convert_to_tensors("pt")
+    expected = PROCESSOR(images=[PICTURE, VOLUME], text=["What?", "Where?"])
+    torch.testing.assert_close(converted["input_ids"], expected["input_ids"])
+    assert isinstance(converted["pixel_values"], list)
+
+
+@dataclass
+class Item:
+    type: str
+    text: str | None = None
+    image: object = None
+
+
+@dataclass
+class Spoken:
+    role: str
+    content: list
+    tool_calls: list | None = None
+
+
+def modelled(role: str, content: list):
+    pydantic = pytest.importorskip("pydantic")
+    return pydantic.create_model("Modelled", role=str, content=list)(role=role, content=content)
+
+
+@pytest.mark.parametrize("message", [Spoken, modelled])
+def test_messages_may_be_objects(message):
+    expected = PROCESSOR(conversations=carrying(image=PICTURE))
+    spoken = [message("user", [Item("image", image=PICTURE), {"type": "text", "text": "What is this?"}])]
+    for batch in (
+        PROCESSOR(conversations=spoken),
+        PROCESSOR(conversations=[spoken]),
+        PROCESSOR.apply_chat_template(spoken, tokenize=True, return_dict=True),
+    ):
+        assert batch["input_ids"].tolist() == expected["input_ids"].tolist()
+        torch.testing.assert_close(batch["pixel_values"], expected["pixel_values"])
+    text = PROCESSOR.apply_chat_template(spoken)
+    assert text == PROCESSOR.apply_chat_template(carrying(image=PICTURE))
+
+
+def test_a_system_message_is_refused_with_a_way_out():
+    with pytest.raises(VividMedError, match="trained without system prompts; put its text into the first"):
+        PROCESSOR(conversations=[{"role": "system", "content": "Be brief."}, *ask("What?")])
 
 
 def test_processor_kwargs_of_the_chat_template_reach_the_call():

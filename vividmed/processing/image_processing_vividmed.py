@@ -1,5 +1,6 @@
 """Turn images of any type into tensors for the vision tower, with the plan that leads back to their voxels."""
 
+import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,17 @@ class VividMedImageProcessor(BaseImageProcessor):
     """
 
     model_input_names = ["pixel_values", "patch_sizes", "pool_sizes"]  # noqa: RUF012
+    settings = (
+        "patch_size",
+        "pool_size",
+        "max_image_tokens",
+        "max_slice_tokens",
+        "percentiles",
+        "window",
+        "image_mean",
+        "image_std",
+    )
+    """Names of the arguments above, which a call may override."""
 
     def __init__(
         self,
@@ -96,6 +108,7 @@ class VividMedImageProcessor(BaseImageProcessor):
         grounding: bool = False,
         return_tensors: str | TensorType | None = "pt",
         generator: RandomGenerator | None = None,
+        **settings: Any,
     ) -> BatchFeature:
         """Prepare the images of one batch, in order.
 
@@ -104,11 +117,20 @@ class VividMedImageProcessor(BaseImageProcessor):
             grounding: return ``grounding_values`` too.
             return_tensors: ``"pt"`` or None; both return PyTorch tensors.
             generator: jitters the patch depth, for training.
+            **settings: arguments of the class with other values for this call only, such as ``window``.
 
         Returns:
             ``pixel_values`` (and ``grounding_values``): list of (3, D, H, W); ``patch_sizes`` and ``pool_sizes``:
             (num_images, 3) int64 in (z, y, x); ``geometry``: list of :class:`ResizePlan`.
+
+        Raises:
+            VividMedError: an image as in :meth:`prepare`, or an unknown or unusable setting.
         """
+        if settings:
+            changed = self.with_settings(**settings)
+            return changed.preprocess(
+                images, grounding=grounding, return_tensors=return_tensors, generator=generator
+            )
         if return_tensors not in ("pt", None):
             raise VividMedError(f"return_tensors={return_tensors!r} is not supported; use 'pt'")
         sources = as_list(images)
@@ -126,6 +148,19 @@ class VividMedImageProcessor(BaseImageProcessor):
         if grounding:
             data["grounding_values"] = [image.grounding_values for image in prepared]
         return BatchFeature(data)
+
+    def with_settings(self, **settings: Any) -> "VividMedImageProcessor":
+        """Copy this image processor with other values of some settings.
+
+        Raises:
+            VividMedError: a setting is unknown, or has a value that cannot be used.
+        """
+        for name in settings:
+            if name not in self.settings:
+                nearest = difflib.get_close_matches(name, self.settings, n=1)
+                hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(self.settings)}"
+                raise VividMedError(f"image processor: unknown argument {name!r}; {hint}")
+        return type(self)(**({name: getattr(self, name) for name in self.settings} | settings))
 
     def prepare(self, source: ImageSource, *, generator: RandomGenerator | None = None) -> PreparedImage:
         """Read and prepare one image.

@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
@@ -51,6 +52,11 @@ def turns_from_messages(messages: Sequence[Message], *, grounding: bool) -> list
                 f"message {index} is a {type(message).__name__}; give {{'role': ..., 'content': ...}}"
             )
         role = message.get("role")
+        if role == "system":
+            raise VividMedError(
+                f"message {index}: role 'system' is unknown, because the weights are trained without system prompts; "
+                "put its text into the first question"
+            )
         if role not in _ROLES:
             raise VividMedError(f"message {index}: role {role!r} is unknown; use 'user' or 'assistant'")
         if role != _ROLES[index % 2]:
@@ -64,6 +70,20 @@ def turns_from_messages(messages: Sequence[Message], *, grounding: bool) -> list
     if len(texts) % 2:
         answers.append(None)
     return [ChatTurn(query, answer) for query, answer in zip(texts[::2], answers, strict=True)]
+
+
+def plain_messages(value: Any) -> Any:
+    """Turn messages and content items that are objects into mappings, without their fields that are None.
+
+    Args:
+        value: messages, or a list of conversations; anything else than dataclasses and pydantic objects stays as it is.
+    """
+    if isinstance(value, list | tuple):
+        return [plain_messages(item) for item in value]
+    message = _plain(value)
+    if isinstance(message, Mapping) and isinstance(message.get("content"), list | tuple):
+        return {**message, "content": [_plain(item) for item in message["content"]]}
+    return message
 
 
 def image_items(messages: Sequence[Message]) -> list[Mapping[str, Any]]:
@@ -101,6 +121,16 @@ def attached_image(item: Mapping[str, Any]) -> Any:
             return url2pathname(urlsplit(image).path)
         raise VividMedError(f"image {image[:200]!r} is a web address; download the file and give its path")
     return image
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        members = {field.name: getattr(value, field.name) for field in fields(value)}
+    elif hasattr(type(value), "model_fields"):  # pydantic, of which iteration yields names and values
+        members = dict(value)
+    else:
+        return value
+    return {name: member for name, member in members.items() if member is not None}
 
 
 def _read_data_url(url: str) -> Any:

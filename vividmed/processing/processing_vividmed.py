@@ -1,7 +1,6 @@
 """Turn images and conversations into the batch that the model takes, and token ids into text with phrases."""
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +12,13 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import TensorType, logging
 
 from vividmed.errors import VividMedError
+from vividmed.processing.call_options import call_options
 from vividmed.processing.chat import Truncation, encode_chat
 from vividmed.processing.file_errors import BROKEN_FILE, first_line
 from vividmed.processing.geometry import RandomGenerator
 from vividmed.processing.grounded_text import GroundedText, ParsedText, parse_grounded_ids
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
-from vividmed.processing.messages import turns_from_messages
+from vividmed.processing.messages import plain_messages, turns_from_messages
 from vividmed.processing.padding import pad_chats, padded_length
 from vividmed.processing.postprocessing import place_phrases
 from vividmed.processing.samples import Messages, SampleImages, name_sample, sample_images, split_samples
@@ -30,7 +30,6 @@ logger = logging.get_logger(__name__)
 
 _CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 _TEMPLATE_ERRORS: tuple[type[Exception], ...] = (jinja2.TemplateError, *BROKEN_FILE)
-_GROUPS = ("text_kwargs", "images_kwargs", "common_kwargs")
 _TRUNCATION: dict[Any, Truncation] = {
     None: "error",
     False: "error",
@@ -51,6 +50,9 @@ class VividMedProcessor(ProcessorMixin):
         chat_template: Jinja template of the text; None takes VividMed's.
         phrase_start_weight: loss weight of positions whose next token opens a phrase; published as 5.
     """
+
+    # Lists over images of different sizes, and objects.
+    skip_tensor_conversion = ["pixel_values", "grounding_values", "geometry"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -130,9 +132,10 @@ class VividMedProcessor(ProcessorMixin):
                 takes the images that the messages carry (``{"type": "image", "path": ...}``). Types: see
                 :func:`vividmed.processing.reading.read_image`.
             text: a question, or one per sample; short for a conversation of one user message.
-            conversations: messages of one sample, or a list of such lists. Conversations that end with the assistant
-                are for training, those that end with the user for generation; a batch contains one kind. If no
-                message mentions an image, the images belong to the first question.
+            conversations: messages of one sample, or a list of such lists; mappings, dataclasses or pydantic objects.
+                Conversations that end with the assistant are for training, those that end with the user for
+                generation; a batch contains one kind. If no message mentions an image, the images belong to the first
+                question.
             grounding: ask for grounded text, and give ``grounding_values``.
             padding: True or ``"longest"`` pads to the longest sample, ``"max_length"`` to ``max_length``; False or
                 ``"do_not_pad"`` needs samples of one length.
@@ -143,8 +146,9 @@ class VividMedProcessor(ProcessorMixin):
                 and warns.
             return_tensors: ``"pt"``, or None for lists of numbers in place of the (B, L) tensors.
             generator: jitters the patch depth of volumes, for training.
-            **kwargs: ``text_kwargs``, ``images_kwargs`` and ``common_kwargs``, mappings of the arguments above, as the
-                processors of transformers take them.
+            **kwargs: settings of the image processor for this call only, such as ``window``; and ``text_kwargs``,
+                ``images_kwargs`` and ``common_kwargs``, mappings of all these arguments, as the processors of
+                transformers take them.
 
         Returns:
             ``input_ids``, ``token_type_ids``, ``position_ids``, ``attention_mask``: (B, L) int64; ``pixel_values``
@@ -153,21 +157,45 @@ class VividMedProcessor(ProcessorMixin):
             int64, already shifted, -100 ignored, and ``label_weights`` (B, L) float32.
 
         Raises:
-            VividMedError: unknown argument, bad conversation or image, another number of images than mentioned, or a
+            VividMedError: an argument is unknown or given twice, bad conversation or image, another number of images than mentioned, or a
                 sample that is too long.
         """
+        arguments: dict[str, Any] = {
+            "grounding": grounding,
+            "padding": padding,
+            "padding_side": padding_side,
+            "pad_to_multiple_of": pad_to_multiple_of,
+            "max_length": max_length,
+            "truncation": truncation,
+            "return_tensors": return_tensors,
+            "generator": generator,
+        }
+        settings: dict[str, Any] = {}
         if kwargs:
-            options: dict[str, Any] = {
-                "grounding": grounding,
-                "padding": padding,
-                "padding_side": padding_side,
-                "pad_to_multiple_of": pad_to_multiple_of,
-                "max_length": max_length,
-                "truncation": truncation,
-                "return_tensors": return_tensors,
-                "generator": generator,
-            }
-            return self(images, text, conversations, **options | _grouped_options(kwargs, known=options))
+            arguments, settings = call_options(
+                arguments,
+                kwargs,
+                defaults=VividMedProcessor.__call__.__kwdefaults__ or {},
+                settings=self.image_processor.settings,
+            )
+        return self._batch(images, text, conversations, image_settings=settings, **arguments)
+
+    def _batch(
+        self,
+        images: SampleImages | Sequence[SampleImages],
+        text: str | Sequence[str] | None,
+        conversations: Messages | Sequence[Messages] | None,
+        *,
+        image_settings: Mapping[str, Any],
+        grounding: bool,
+        padding: bool | str | None,
+        padding_side: Literal["left", "right"] | None,
+        pad_to_multiple_of: int | None,
+        max_length: int | None,
+        truncation: Truncation | bool | str | None,
+        return_tensors: str | TensorType | None,
+        generator: RandomGenerator | None,
+    ) -> BatchFeature:
         if return_tensors not in ("pt", None):
             raise VividMedError(f"return_tensors={return_tensors!r} is not supported; use 'pt'")
         length = padded_length(padding, max_length)
@@ -181,7 +209,10 @@ class VividMedProcessor(ProcessorMixin):
         ]
         per_sample = sample_images(images, batch, batched=batched)
         features = self.image_processor(
-            [image for sample in per_sample for image in sample], grounding=grounding, generator=generator
+            [image for sample in per_sample for image in sample],
+            grounding=grounding,
+            generator=generator,
+            **image_settings,
         )
         tokens = iter([plan.num_patch_tokens for plan in features["geometry"]])
         encoded = [
@@ -205,9 +236,8 @@ class VividMedProcessor(ProcessorMixin):
                     f"sample {index}: {cut} answer tokens were cut to keep max_length={max_length}"
                 )
         columns = pad_chats(encoded, side=padding_side, length=length, multiple=pad_to_multiple_of)
-        if return_tensors == "pt":
-            return BatchFeature({name: torch.tensor(rows) for name, rows in columns.items()} | {**features})
-        return BatchFeature({**columns, **features})
+        rows = {name: torch.tensor(row) if return_tensors == "pt" else row for name, row in columns.items()}
+        return BatchFeature({**rows, **features}, skip_tensor_conversion=self.skip_tensor_conversion)
 
     def apply_chat_template(
         self,
@@ -239,6 +269,7 @@ class VividMedProcessor(ProcessorMixin):
         """
         options = dict(processor_kwargs or {})
         grounding = options.pop("grounding", grounding)
+        conversation = plain_messages(conversation)
         batch, _ = split_samples(None, conversation)
         for index, messages in enumerate(batch):
             name_sample(index, turns_from_messages, messages, grounding=bool(grounding))
@@ -295,17 +326,3 @@ class VividMedProcessor(ProcessorMixin):
         """
         texts = [parse_grounded_ids(ids.tolist(), self.tokenizer) for ids in sequences]
         return place_phrases(texts, **options)
-
-
-def _grouped_options(kwargs: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Arguments out of the mappings in which transformers groups them."""
-    options: dict[str, Any] = {}
-    for name, value in kwargs.items():
-        if name not in _GROUPS:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known)}"
-            raise VividMedError(f"processor: unknown argument {name!r}; {hint}")
-        if value is not None and not isinstance(value, Mapping):
-            raise VividMedError(f"processor: {name} is a {type(value).__name__}; give a mapping of arguments")
-        options |= value or {}
-    return options

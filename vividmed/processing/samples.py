@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from vividmed.errors import VividMedError
-from vividmed.processing.messages import Message, attached_image, image_items
+from vividmed.processing.messages import Message, attached_image, image_items, plain_messages
 from vividmed.processing.reading import ImageSource, as_list
 
 Messages = Sequence[Message]
@@ -21,6 +21,7 @@ def split_samples(text: Any, conversations: Any) -> tuple[list[Messages], bool]:
     """
     if (text is None) == (conversations is None):
         raise VividMedError("processor: give either text (a question) or conversations (messages)")
+    conversations = plain_messages(conversations)
     value = text if conversations is None else conversations
     # Messages are mappings, so a list of anything else is a list of samples.
     batched = (
