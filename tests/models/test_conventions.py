@@ -356,3 +356,9 @@ def test_losses_are_chosen_when_the_model_is_built_or_loaded(checkpoint):
     )
     assert built.grounding_losses is losses
     assert copy.deepcopy(built).grounding_losses.masks.weights == {"dice": 0.0, "focal": 0.0}
+
+
+def test_loading_on_the_meta_device_gives_the_advice_of_the_library(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    with torch.device("meta"), pytest.raises(RuntimeError, match="with a meta device context manager"):
+        VividMedForCausalLM.from_pretrained(tmp_path)

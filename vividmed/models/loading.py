@@ -74,6 +74,8 @@ class CheckedPreTrainedModel(PreTrainedModel):
         except (VividMedError, torch.OutOfMemoryError):
             raise
         except _UNBUILDABLE as error:
+            if "meta device context" in str(error):  # the caller's mistake, which the library explains
+                raise
             raise VividMedError(
                 f"{source}: no model can be built from config.json ({_one_line(error)}); correct it, or use the one that "
                 "belongs to the weights"
