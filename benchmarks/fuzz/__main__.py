@@ -14,7 +14,7 @@ from multiprocessing import get_context
 
 from benchmarks.fuzz.checkpoints import Checkpoints, Configurations
 from benchmarks.fuzz.files import Dicom, Images, Nifti
-from benchmarks.fuzz.run import Fault, Outcome, fuzz
+from benchmarks.fuzz.run import Fault, Outcome, fuzz_kind
 from benchmarks.fuzz.subject import Subject
 from benchmarks.fuzz.texts import Conversations, Tables
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         indices = range(count) if args.index is None else [args.index]
         jobs += [(subject, indices[part :: args.processes]) for part in range(args.processes)]
     jobs = [job for job in jobs if job[1]]
-    work = partial(_run, seed=args.seed, max_seconds=args.max_seconds, max_bytes=args.max_mib << 20)
+    work = partial(fuzz_kind, seed=args.seed, max_seconds=args.max_seconds, max_bytes=args.max_mib << 20)
     if args.processes == 1 or args.index is not None:
         outcomes = [work(*job) for job in jobs]
     else:
@@ -50,10 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faults = [fault for outcome in outcomes for fault in outcome.faults]
     _print_faults(faults, args)
     return 1 if faults else 0
-
-
-def _run(subject: type[Subject], indices: Sequence[int], **options) -> Outcome:
-    return fuzz(subject(), indices, **options)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

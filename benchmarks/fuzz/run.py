@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from benchmarks.fuzz.subject import Subject
 from vividmed.errors import VividMedError
@@ -91,6 +92,11 @@ def fuzz(
                 outcome.faults.append(_fault(subject.name, index, error))
         outcome.slowest = max(outcome.slowest, time.monotonic() - start)
     return outcome
+
+
+def fuzz_kind(kind: type[Subject], indices: Sequence[int], **options: Any) -> Outcome:
+    """Call :func:`fuzz` in a process of its own, which cannot import functions of ``__main__``."""
+    return fuzz(kind(), indices, **options)
 
 
 def _fault(subject: str, index: int, error: BaseException) -> Fault:

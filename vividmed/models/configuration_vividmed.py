@@ -6,14 +6,12 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from vividmed.errors import VividMedError
+from vividmed.models.configuration import CheckedConfig
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
-
-_LARGEST = {"num_hidden_layers": 1024, "num_attention_heads": 1024, "num_channels": 16, "vocab_size": 1 << 22}
-"""Sizes above these are damage, and would take hours and all memory to build."""
 
 
 @strict
-class VividMedVisionConfig(PreTrainedConfig):
+class VividMedVisionConfig(CheckedConfig):
     """Configuration of the EVA2-CLIP tower on 3D patches; the defaults are those of the published 17B model.
 
     ``patch_size`` is the kernel of the patch convolution and ``position_grid`` the shape of the learned grid of
@@ -41,7 +39,7 @@ class VividMedVisionConfig(PreTrainedConfig):
 
 
 @strict
-class VividMedTextConfig(PreTrainedConfig):
+class VividMedTextConfig(CheckedConfig):
     """Configuration of CogVLM's decoder: Vicuna 7B with a second set of weights for image tokens.
 
     ``rope_low_precision`` computes rotary angles in the model's dtype as the published code did, which rounds
@@ -68,7 +66,7 @@ class VividMedTextConfig(PreTrainedConfig):
 
 
 @strict
-class VividMedConfig(PreTrainedConfig):
+class VividMedConfig(CheckedConfig):
     """Configuration of the whole model. Without segmenters (None) the model only writes text.
 
     ``phrase_start_token_id`` and ``phrase_end_token_id`` are the ids of ``<p>`` and ``</p>``; they do not advance
@@ -120,12 +118,7 @@ class VividMedConfig(PreTrainedConfig):
         return max(sizes, default=None)
 
     def validate_architecture(self) -> None:
-        """Raise ValueError if sizes are impossible or parts do not fit; the strict dataclass runs it on construction."""
-        for part in (self.vision_config, self.text_config):
-            for name, largest in _LARGEST.items():
-                size = getattr(part, name, 1)
-                if not 1 <= size <= largest:
-                    raise ValueError(f"{name}={size} is impossible; give 1 to {largest}")
+        """Raise ValueError if the segmenters do not fit; the strict dataclass runs it on every construction."""
         configs = [self.segmenter_config, self.instance_segmenter_config]
         sizes = {config.hidden_size for config in configs if isinstance(config, PreTrainedConfig)}
         if len(sizes) > 1:

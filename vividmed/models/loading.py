@@ -1,26 +1,21 @@
 """Loading of checkpoints that refuses what would silently give a broken model."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers.modeling_utils import PreTrainedModel
+from transformers.modeling_utils import LoadStateDictInfo, PreTrainedModel
 
 from vividmed.errors import VividMedError
+from vividmed.models.configuration import UNBUILDABLE, one_line, unbuildable
 
-# What transformers and torch raise while they build a model from a configuration of any content.
-_UNBUILDABLE = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    StrictDataclassError,
-    TypeError,
-    ValueError,
-)
+_Check = Callable[[PreTrainedModel, LoadStateDictInfo], None]
+
+_check_before_initialising: ContextVar[_Check | None] = ContextVar("check_before_initialising", default=None)
 
 
 class CheckedPreTrainedModel(PreTrainedModel):
@@ -32,6 +27,7 @@ class CheckedPreTrainedModel(PreTrainedModel):
         pretrained_model_name_or_path: Any,
         *model_args: Any,
         check_weights: bool = True,
+        new_modules: Collection[str] = (),
         output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Any:
@@ -43,6 +39,8 @@ class CheckedPreTrainedModel(PreTrainedModel):
             check_weights: refuse checkpoints in which tensors are missing, have another shape than the
                 configuration asks for, or contain NaN or infinite values. With False, missing tensors are
                 initialised at random.
+            new_modules: names of modules of the model that the checkpoint may lack or have in other shapes; they are
+                initialised at random.
             output_loading_info: return the library's report along with the model.
             **kwargs: arguments of the library's method.
 
@@ -52,6 +50,10 @@ class CheckedPreTrainedModel(PreTrainedModel):
         """
         shapes_may_differ = kwargs.pop("ignore_mismatched_sizes", not check_weights)
         source = str(pretrained_model_name_or_path)
+        check = partial(
+            _check_tensors, source=source, new_modules=tuple(new_modules), shapes_may_differ=shapes_may_differ
+        )
+        token = _check_before_initialising.set(check if check_weights else None)
         try:
             model, report = super().from_pretrained(
                 pretrained_model_name_or_path,
@@ -63,33 +65,57 @@ class CheckedPreTrainedModel(PreTrainedModel):
             )
         except SafetensorError as error:
             raise VividMedError(
-                f"{source}: the weights cannot be read ({_one_line(error)}); download or save them again"
+                f"{source}: the weights cannot be read ({one_line(error)}); download or save them again"
             ) from error
-        except OSError as error:
-            if "valid JSON" not in str(error):
-                raise
-            raise VividMedError(
-                f"{source}: config.json is not valid JSON; download or save it again"
-            ) from error
-        except (VividMedError, torch.OutOfMemoryError):
+        except (OSError, VividMedError, torch.OutOfMemoryError):
             raise
-        except _UNBUILDABLE as error:
+        except UNBUILDABLE as error:
             if "meta device context" in str(error):  # the caller's mistake, which the library explains
                 raise
-            raise VividMedError(
-                f"{source}: no model can be built from config.json ({_one_line(error)}); correct it, or use the one that "
-                "belongs to the weights"
-            ) from error
+            raise unbuildable(error, source) from error
+        finally:
+            _check_before_initialising.reset(token)
         if check_weights:
             mismatched = {name for name, *_ in report["mismatched_keys"]}
-            check_complete(source, set(report["missing_keys"]) - mismatched)
-            if mismatched and not shapes_may_differ:
-                raise VividMedError(
-                    f"{source}: {len(mismatched)} tensors have other shapes than config.json asks for "
-                    f"({_first(mismatched)}); the configuration does not belong to these weights"
-                )
+            check_complete(source, _others(set(report["missing_keys"]) - mismatched, new_modules))
             check_finite(source, model)
         return (model, report) if output_loading_info else model
+
+    @staticmethod
+    def _finalize_model_loading(model: Any, load_config: Any, loading_info: LoadStateDictInfo) -> Any:
+        """Check the names and shapes before the library gives memory to the tensors that it has not found.
+
+        Until then they are on the meta device, so that a configuration of any size costs nothing.
+        """
+        if check := _check_before_initialising.get():
+            check(model, loading_info)
+        return PreTrainedModel._finalize_model_loading(model, load_config, loading_info)
+
+
+def _check_tensors(
+    model: PreTrainedModel,
+    found: LoadStateDictInfo,
+    *,
+    source: str,
+    new_modules: Collection[str],
+    shapes_may_differ: bool,
+) -> None:
+    mismatched = {name for name, *_ in found.mismatched_keys}
+    tied = {name for pair in model.all_tied_weights_keys.items() for name in pair}
+    # Buffers are small, and their initialisation says more about those that are missing.
+    parameters = {name for name, _ in model.named_parameters()}
+    missing = (found.missing_keys & parameters) - mismatched - tied
+    check_complete(source, _others(missing, new_modules))
+    if not shapes_may_differ and (others := _others(mismatched, new_modules)):
+        raise VividMedError(
+            f"{source}: {len(others)} tensors have other shapes than config.json asks for "
+            f"({_first(others)}); the configuration does not belong to these weights"
+        )
+
+
+def _others(names: Iterable[str], modules: Collection[str]) -> set[str]:
+    """The names of tensors that are in none of the modules."""
+    return {name for name in names if not name.startswith(tuple(f"{module}." for module in modules))}
 
 
 def check_complete(source: str, missing: Iterable[str]) -> None:
@@ -139,8 +165,3 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 def _first(names: Iterable[str]) -> str:
     names = sorted(names)
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(character for character in text if character.isprintable())[:300]

@@ -6,7 +6,6 @@ from transformers import PreTrainedModel
 
 from vividmed.errors import VividMedError
 from vividmed.models.grounding import GroundingProjection
-from vividmed.models.loading import check_complete, check_finite
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.training.hub_files import check_place
 
@@ -27,22 +26,16 @@ def load_segmenter(segmenter_name: str, source: str) -> Segmenter | InstanceSegm
         VividMedError: the segmenter is not found, or has another architecture.
     """
     check_place(source, f"--{segmenter_name}")
+    new_heads = ("box_head", "score_head") if segmenter_name == "instance_segmenter" else ()
     try:
-        model, report = SEGMENTERS[segmenter_name].from_pretrained(
-            source, check_weights=False, output_loading_info=True
-        )
+        return SEGMENTERS[segmenter_name].from_pretrained(source, new_modules=new_heads)
+    except VividMedError as error:
+        raise VividMedError(f"--{segmenter_name} {error}") from error
     except (OSError, ValueError) as error:
         raise VividMedError(
             f"--{segmenter_name} {source}: cannot be loaded: {' '.join(str(error).split())[:200]}; name a folder that an "
             "alignment stage has written"
         ) from error
-    new_heads = ("box_head", "score_head") if segmenter_name == "instance_segmenter" else ()
-    missing = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
-    check_complete(
-        f"--{segmenter_name} {source}", (name for name in missing if not name.startswith(new_heads))
-    )
-    check_finite(f"--{segmenter_name} {source}", model)
-    return model
 
 
 def attach_segmenters(model: PreTrainedModel, sources: Mapping[str, str]) -> None:

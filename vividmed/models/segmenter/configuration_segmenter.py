@@ -3,11 +3,12 @@
 from typing import Any, Self
 
 from huggingface_hub.dataclasses import strict
-from transformers.configuration_utils import PreTrainedConfig
+
+from vividmed.models.configuration import CheckedConfig
 
 
 @strict
-class SegmenterConfig(PreTrainedConfig):
+class SegmenterConfig(CheckedConfig):
     """Configuration of a 3D SAM that draws one mask per prompt vector; the defaults are those of the published model.
 
     ``patch_size`` is the kernel of the patch convolution and ``position_grid`` the shape of the learned grid of
@@ -50,10 +51,6 @@ class SegmenterConfig(PreTrainedConfig):
                 f"hidden_size {self.hidden_size} must be a multiple of 8 and of twice "
                 f"decoder_num_attention_heads {self.decoder_num_attention_heads}"
             )
-        for name in ("patch_size", "position_grid"):
-            sizes = getattr(self, name)
-            if len(sizes) != 3 or min(sizes) < 1:
-                raise ValueError(f"{name} must be three positive sizes (z, y, x), not {sizes}")
 
     @classmethod
     def tiny(cls, **kwargs: Any) -> Self:
