@@ -156,15 +156,21 @@ def test_twenty_kills_at_random_points_leave_the_same_bytes(origin: Path, tmp_pa
         here.recv()
         return process
 
-    process = start(undisturbed)
-    begun = time.monotonic()  # without the start of the process
-    process.join()
-    duration = time.monotonic() - begun
+    def stored() -> int:
+        # Folders vanish while they are listed, which os.walk takes and rglob does not.
+        names = (name for _, _, files in os.walk(output) for name in files)
+        return sum(name.endswith((".arrow", ".parquet", ".json")) for name in names)
+
+    start(undisturbed).join()
     randomness = random.Random(0)
     kills, states = 0, set()
     while kills < 20:
+        # The blow falls after so many new files, or soon after them, however fast the machine is.
+        wanted = stored() + randomness.randint(0, 4)
         process = start(output)
-        process.join(randomness.uniform(0, duration / 3))
+        while process.is_alive() and stored() < wanted:
+            time.sleep(0.001)
+        process.join(randomness.uniform(0, 0.02))
         if process.exitcode == 0:
             # Finished before the blow: begin afresh, so that every kill hits a run at work.
             shutil.rmtree(output)
@@ -172,11 +178,11 @@ def test_twenty_kills_at_random_points_leave_the_same_bytes(origin: Path, tmp_pa
         process.kill()
         process.join()
         kills += 1
-        states.add(tuple(len(list(output.rglob(kind))) for kind in ("*.arrow", "*.parquet", "*.tmp")))
+        states.add(tuple(len(list(output.rglob(kind))) for kind in ("*.arrow", "*.parquet", "*.partial")))
     start(output).join()
     assert len(states) > 5, "the kills all hit one point"
     assert _shards(output) == _shards(undisturbed)
-    assert not list(output.rglob("*.tmp"))
+    assert not list(output.rglob("*.partial"))
 
 
 def _prepare(origin: Path, output: Path, ready: Connection) -> None:

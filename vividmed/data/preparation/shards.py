@@ -130,6 +130,9 @@ class ShardStore:
         for path in [*self.data.glob("*.parquet*"), *self.notes.glob("*-*.json")]:
             if path.name.removesuffix(path.suffix) not in names:
                 path.unlink()
+        for folder in (self.notes, self.data, self.data.parent):
+            for path in folder.glob(".*.partial"):
+                path.unlink(missing_ok=True)
         shutil.rmtree(self.notes / "cases", ignore_errors=True)
 
     def _is_current(self, item: PlannedCase, record: CaseRecord | None) -> bool:
