@@ -14,7 +14,8 @@ from vividmed.data.coding import target_codes
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 from vividmed.export.dicom_seg import save_dicom_seg
-from vividmed.export.dicom_sr import NOTICE, save_dicom_sr
+from vividmed.export.dicom_sr import save_dicom_sr
+from vividmed.export.notice import NOTICE
 from vividmed.processing.grounded_text import GroundedText, Phrase
 
 TEXT = "A cyst of the left kidney and a small pleural effusion. No fracture."
@@ -162,6 +163,19 @@ def test_one_result_is_one_object_and_another_result_another(tmp_path):
         )
     assert uids[0] == uids[1]
     assert not set(uids[0]) & set(uids[2])
+
+
+def test_masks_of_the_same_bounds_and_size_are_different_objects(tmp_path):
+    image = write_oriented(tmp_path / "series", ORIENTATIONS["axial"])
+    uids = []
+    for name, hole in (("a", (1, 6, 9)), ("b", (2, 6, 9))):
+        mask = masks()[0]
+        mask[hole] = False
+        path = save_dicom_seg(
+            image, GroundedText(TEXT, [Phrase("cyst", 2, 6, mask)]), tmp_path / f"{name}.dcm"
+        )
+        uids.append(str(pydicom.dcmread(path).SOPInstanceUID))
+    assert uids[0] != uids[1]
 
 
 def test_a_report_without_masks_has_no_segmentation(tmp_path):

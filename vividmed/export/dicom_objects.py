@@ -4,9 +4,11 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
@@ -16,6 +18,7 @@ from vividmed.data.coding import target_codes
 from vividmed.data.pseudo_labels.tagging import Tagger
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
+from vividmed.export.findings import Finding
 from vividmed.files import write_atomically
 from vividmed.processing.medical_image import MedicalImage
 
@@ -131,15 +134,19 @@ def save_dicom(dataset: Dataset, path: Path) -> None:
     write_atomically(path, stream.getvalue())
 
 
-_tagger: Tagger | None = None
-
-
+@cache
 def default_tagger() -> Tagger:
     """The tagger of the package's taxonomy, made once."""
-    global _tagger
-    if _tagger is None:
-        _tagger = Tagger(Taxonomy.load())
-    return _tagger
+    return Tagger(Taxonomy.load())
+
+
+def mask_digests(findings: Sequence[Finding]) -> list[str]:
+    """A digest of each finding's mask, for :func:`stable_uid`: other voxels are another object."""
+    return [
+        f"{finding.number} {hashlib.sha256(np.packbits(finding.mask).tobytes()).hexdigest()}"
+        for finding in findings
+        if finding.mask is not None
+    ]
 
 
 def _private(text: str) -> CodedConcept:

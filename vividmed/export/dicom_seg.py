@@ -17,6 +17,7 @@ from vividmed.export.dicom_objects import (
     MANUFACTURER,
     MODEL,
     code_phrase,
+    mask_digests,
     read_sources,
     save_dicom,
     series_number,
@@ -78,7 +79,7 @@ def build_dicom_seg(
         ],
         series_instance_uid=stable_uid("SEG series", series, model),
         series_number=series_number(sources, 0),
-        sop_instance_uid=stable_uid("SEG", series, model, grounded.text, *_digests(findings)),
+        sop_instance_uid=stable_uid("SEG", series, model, grounded.text, *mask_digests(findings)),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MODEL,
@@ -110,8 +111,3 @@ def _describe(
         item = hd.sr.CodedConcept.from_code(coded.side)
         description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [item]
     return description
-
-
-def _digests(findings: list[Finding]) -> list[str]:
-    """Bounds and size of each mask, which change when a mask does."""
-    return [f"{finding.number} {finding.mask_box} {finding.extent}" for finding in findings]

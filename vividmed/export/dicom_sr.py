@@ -14,6 +14,7 @@ from vividmed.export.dicom_objects import (
     MANUFACTURER,
     MODEL,
     code_phrase,
+    mask_digests,
     read_sources,
     save_dicom,
     series_number,
@@ -22,11 +23,11 @@ from vividmed.export.dicom_objects import (
 from vividmed.export.dicom_seg import build_dicom_seg
 from vividmed.export.findings import Finding
 from vividmed.export.measurements import Measurements, measure
+from vividmed.export.notice import NOTICE
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.version import __version__
 
-NOTICE = "Written by a model for research. Not for diagnosis."
 _UNITS = {"mm": "millimeter", "mL": "milliliter", "[hnsf'U]": "Hounsfield unit"}
 
 
@@ -105,13 +106,12 @@ def _report(
     )
     content[0].ContentSequence.append(comment)
     evidence: list[Dataset] = [*sources, *([] if segmentation is None else [segmentation])]
-    digests = [f"{finding.number} {finding.mask_box} {finding.extent}" for finding in findings]
     return hd.sr.Comprehensive3DSR(
         evidence=evidence,
         content=content[0],
         series_instance_uid=stable_uid("SR series", series, model),
         series_number=series_number(sources, 1),
-        sop_instance_uid=stable_uid("SR", series, model, grounded.text, *digests),
+        sop_instance_uid=stable_uid("SR", series, model, grounded.text, *mask_digests(findings)),
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=True,

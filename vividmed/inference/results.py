@@ -9,12 +9,12 @@ from typing import Any
 from vividmed.errors import VividMedError
 from vividmed.export import html, overlay, save_masks
 from vividmed.export.measurements import measure
+from vividmed.export.notice import NOTICE
 from vividmed.files import write_atomically
 from vividmed.inference.predictor import Result
 from vividmed.version import __version__
 
 RESULT = "result.json"
-NOTICE = "Written by a model for research. Not for diagnosis."
 
 FORMATS = ("json", "png", "html", "nifti", "dicom-seg", "dicom-sr")
 DEFAULT_FORMATS = ("json", "png", "html", "nifti")

@@ -1,0 +1,3 @@
+"""The sentence that every exported result carries."""
+
+NOTICE = "Written by a model for research. Not for diagnosis."
