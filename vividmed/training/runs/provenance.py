@@ -68,12 +68,11 @@ def rows_terms(rows: Any, *, stated: Sequence[DatasetTerms] = ()) -> list[Datase
 
 
 def stream_sources(stream: MixtureStream) -> list[RowSource]:
-    """A source for each data set of a stream: what its rows name is unknown before they are read.
+    """A source for each data set of a stream, of unknown licence: its rows are not read before training.
 
-    The licence is that of the known data set of the same name; None for any other, whose terms are then unknown.
+    The name of an entry proves nothing about its rows, so a model that is trained on a stream stays private.
     """
-    licences = {terms.name: terms.licence for terms in known_terms()}
-    return [RowSource(entry.name, licences.get(entry.name)) for entry in stream.config.entries]
+    return [RowSource(entry.name, None) for entry in stream.config.entries]
 
 
 def model_terms(place: str | Path) -> list[DatasetTerms]:
