@@ -5,6 +5,7 @@ python -m benchmarks.fuzz --seed 0 --kind dicom --index 1234   # one input again
 """
 
 import argparse
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shares = sum(subject.share for subject in chosen)
     jobs = []
     for subject in chosen:
-        count = max(1, round(args.inputs * subject.share / shares))
+        count = math.ceil(args.inputs * subject.share / shares)
         indices = range(count) if args.index is None else [args.index]
         jobs += [(subject, indices[part :: args.processes]) for part in range(args.processes)]
     jobs = [job for job in jobs if job[1]]
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=1000, help="number of inputs, of all kinds together")
+    parser.add_argument("--inputs", type=int, default=1000, help="least number of inputs, of all kinds together")
     parser.add_argument("--seed", type=int, default=0, help="random seed; equal seeds give equal inputs")
     parser.add_argument(
         "--kind", choices=[subject.name for subject in SUBJECTS], help="only this kind of input"
