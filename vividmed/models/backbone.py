@@ -154,7 +154,8 @@ class VividMedModel(VividMedPreTrainedModel):
         given = input_ids if inputs_embeds is None else inputs_embeds
         if given is None or (input_ids is not None and inputs_embeds is not None):
             raise VividMedError("give exactly one of input_ids and inputs_embeds")
-        width = self.embed_tokens.embedding_dim
+        # From the configuration, because adapters wrap the embedding in a module of their own.
+        width = self.config.text_config.hidden_size
         if given.ndim != (2 if given is input_ids else 3) or (
             given is inputs_embeds and given.shape[2] != width
         ):
@@ -172,7 +173,7 @@ class VividMedModel(VividMedPreTrainedModel):
             return given
         if tokens.token_type_ids is not None:
             input_ids = input_ids.masked_fill(tokens.token_type_ids > 0, 0)
-        check_token_ids(input_ids, self.embed_tokens.num_embeddings)
+        check_token_ids(input_ids, self.config.text_config.vocab_size)
         return self.embed_tokens(input_ids)
 
     def _decode(

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from vividmed.errors import VividMedError
@@ -53,3 +53,26 @@ def find_file(
         return Path(hf_hub_download(str(place), name, repo_type=repo_type, revision=revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
         return None
+
+
+def model_folder(place: str | Path, *, revision: str | None = None) -> Path:
+    """Local folder with the weights and configuration of a model, after a download if necessary.
+
+    Args:
+        place: local folder, or ``namespace/name`` of a repository.
+        revision: branch, tag or commit of a repository.
+
+    Raises:
+        VividMedError: there is no such folder or repository, or the Hub cannot be reached.
+    """
+    check_place(place, "base model")
+    if Path(place).is_dir():
+        return Path(place)
+    try:
+        return Path(
+            snapshot_download(str(place), revision=revision, allow_patterns=["*.safetensors", "*.json"])
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise VividMedError(
+            f"{place}: cannot be downloaded ({' '.join(str(error).split())[:200]}); check the name, the login and the network"
+        ) from error

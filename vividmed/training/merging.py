@@ -1,5 +1,7 @@
 """A merged model as a folder of its own: weights, processor, card, and the provenance of both of its parts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,15 +9,22 @@ import peft
 import torch
 import transformers
 from huggingface_hub import ModelCard, ModelCardData
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 
 from vividmed.data.terms import combine_terms, write_provenance
 from vividmed.errors import VividMedError
 from vividmed.files import packaged_folder, write_atomically
 from vividmed.hub.base_model import find_base_model_id
 from vividmed.hub.markdown import table_cell
+from vividmed.models.adapter_merging import AdapterMerger, merge_checkpoint
+from vividmed.models.configuration_vividmed import VividMedConfig
+from vividmed.models.loading import check_complete
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
-from vividmed.training.peft import adapter_base, find_adapter, merge_adapter
+from vividmed.training.adapted_model import ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE
+from vividmed.training.hub_files import model_folder
+from vividmed.training.peft import adapter_base, find_adapter, read_adapter_config
 from vividmed.training.runs.checkpointing import atomic_folder, readable_write_errors
 from vividmed.training.runs.provenance import model_terms
 from vividmed.version import __version__
@@ -30,6 +39,9 @@ def save_merged_model(
     dtype: str | torch.dtype = "auto",
 ) -> None:
     """Merge an adapter into its base model and save the result with processor, card and provenance.
+
+    Weights are read, merged and written one tensor at a time, so that a base model of any size needs the memory of one
+    file of the result. An adapter that was trained on quantised weights is merged into the unquantised base model.
 
     Args:
         adapter: local folder or Hub id of the adapter; its processor is saved with the model.
@@ -51,7 +63,7 @@ def save_merged_model(
             f"{adapter}: is not an adapter; name a folder or Hub repository that one was saved in"
         )
     base = adapter_base(source) if base_model is None else base_model
-    model = merge_adapter(VividMedForCausalLM.from_pretrained(base, dtype=dtype), source)
+    weights = model_folder(base)
     terms = combine_terms([*model_terms(adapter), *model_terms(base)])
     card = ModelCard.from_template(
         ModelCardData(
@@ -78,10 +90,75 @@ def save_merged_model(
         readable_write_errors(target),
         atomic_folder(target, is_writer=True, barrier=lambda: None) as partial,
     ):
-        model.save_pretrained(partial)
+        _write_weights(weights, source, partial, None if dtype == "auto" else as_dtype(dtype))
         processor.save_pretrained(partial)
         write_provenance(partial, terms)
         write_atomically(partial / "README.md", str(card))
+
+
+def _write_weights(base: Path, adapter: Path, output: Path, dtype: torch.dtype | None) -> None:
+    """Merge tensor by tensor, and write a configuration that belongs to the merged weights."""
+    config = VividMedConfig.from_pretrained(base)
+    if getattr(config, "quantization_config", None) is not None:
+        raise VividMedError(
+            f"{base}: the base model is stored quantised; name the unquantised one that it was made from (--base-model)"
+        )
+    with torch.device("meta"):
+        model = VividMedForCausalLM(config)
+    wanted, tied = model.state_dict().keys(), model.all_tied_weights_keys
+    with open_adapter(adapter) as merger:
+        written = merge_checkpoint(
+            base,
+            merger,
+            output,
+            dtype=dtype,
+            keep_float32=model._keep_in_fp32_modules_strict,
+            new=wanted,
+            tied=tied,
+        )
+    if tied.keys() & written:
+        # The adapter has trained a head of its own.
+        config.tie_word_embeddings, tied = False, {}
+    check_complete(str(base), wanted - written - tied.keys())
+    if dtype is not None:
+        config.dtype = dtype
+    config.architectures = [VividMedForCausalLM.__name__]
+    config.save_pretrained(output)
+    generation = base / "generation_config.json"
+    if generation.is_file():
+        write_atomically(output / generation.name, generation.read_bytes())
+
+
+@contextmanager
+def open_adapter(folder: Path) -> Iterator[AdapterMerger]:
+    """The adapter of a folder, ready to be merged; its file stays open as long as the block runs.
+
+    Raises:
+        VividMedError: its configuration or file cannot be read, or it is of a kind that cannot be merged.
+    """
+    config = read_adapter_config(folder).to_dict()
+    path = folder / ADAPTER_WEIGHTS
+    own_file = folder / BOUNDARY_TOKENS_FILE
+    tokens = load_file(own_file) if own_file.is_file() else {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield AdapterMerger(
+                {**config, "peft_type": config["peft_type"].value},
+                [*file.keys(), *tokens],
+                lambda name: tokens[name] if name in tokens else file.get_tensor(name),
+                source=str(folder),
+            )
+    except (OSError, SafetensorError) as error:
+        if str(path) not in str(error) and not isinstance(error, SafetensorError | FileNotFoundError):
+            raise
+        raise VividMedError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); save or download the adapter again"
+        ) from error
+
+
+def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A floating-point type by its name."""
+    return dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype)
 
 
 def _name(place: str | Path) -> str:
