@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz", description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=1000, help="least number of inputs, of all kinds together")
+    parser.add_argument(
+        "--inputs", type=int, default=1000, help="least number of inputs, of all kinds together"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed; equal seeds give equal inputs")
     parser.add_argument(
         "--kind", choices=[subject.name for subject in SUBJECTS], help="only this kind of input"
