@@ -3,13 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from transformers import LogitsProcessor
 
 from tests.fixtures.batches import (
     PHRASE_END,
     tiny_config,
 )
-from tests.fixtures.phrases import SEGMENTER, batch_of, grounded_model, mixed_labels, mixed_samples
+from tests.fixtures.phrases import (
+    SEGMENTER,
+    PhraseEveryFourTokens,
+    batch_of,
+    grounded_model,
+    mixed_labels,
+    mixed_samples,
+)
 from vividmed import VividMedConfig, VividMedError, VividMedForCausalLM, VividMedProcessor
 from vividmed.models.grounding import SampleIndex, phrase_states
 
@@ -134,22 +140,6 @@ def talkative(processor) -> VividMedForCausalLM:
     model = VividMedForCausalLM(VividMedConfig.tiny(len(processor.tokenizer), grounding=True)).eval()
     model.config.check_tokenizer(processor.tokenizer)
     return model
-
-
-class PhraseEveryFourTokens(LogitsProcessor):
-    """Lets an untrained model write phrases: of each four tokens the first opens and the fourth closes one."""
-
-    def __init__(self, config: VividMedConfig):
-        self.markers = {0: config.phrase_start_token_id, 3: config.phrase_end_token_id}
-        self.prompt_length: int | None = None
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self.prompt_length = self.prompt_length or input_ids.shape[1]
-        scores[:, list(self.markers.values())] = -torch.inf
-        marker = self.markers.get((input_ids.shape[1] - self.prompt_length) % 4)
-        if marker is not None:
-            scores[:, marker] = torch.inf
-        return scores
 
 
 def write(model, processor, batch, **options):

@@ -6,13 +6,18 @@ import torch
 
 from vividmed.errors import VividMedError
 from vividmed.inference.full_resolution import segment_at_full_resolution
+from vividmed.inference.target_forms import TargetForms
+from vividmed.models.grounding import GroundingOutput
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
+from vividmed.models.phrase_forms import PhraseForm, presence_of_masks, usable_form
+from vividmed.processing.geometry import ResizePlan
 from vividmed.processing.grounded_text import (
     GroundedText,
     Phrase,
     format_grounded_text,
     parse_grounded_text,
 )
+from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.postprocessing import place_phrases
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.processing.reading import ImageSource, read_image
@@ -36,6 +41,7 @@ def ground_report(
     mask_threshold: float = 0.5,
     score_threshold: float = 0.5,
     full_resolution: bool = False,
+    default: PhraseForm = "both",
 ) -> GroundedText:
     """Find the phrases of an existing report in its image.
 
@@ -51,6 +57,7 @@ def ground_report(
         mask_threshold: lowest probability at which a voxel belongs to a mask.
         score_threshold: lowest score at which a box is kept.
         full_resolution: draw the masks again on the image's own voxels, window by window around what was found.
+        default: form of phrases whose target has no recorded form in the model's configuration.
 
     Returns:
         The text without markers and its phrases; masks and boxes on the image's grid as it was read.
@@ -74,23 +81,71 @@ def ground_report(
     geometry = batch.pop("geometry")
     for name in ("labels", "label_weights"):
         batch.pop(name)
-    output = model.ground(**batch.to(model.device), masks=masks, boxes=boxes)
-    prompts, plan = output["prompts"][0], geometry[0]
-    if full_resolution and masks and model.segmenter is not None:
-        values = processor.image_processor.scale_intensity(medical_image)
-        redrawn, plan = segment_at_full_resolution(
-            model.segmenter, values, prompts, output["masks"][0], plan=plan, mask_threshold=mask_threshold
+    find_form = TargetForms(model.config.target_forms)
+    forms: list[PhraseForm] = [
+        usable_form(
+            find_form(phrase.text) or default,
+            has_masks=masks and model.segmenter is not None,
+            has_boxes=boxes and model.instance_segmenter is not None,
         )
-        output.masks = [redrawn]
+        for phrase in parsed.phrases
+    ]
+    before = int((batch["input_ids"] == model.config.phrase_end_token_id).sum()) - len(forms)
+    forms[:0] = ["none"] * before
+    output = model.ground(**batch.to(model.device), masks=masks, boxes=boxes, forms=[forms])
+    mask_plan = geometry[0]
+    if full_resolution:
+        mask_plan = redraw(
+            model, processor, medical_image, output, plan=mask_plan, mask_threshold=mask_threshold
+        )
     (placed,) = place_phrases(
         [parsed],
         output=output,
-        first_prompts=[len(prompts) - marked.count("</p>")],
-        geometry=[plan],
+        first_prompts=[before],
+        geometry=geometry,
+        mask_geometry=[mask_plan],
+        forms=[forms],
+        presence_thresholds=model.config.presence_thresholds,
         mask_threshold=mask_threshold,
         score_threshold=score_threshold,
     )
     return placed
+
+
+def redraw(
+    model: VividMedForCausalLM,
+    processor: VividMedProcessor,
+    image: MedicalImage,
+    output: GroundingOutput,
+    *,
+    plan: ResizePlan,
+    mask_threshold: float = 0.5,
+) -> ResizePlan:
+    """Draw the masks of one image again on its own voxels.
+
+    Args:
+        model: model with segmenters; without one for masks, nothing changes.
+        processor: processor of the model.
+        image: the image as read.
+        output: prompts and masks of a batch of this one image; its masks are replaced.
+        plan: plan by which the model saw the image.
+        mask_threshold: a phrase whose mask reaches this probability nowhere counts as not found.
+
+    Returns:
+        The plan that the masks belong to now; boxes and presence scores stay those of the first look.
+    """
+    if model.segmenter is None or not output.masks or output.masks[0] is None or not len(output.masks[0]):
+        return plan
+    prompts = (output.prompts or [None])[0]
+    if prompts is None:
+        return plan
+    values = processor.image_processor.scale_intensity(image)
+    redrawn, fine = segment_at_full_resolution(
+        model.segmenter, values, prompts, output.masks[0], plan=plan, mask_threshold=mask_threshold
+    )
+    output.mask_presence = [presence_of_masks(output.masks[0])]
+    output.masks = [redrawn]
+    return fine
 
 
 def ground_phrase(

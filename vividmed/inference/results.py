@@ -88,6 +88,7 @@ def describe(result: Result, run: dict[str, Any] | None = None) -> dict[str, Any
                 "text": phrase.text,
                 "start": phrase.start,
                 "end": phrase.end,
+                "presence": phrase.presence,
                 "has_mask": phrase.mask is not None,
                 "boxes": phrase.boxes.tolist(),
                 "boxes_mm": phrase.boxes_mm.tolist(),

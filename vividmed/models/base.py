@@ -28,10 +28,12 @@ class VividMedCausalLMOutput(CausalLMOutputWithPast):
         loss_components: the parts of the loss by name, each 0-dim and detached.
         mask_logits: for each sample the detached logits (n, D, H, W) of the masks that its ``grounding_labels``
             name, in their order; None without ``grounding_labels`` or without a segmenter.
+        last_state: (B, C), the last position's state after the final norm; None unless asked for.
     """
 
     loss_components: dict[str, torch.Tensor] | None = None
     mask_logits: list[torch.Tensor] | None = None
+    last_state: torch.Tensor | None = None
 
 
 class VividMedPreTrainedModel(CheckedPreTrainedModel):

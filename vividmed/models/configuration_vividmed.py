@@ -7,6 +7,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from vividmed.errors import VividMedError
 from vividmed.models.configuration import CheckedConfig
+from vividmed.models.phrase_forms import check_presence_thresholds, check_target_forms
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 
 
@@ -71,6 +72,10 @@ class VividMedConfig(CheckedConfig):
 
     ``phrase_start_token_id`` and ``phrase_end_token_id`` are the ids of ``<p>`` and ``</p>``; they do not advance
     positions. The defaults are those of the published vocabulary.
+
+    Grounding stages record what they trained. ``target_forms`` maps names of targets to ``"mask"``, ``"box"`` or
+    ``"both"``: the form in which phrases about them are shown. ``presence_thresholds`` maps ``"mask"`` and ``"box"`` to
+    the presence score below which a phrase counts as absent and draws nothing, calibrated on held-out rows.
     """
 
     model_type = "vividmed"
@@ -80,7 +85,7 @@ class VividMedConfig(CheckedConfig):
         "segmenter_config": SubConfigSpec(config_class=SegmenterConfig, optional=True),
         "instance_segmenter_config": SubConfigSpec(config_class=InstanceSegmenterConfig, optional=True),
     }
-    keys_to_ignore_at_inference = ("past_key_values", "cache", "loss_components", "mask_logits")
+    keys_to_ignore_at_inference = ("past_key_values", "cache", "loss_components", "mask_logits", "last_state")
     base_model_tp_plan = {  # noqa: RUF012
         # The fused projection is gathered before it is split into query, key and value.
         "layers.*.self_attn.vision_expert_query_key_value": "colwise_gather_output",
@@ -102,6 +107,8 @@ class VividMedConfig(CheckedConfig):
     instance_segmenter_config: Any = None
     phrase_start_token_id: int = 32004
     phrase_end_token_id: int = 32005
+    target_forms: dict[str, Any] | None = None
+    presence_thresholds: dict[str, Any] | None = None
     use_cache: bool = True
     tie_word_embeddings: bool = False
 
@@ -125,6 +132,11 @@ class VividMedConfig(CheckedConfig):
             raise ValueError(
                 f"both segmenters read the same prompts, so their hidden_size must be equal, not {sorted(sizes)}"
             )
+
+    def validate_grounding(self) -> None:
+        """Raise ValueError if what the stages recorded is malformed; the strict dataclass runs it."""
+        check_target_forms(self.target_forms or {})
+        check_presence_thresholds(self.presence_thresholds or {})
 
     @classmethod
     def tiny(cls, vocab_size: int = 1032, *, grounding: bool = False, **kwargs: Any) -> "VividMedConfig":

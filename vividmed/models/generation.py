@@ -10,6 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from vividmed.errors import VividMedError
 from vividmed.models.cache import CACHE_NAME, CACHE_NAMES, as_cache_argument, single_cache
 from vividmed.models.layout import check_token_ids, is_packed, number_samples
+from vividmed.models.written_states import WrittenStates
 
 
 def extend_position_ids(
@@ -149,6 +150,7 @@ class VividMedGenerationMixin(GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         prompt_position_ids: torch.Tensor | None = None,
         assistant_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        written_states: WrittenStates | None = None,
         is_first_iteration: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
@@ -171,7 +173,16 @@ class VividMedGenerationMixin(GenerationMixin):
         if is_first_iteration and attention_mask is not None:
             # The prompt's padding must stay visible, also where a static cache had a 4D mask made of it.
             model_inputs["attention_mask"] = attention_mask
+        if written_states is not None:
+            model_inputs["output_last_state"] = True
         return model_inputs
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        if model_kwargs.get("written_states") is not None:
+            model_kwargs["written_states"].add(outputs)
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
     def _positions(
         self, prompt: torch.Tensor, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None, seen: int

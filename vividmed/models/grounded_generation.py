@@ -1,14 +1,27 @@
 """Grounded generation: the text that the model writes, and where in the image each of its phrases is."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
 
 from vividmed.errors import VividMedError
 from vividmed.models.generation import VividMedGenerationMixin, extend_position_ids, pad_left
-from vividmed.models.grounding import GroundingOutput, SampleIndex
+from vividmed.models.grounding import GroundingOutput, PhraseBatch, SampleIndex
 from vividmed.models.layout import TokenInfo
+from vividmed.models.phrase_forms import (
+    BOX_FORMS,
+    MASK_FORMS,
+    FormLookup,
+    PhraseForm,
+    default_form,
+    phrase_numbers,
+    usable_form,
+)
+from vividmed.models.phrase_forms import find_form as find_recorded_form
+from vividmed.models.phrase_segmentation import PhraseSegmentation
+from vividmed.models.written_states import WrittenStates
 
 GroundingMode = Literal["auto", "mask", "box", "both", "off"]
 
@@ -16,7 +29,26 @@ GroundingMode = Literal["auto", "mask", "box", "both", "off"]
 class GroundingProcessor(Protocol):
     """Turns token ids and tensors on the model's grid into texts, masks and boxes on the original grid."""
 
+    def post_process_text(self, sequences: Sequence[torch.Tensor]) -> list[Any]: ...
+
     def post_process_grounding(self, sequences: Sequence[torch.Tensor], **kwargs: Any) -> list[Any]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenText:
+    """What the model wrote, before it is decoded.
+
+    Attributes:
+        ids: for each sample (T,) int64, the new tokens before the end of sequence.
+        texts: for each sample the parsed text.
+        forms: for each sample the form of each of its phrases, counted by ``</p>``.
+        output: where the phrases are; None without grounding.
+    """
+
+    ids: list[torch.Tensor]
+    texts: list[Any]
+    forms: list[list[PhraseForm]]
+    output: GroundingOutput | None
 
 
 class GroundedGenerationMixin(VividMedGenerationMixin):
@@ -32,6 +64,7 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
         token_type_ids: torch.Tensor | None = None,
         masks: bool = True,
         boxes: bool = True,
+        forms: Sequence[Sequence[PhraseForm]] | None = None,
         **inputs: Any,
     ) -> GroundingOutput:
         """Find where the phrases of given texts are.
@@ -44,14 +77,33 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
             token_type_ids: (B, L).
             masks: draw masks, if the model has a segmenter.
             boxes: find boxes, if the model has an instance segmenter.
+            forms: for each sample the form of each of its phrases, which says which segmenter is asked for it; by
+                default both are.
             **inputs: the other inputs of the model, such as ``pixel_values`` and ``position_ids``.
 
         Returns:
-            Logits and boxes for each phrase of each sample; a sample without an image has none.
+            Logits and boxes for each phrase of each sample; a sample without an image has none. Where a segmenter was
+            not asked, logits are ``-inf``.
 
         Raises:
             VividMedError: the model has no segmenter, or the images do not fit the text.
         """
+        phrases = self._phrases_of_text(
+            input_ids, grounding_values, patch_sizes, attention_mask, token_type_ids, inputs
+        )
+        wanted = forms or [["both"] * len(prompts) for prompts in phrases.prompts]
+        return self._segment(phrases, wanted, masks=masks, boxes=boxes)
+
+    def _phrases_of_text(
+        self,
+        input_ids: torch.Tensor,
+        grounding_values: Sequence[torch.Tensor] | None,
+        patch_sizes: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        token_type_ids: torch.Tensor | None,
+        inputs: dict[str, Any],
+    ) -> PhraseBatch:
+        """The phrases of whole texts, which the decoder reads for this."""
         if self.grounding_projection is None:
             raise VividMedError(
                 "this model has no segmenters and cannot ground: load one that was trained with grounding, "
@@ -66,22 +118,33 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
             **inputs,
         ).last_hidden_state
         tokens = TokenInfo(attention_mask, inputs.get("position_ids"), token_type_ids)
-        phrases = self.phrases(hidden_states, input_ids, tokens, grounding_values, patch_sizes)
+        return self.phrases(hidden_states, input_ids, tokens, grounding_values, patch_sizes)
 
-        def by_sample(values: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
-            found = dict(zip(phrases.seen, values, strict=True))
-            return [found.get(sample) for sample in range(len(phrases.prompts))]
-
-        arguments = phrases.segmenter_inputs()
-        output = GroundingOutput(prompts=by_sample(arguments[1]))
+    def _segment(
+        self,
+        phrases: PhraseBatch,
+        forms: Sequence[Sequence[PhraseForm]],
+        *,
+        masks: bool = True,
+        boxes: bool = True,
+        mask_threshold: float = 0.5,
+        score_threshold: float = 0.5,
+    ) -> GroundingOutput:
+        """Ask each segmenter for the phrases whose form needs it, then the other one where that found nothing."""
+        found = PhraseSegmentation(
+            phrases, self.segmenter if masks else None, self.instance_segmenter if boxes else None
+        )
         with torch.autocast(self.device.type, enabled=False):
-            if masks and self.segmenter is not None:
-                output.masks = by_sample(self.segmenter(*arguments).masks)
-            if boxes and self.instance_segmenter is not None:
-                instances = self.instance_segmenter(*arguments)
-                output.boxes = by_sample(instances.boxes)
-                output.box_logits = by_sample(instances.logits)
-        return output
+            found.draw([phrase_numbers(sample, MASK_FORMS) for sample in forms])
+            found.box([phrase_numbers(sample, BOX_FORMS) for sample in forms])
+            missed = found.missed(forms, "mask first", self._presence_threshold("mask", mask_threshold))
+            found.box(missed)
+            missed = found.missed(forms, "box first", self._presence_threshold("box", score_threshold))
+            found.draw(missed)
+        return found.output()
+
+    def _presence_threshold(self, form: str, least: float) -> float:
+        return max(least, (self.config.presence_thresholds or {}).get(form, 0.0))
 
     @torch.no_grad()
     def generate_grounded(
@@ -91,17 +154,23 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
         grounding: GroundingMode = "auto",
         mask_threshold: float = 0.5,
         score_threshold: float = 0.5,
+        find_form: FormLookup | None = None,
         **inputs: Any,
     ) -> list[Any]:
         """Generate texts and find where their phrases are.
 
+        The states that write ``</p>`` are kept while writing, so that finding the phrases costs the segmenters only.
+        Beam search and assisted generation choose tokens in another order; the text is then read once more.
+
         Args:
             processor: the ``VividMedProcessor`` that made the inputs.
-            grounding: ``"mask"``, ``"box"`` or ``"both"`` for every phrase. ``"auto"`` follows the training of the
+            grounding: ``"mask"``, ``"box"`` or ``"both"`` for every phrase. ``"auto"`` shows each phrase in the form
+                that its target had in training, where ``config.target_forms`` records it. Otherwise it follows the
                 published weights: a phrase of a volume gets its mask, or its boxes if the mask is empty; a phrase of
                 a 2D image gets its boxes, or its mask if no box reaches ``score_threshold``. ``"off"`` only writes.
             mask_threshold: least probability of a voxel that belongs to a mask.
             score_threshold: least score of a box that is returned.
+            find_form: how to find the form of a phrase in training; by default by the names of recorded targets.
             **inputs: a batch of the processor, made with ``grounding=True``, and arguments of ``generate``.
 
         Returns:
@@ -111,33 +180,132 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
             VividMedError: several sequences per sample are asked for, the inputs have no ``grounding_values``, or the
                 model lacks the segmenter that is asked for.
         """
+        geometry = inputs.get("geometry")
+        written = self.write_grounded(
+            processor=processor,
+            grounding=grounding,
+            mask_threshold=mask_threshold,
+            score_threshold=score_threshold,
+            find_form=find_form,
+            **inputs,
+        )
+        return processor.post_process_grounding(
+            written.ids,
+            output=written.output,
+            first_prompts=[0] * len(written.ids),
+            geometry=self._first_geometry(geometry, inputs),
+            forms=written.forms,
+            presence_thresholds=self.config.presence_thresholds,
+            mask_threshold=mask_threshold,
+            score_threshold=score_threshold,
+        )
+
+    @torch.no_grad()
+    def write_grounded(
+        self,
+        *,
+        processor: GroundingProcessor,
+        grounding: GroundingMode = "auto",
+        mask_threshold: float = 0.5,
+        score_threshold: float = 0.5,
+        find_form: FormLookup | None = None,
+        **inputs: Any,
+    ) -> WrittenText:
+        """Generate texts and find their phrases on the model's grid; see :meth:`generate_grounded`."""
         geometry = inputs.pop("geometry", None)
         grounding_values = inputs.pop("grounding_values", None)
         self._check_grounding(grounding, grounding_values, geometry, inputs)
         mask = inputs.get("attention_mask")
         if mask is not None and not bool(mask[:, -1].all()):
             inputs = pad_left(inputs)
+        looks = grounding != "off" and bool(grounding_values)
+        states = WrittenStates()
+        if looks:
+            inputs["written_states"] = states
         sequences = self.generate(**inputs)
         prompt_length = inputs["input_ids"].shape[1]
         written = self._written(sequences, prompt_length)
-        output = None
-        if grounding != "off" and grounding_values:
-            output = self.ground(
-                grounding_values=grounding_values,
-                masks=grounding != "box",
-                boxes=grounding != "mask",
-                **self._continued(inputs, sequences, written),
+        ids = [row[prompt_length:][kept] for row, kept in zip(sequences, written, strict=True)]
+        texts = processor.post_process_text(ids)
+        if not looks:
+            return WrittenText(ids, texts, [[] for _ in ids], None)
+        plans = self._first_geometry(geometry, inputs)
+        forms = [
+            self._forms(text, int((row == self.config.phrase_end_token_id).sum()), plan, grounding, find_form)
+            for text, row, plan in zip(texts, ids, plans, strict=True)
+        ]
+        new = sequences[:, prompt_length:]
+        kept_states = states.of_tokens(*new.shape)
+        if kept_states is None:
+            phrases = self._phrases_of_new_tokens(inputs, sequences, written, grounding_values)
+        else:
+            phrases = self._phrases_of_states(inputs, kept_states, new, written, grounding_values)
+        output = self._segment(phrases, forms, mask_threshold=mask_threshold, score_threshold=score_threshold)
+        return WrittenText(ids, texts, forms, output)
+
+    def _forms(
+        self, text: Any, count: int, plan: Any, grounding: GroundingMode, find_form: FormLookup | None
+    ) -> list[PhraseForm]:
+        """The form of each ``</p>`` of a text; none where it closes no phrase or there is no image."""
+        forms: list[PhraseForm] = ["none"] * count
+        if plan is None:
+            return forms
+        recorded = self.config.target_forms or {}
+        for phrase in text.phrases:
+            form: Any = grounding
+            if grounding == "auto":
+                form = find_form(phrase.text) if find_form else find_recorded_form(recorded, phrase.text)
+                form = form or default_form(plan.original_size[0] > 1)
+            forms[phrase.prompt_index] = usable_form(
+                form,
+                has_masks=self.segmenter is not None,
+                has_boxes=self.instance_segmenter is not None,
             )
-        prompts_before = (inputs["input_ids"] == self.config.phrase_end_token_id).sum(1).tolist()
-        return processor.post_process_grounding(
-            [row[prompt_length:][kept] for row, kept in zip(sequences, written, strict=True)],
-            output=output,
-            first_prompts=prompts_before,
-            geometry=self._first_geometry(geometry, inputs),
-            exclusive=grounding == "auto",
-            mask_threshold=mask_threshold,
-            score_threshold=score_threshold,
+        return forms
+
+    def _phrases_of_states(
+        self,
+        inputs: dict[str, Any],
+        states: torch.Tensor,
+        new: torch.Tensor,
+        written: torch.Tensor,
+        grounding_values: Sequence[torch.Tensor],
+    ) -> PhraseBatch:
+        """The phrases of new tokens (B, T) from the states (B, T, C) that they were chosen from."""
+        samples = SampleIndex.build(inputs["input_ids"], inputs.get("attention_mask"))
+        ends = (new == self.config.phrase_end_token_id) & written
+        of_samples = [row[at] for row, at in zip(states.to(self.device), ends, strict=True)]
+        return PhraseBatch.from_states(
+            of_samples,
+            samples,
+            token_type_ids=inputs.get("token_type_ids"),
+            images=grounding_values,
+            patch_sizes=inputs.get("patch_sizes"),
+            projection=self.grounding_projection,
         )
+
+    def _phrases_of_new_tokens(
+        self,
+        inputs: dict[str, Any],
+        sequences: torch.Tensor,
+        written: torch.Tensor,
+        grounding_values: Sequence[torch.Tensor],
+    ) -> PhraseBatch:
+        """The same by reading prompt and new tokens again, without the phrases of the prompt."""
+        batch = self._continued(inputs, sequences, written)
+        names = ("input_ids", "patch_sizes", "attention_mask", "token_type_ids")
+        given = {name: batch.pop(name, None) for name in names}
+        phrases = self._phrases_of_text(
+            given["input_ids"],
+            grounding_values,
+            given["patch_sizes"],
+            given["attention_mask"],
+            given["token_type_ids"],
+            batch,
+        )
+        before = (inputs["input_ids"] == self.config.phrase_end_token_id).sum(1).tolist()
+        prompts = [prompt[number:] for prompt, number in zip(phrases.prompts, before, strict=True)]
+        return replace(phrases, prompts=prompts)
 
     def _check_grounding(
         self, grounding: str, grounding_values: Any, geometry: Any, inputs: dict[str, Any]

@@ -51,12 +51,19 @@ class GroundingOutput(ModelOutput):
         boxes: for each sample (P, Q, 6), centre and size (z, y, x, d, h, w) as fractions; None without an instance
             segmenter.
         box_logits: for each sample (P, Q); their sigmoid is the score of the box.
+        mask_presence: for each sample (P,), presence scores that belong to other masks than these, if these were drawn
+            again at another resolution.
     """
 
     prompts: list[torch.Tensor | None] | None = None
     masks: list[torch.Tensor | None] | None = None
     boxes: list[torch.Tensor | None] | None = None
     box_logits: list[torch.Tensor | None] | None = None
+    mask_presence: list[torch.Tensor | None] | None = None
+
+    def of_sample(self, sample: int) -> "GroundingOutput":
+        """The part of one sample, as a batch of its own."""
+        return GroundingOutput(**{name: [values[sample]] for name, values in self.items()})
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,27 @@ class PhraseBatch:
         Raises:
             VividMedError: there is not one image and one patch size for each image of the text.
         """
+        return cls.from_states(
+            phrase_states(hidden_states, input_ids, samples, phrase_end_token_id),
+            samples,
+            token_type_ids=token_type_ids,
+            images=images,
+            patch_sizes=patch_sizes,
+            projection=projection,
+        )
+
+    @classmethod
+    def from_states(
+        cls,
+        states: Sequence[torch.Tensor],
+        samples: SampleIndex,
+        *,
+        token_type_ids: torch.Tensor | None,
+        images: Sequence[torch.Tensor] | None,
+        patch_sizes: torch.Tensor | Sequence[Sequence[int]] | None,
+        projection: nn.Module,
+    ) -> "PhraseBatch":
+        """Turn the states of phrases, for each sample (P, C), into prompts; arguments as in :meth:`build`."""
         first = samples.first_images(token_type_ids)
         images = list(images or [])
         sizes = torch.as_tensor(() if patch_sizes is None else patch_sizes).tolist()
@@ -221,8 +249,7 @@ class PhraseBatch:
                 f"the text has {mentioned} images but there are {len(images)} grounding_values and {len(sizes)} "
                 "patch_sizes: call the processor with grounding=True"
             )
-        states = phrase_states(hidden_states, input_ids, samples, phrase_end_token_id)
-        with torch.autocast(hidden_states.device.type, enabled=False):
+        with torch.autocast(samples.samples.device.type, enabled=False):
             prompts = [projection(state) for state in states]
         return cls(
             prompts=prompts,

@@ -115,6 +115,7 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
         grounding_values: Sequence[torch.Tensor] | None = None,
         grounding_labels: Sequence[GroundingLabels] | None = None,
         num_samples_in_batch: torch.Tensor | int | None = None,
+        output_last_state: bool = False,
         **kwargs: Any,
     ) -> VividMedCausalLMOutput:
         """Run the model; arguments not listed here are those of :meth:`VividMedModel.forward`.
@@ -133,6 +134,7 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
             grounding_labels: for each sample, what is known of its phrases. Their loss is added to that of the text.
             num_samples_in_batch: number of samples to average the grounding loss over when the batch is part of a
                 larger one.
+            output_last_state: return the state of the last position too.
 
         Raises:
             VividMedError: inputs do not fit together or the model; labels are not shifted.
@@ -181,6 +183,7 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             mask_logits=mask_logits,
+            last_state=states[:, -1] if output_last_state else None,
             **as_cache_argument(getattr(outputs, CACHE_NAME)),
         )
 

@@ -59,6 +59,8 @@ class Phrase:
         boxes: (n, 6) float, voxel corners (z0, y0, x0, z1, y1, x1), half-open, best first.
         scores: (n,) float in [0, 1], one per box.
         boxes_mm: (n, 6) float, the millimetre boxes around them, (x0, y0, z0, x1, y1, z1) in RAS+.
+        presence: how sure the model is that what the phrase names is in the image, in [0, 1]: the highest probability
+            of a voxel of its mask or of one of its boxes; None if nobody looked.
     """
 
     text: str
@@ -68,6 +70,7 @@ class Phrase:
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
     scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
     boxes_mm: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
+    presence: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,19 @@
 """Map what the model finds on its own grid to phrases with masks and boxes on the original grid of the image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from vividmed.models.phrase_forms import (
+    NOT_DRAWN,
+    PhraseForm,
+    default_form,
+    presence_of_boxes,
+    presence_of_masks,
+)
 from vividmed.processing.boxes import boxes_to_mm, clip_boxes, fractions_to_corners
 from vividmed.processing.geometry import ResizePlan
 from vividmed.processing.grounded_text import GroundedText, ParsedText, Phrase, PhraseSpan
@@ -18,6 +26,9 @@ def place_phrases(
     first_prompts: Sequence[int],
     geometry: Sequence[ResizePlan | None],
     exclusive: bool = False,
+    mask_geometry: Sequence[ResizePlan | None] | None = None,
+    forms: Sequence[Sequence[PhraseForm]] | None = None,
+    presence_thresholds: Mapping[str, float] | None = None,
     mask_threshold: float = 0.5,
     score_threshold: float = 0.5,
 ) -> list[GroundedText]:
@@ -25,16 +36,21 @@ def place_phrases(
 
     Args:
         texts: one per sample.
-        output: a ``GroundingOutput`` for whole sequences, prompt included, or None without grounding.
-        first_prompts: per sample, the number of ``</p>`` in its prompt.
+        output: a ``GroundingOutput`` for the prompts of each sample, or None without grounding.
+        first_prompts: per sample, the number of its first prompts that belong to no phrase of its text.
         geometry: per sample, the plan of the image that its phrases refer to; None without an image.
+        mask_geometry: per sample, the plan of its masks if they lie on another grid than its boxes.
         exclusive: give each phrase either a mask or boxes: in a volume the mask unless it is empty, in a 2D image the
             boxes unless there are none. Published weights were trained this way, so that each segmenter also draws
             something for phrases that it was never trained on.
+        forms: per sample, the form of each prompt; takes precedence over ``exclusive``.
+        presence_thresholds: presence scores below which a ``"mask"`` or ``"box"`` is not shown, because the phrase is
+            about something absent; None shows whatever the other thresholds leave.
         mask_threshold: lowest probability at which a voxel belongs to the mask.
         score_threshold: lowest score at which a box is kept.
     """
     placed = []
+    thresholds = _Thresholds(mask_threshold, score_threshold, dict(presence_thresholds or {}))
     for sample, (parsed, plan) in enumerate(zip(texts, geometry, strict=True)):
         if output is None or plan is None:
             placed.append(_without_places(parsed))
@@ -42,20 +58,31 @@ def place_phrases(
         phrases = []
         for span in parsed.phrases:
             prompt = first_prompts[sample] + span.prompt_index
+            form: PhraseForm = default_form(plan.original_size[0] > 1) if exclusive else "both"
             phrases.append(
                 _place(
                     span,
                     plan,
+                    mask_plan=plan if mask_geometry is None else mask_geometry[sample] or plan,
                     mask_logits=_at(output.masks, sample, prompt),
+                    mask_presence=_at(output.mask_presence, sample, prompt),
                     boxes=_at(output.boxes, sample, prompt),
                     box_logits=_at(output.box_logits, sample, prompt),
-                    exclusive=exclusive,
-                    mask_threshold=mask_threshold,
-                    score_threshold=score_threshold,
+                    form=form if forms is None else forms[sample][prompt],
+                    thresholds=thresholds,
                 )
             )
         placed.append(GroundedText(parsed.text, phrases))
     return placed
+
+
+@dataclass(frozen=True)
+class _Thresholds:
+    """Lowest probability of a voxel, score of a box, and presence score of a phrase by form."""
+
+    mask: float
+    score: float
+    presence: dict[str, float]
 
 
 def _at(values: list[torch.Tensor | None] | None, sample: int, prompt: int) -> torch.Tensor | None:
@@ -70,27 +97,53 @@ def _place(
     span: PhraseSpan,
     plan: ResizePlan,
     *,
+    mask_plan: ResizePlan,
     mask_logits: torch.Tensor | None,
+    mask_presence: torch.Tensor | None,
     boxes: torch.Tensor | None,
     box_logits: torch.Tensor | None,
-    exclusive: bool,
-    mask_threshold: float,
-    score_threshold: float,
+    form: PhraseForm,
+    thresholds: _Thresholds,
 ) -> Phrase:
-    """Carry one phrase's mask (D, H, W) and boxes (Q, 6), (Q,) to the original grid."""
-    corners, scores = np.zeros((0, 6)), np.zeros(0)
-    if boxes is not None and box_logits is not None:
-        corners, scores = _original_boxes(boxes, box_logits.sigmoid(), plan, score_threshold)
-    mask = None
-    is_volume = plan.original_size[0] > 1
-    if mask_logits is not None and not (exclusive and not is_volume and len(corners)):
-        found = plan.restore(mask_logits.float().sigmoid().cpu()) >= mask_threshold
-        mask = found.numpy() if bool(found.any()) else None
-    if exclusive and mask is not None:
-        corners, scores = np.zeros((0, 6)), np.zeros(0)
+    """Carry one phrase's mask (D, H, W) and boxes (Q, 6), (Q,) to the original grid, as far as its form shows them."""
+    found: dict[str, float] = {}
+    corners, scores, mask = np.zeros((0, 6)), np.zeros(0), None
+
+    def add_boxes() -> None:
+        nonlocal corners, scores
+        if boxes is not None and box_logits is not None and bool((box_logits > NOT_DRAWN).any()):
+            found["box"] = float(presence_of_boxes(box_logits))
+            if found["box"] >= thresholds.presence.get("box", 0.0):
+                corners, scores = _original_boxes(boxes, box_logits.sigmoid(), plan, thresholds.score)
+
+    def add_mask() -> None:
+        nonlocal mask
+        if mask_logits is not None and bool((mask_logits > NOT_DRAWN).any()):
+            found["mask"] = float(presence_of_masks(mask_logits) if mask_presence is None else mask_presence)
+            if found["mask"] >= max(thresholds.presence.get("mask", 0.0), thresholds.mask):
+                inside = mask_plan.restore(mask_logits.float().sigmoid().cpu()) >= thresholds.mask
+                mask = inside.numpy() if bool(inside.any()) else None
+
+    if form in ("mask", "both", "mask first"):
+        add_mask()
+    if form in ("box", "both", "box first") or (form == "mask first" and mask is None):
+        add_boxes()
+    if form == "box first" and not len(corners):
+        add_mask()
+    shown = [
+        found[name] for name, is_shown in (("mask", mask is not None), ("box", len(corners))) if is_shown
+    ]
     affine = np.asarray(plan.affine)
-    boxes_mm = boxes_to_mm(torch.from_numpy(corners), affine).numpy() if len(corners) else np.zeros((0, 6))
-    return Phrase(span.text, span.start, span.end, mask, corners, scores, boxes_mm)
+    return Phrase(
+        span.text,
+        span.start,
+        span.end,
+        mask,
+        corners,
+        scores,
+        boxes_to_mm(torch.from_numpy(corners), affine).numpy() if len(corners) else np.zeros((0, 6)),
+        presence=max(shown or found.values(), default=None),
+    )
 
 
 def _original_boxes(
