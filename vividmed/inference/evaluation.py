@@ -54,7 +54,7 @@ def predict_dataset(
     state = PartialState()
     asked = Protocol.load(protocol)
     rows = _rows(task, dataset, split)
-    if asked.drop_last_image and len(rows):
+    if asked.drop_last_image and task == "vqa" and len(rows):
         last = max(rows["id"])
         rows = rows.select([index for index, key in enumerate(rows["id"]) if key != last])
     if max_rows is not None:
@@ -65,7 +65,7 @@ def predict_dataset(
         "dataset": dataset or "embedded sample",
         "split": split,
         "fingerprint": rows._fingerprint,
-        "protocol": {**vars(asked)},
+        "protocol": asked.record(),
         "dtype": dtype,
     }
     _claim(output, run, state)

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 
@@ -12,8 +13,8 @@ from vividmed.data.schema import RowKind
 from vividmed.errors import VividMedError
 from vividmed.inference.grounding import ground_report
 from vividmed.metrics.masks import encode_mask
-from vividmed.metrics.predictions import PlacedPhrase, Prediction, PredictionWriter, Task
-from vividmed.metrics.protocol import Protocol
+from vividmed.metrics.predictions import PlacedPhrase, Prediction, Task
+from vividmed.metrics.protocol import Protocol as AskingProtocol
 from vividmed.processing.grounded_text import GroundedText, Phrase, parse_grounded_text
 from vividmed.processing.medical_image import MedicalImage
 
@@ -29,6 +30,13 @@ ROW_KINDS: dict[Task, tuple[RowKind, ...]] = {
 _REPORT_KINDS = ("report", "caption")
 
 
+class PredictionSink(Protocol):
+    """Takes predictions one by one, such as a :class:`~vividmed.metrics.predictions.PredictionWriter`."""
+
+    def write(self, prediction: Prediction) -> None:
+        """Take one prediction."""
+
+
 @torch.no_grad()
 def predict_rows(
     model: Any,
@@ -36,8 +44,8 @@ def predict_rows(
     rows: Sequence[Mapping[str, Any]],
     *,
     task: Task,
-    protocol: Protocol,
-    writer: PredictionWriter,
+    protocol: AskingProtocol,
+    writer: PredictionSink,
     done: frozenset[str] | set[str] = frozenset(),
     batch_size: int = 4,
 ) -> int:
@@ -48,7 +56,7 @@ def predict_rows(
     Args:
         model: a ``VividMedForCausalLM``, with segmenters for the tasks that ground.
         processor: of the model.
-        rows: of a kind that fits the task; images encoded or decoded.
+        rows: rows of a kind that fits the task; images encoded or decoded.
         task: what is asked.
         protocol: how it is asked.
         writer: where predictions go.
@@ -85,7 +93,7 @@ def predict_rows(
 
 
 def _items(
-    rows: Sequence[Mapping[str, Any]], task: Task, protocol: Protocol, done: frozenset[str] | set[str]
+    rows: Sequence[Mapping[str, Any]], task: Task, protocol: AskingProtocol, done: frozenset[str] | set[str]
 ) -> Iterator[tuple[Prediction, list[MedicalImage]]]:
     """Items of the rows with their images; the reason as ``failure`` where there is no image."""
     for row in rows:
@@ -104,10 +112,24 @@ def _items(
             for item in items:
                 item.failure = str(error)
             images = []
-        yield from ((item, images) for item in items)
+        if task == "report" and protocol.unit == "image" and len(images) > 1:
+            yield from _per_image(items, images, done)
+        else:
+            yield from ((item, images) for item in items)
 
 
-def _items_of_row(row: Mapping[str, Any], task: Task, protocol: Protocol) -> list[Prediction]:
+def _per_image(
+    items: Sequence[Prediction], images: Sequence[MedicalImage], done: frozenset[str] | set[str]
+) -> Iterator[tuple[Prediction, list[MedicalImage]]]:
+    """Ask about each image of a study by itself, always with the reference of the study."""
+    for item in items:
+        for number, image in enumerate(images):
+            single = replace(item, id=f"{item.id}@{number}", size=list(image.size))
+            if single.id not in done:
+                yield single, [image]
+
+
+def _items_of_row(row: Mapping[str, Any], task: Task, protocol: AskingProtocol) -> list[Prediction]:
     common: dict[str, Any] = {
         "patient": row["patient"],
         "source": row["source"],
@@ -119,19 +141,20 @@ def _items_of_row(row: Mapping[str, Any], task: Task, protocol: Protocol) -> lis
     if "report" in row:
         reference = parse_grounded_text(row["report"]).text
         return [Prediction(id=row["id"], question=protocol.report_prompt, reference=reference, **common)]
-    is_report = row["kind"] in _REPORT_KINDS
-    if is_report != (task == "report"):
-        return []
     contents = [message["content"] for message in row["messages"]]
     pairs = list(zip(contents[::2], contents[1::2], strict=False))
+    # The kind of a row names those of its turns, or the one that all have.
+    kinds = row["kind"].split("+")
+    kinds = kinds if len(kinds) == len(pairs) else kinds[:1] * len(pairs)
     return [
         Prediction(
             id=row["id"] if len(pairs) == 1 else f"{row['id']}#{turn}",
-            question=protocol.report_prompt if is_report else question,
+            question=protocol.report_prompt if task == "report" else protocol.ask(question),
             reference=answer,
             **common,
         )
-        for turn, (question, answer) in enumerate(pairs)
+        for turn, ((question, answer), kind) in enumerate(zip(pairs, kinds, strict=True))
+        if (kind in _REPORT_KINDS) == (task == "report")
     ]
 
 
@@ -184,8 +207,8 @@ def _answer(
     model: Any,
     processor: Any,
     waiting: Sequence[tuple[Prediction, list[MedicalImage]]],
-    protocol: Protocol,
-    writer: PredictionWriter,
+    protocol: AskingProtocol,
+    writer: PredictionSink,
 ) -> None:
     """Answer items together, or one by one where together they fail."""
     try:
@@ -204,18 +227,21 @@ def _answer(
 
 
 def _generate(
-    model: Any, processor: Any, waiting: Sequence[tuple[Prediction, list[MedicalImage]]], protocol: Protocol
+    model: Any,
+    processor: Any,
+    waiting: Sequence[tuple[Prediction, list[MedicalImage]]],
+    protocol: AskingProtocol,
 ) -> list[GroundedText]:
     grounding = waiting[0][0].task == "grounded-report"
     batch = processor(
         images=[images for _, images in waiting],
         conversations=[[{"role": "user", "content": item.question}] for item, _ in waiting],
         grounding=grounding,
+        **({"images_kwargs": protocol.images} if protocol.images else {}),
     ).to(model.device)
-    options = {"max_new_tokens": protocol.max_new_tokens, "do_sample": False}
     if grounding:
-        return model.generate_grounded(**batch, processor=processor, **options)
-    generated = model.generate(**batch, **options)
+        return model.generate_grounded(**batch, processor=processor, **protocol.decoding)
+    generated = model.generate(**batch, **protocol.decoding)
     length = batch["input_ids"].shape[1]
     if protocol.keep_markers:
         kept = [

@@ -44,6 +44,14 @@ class ItemMetric(evaluate.Metric):
     def aggregate(self, items: Sequence[Any]) -> dict[str, float]:
         """Figures over items; NaN where no item counts."""
 
+    def count(self, items: Sequence[Any], figure: str) -> int:
+        """Number of items that a figure counts."""
+        return len(items)
+
+    def scorer(self) -> Mapping[str, Any]:
+        """What the metric computes with besides code: places and hashes of weights, names of models."""
+        return {}
+
     def aggregate_resamples(
         self, items: Sequence[Any], draws: Sequence[Sequence[int]]
     ) -> dict[str, list[float]]:
@@ -69,6 +77,9 @@ class MeanMetric(ItemMetric):
 
     def aggregate(self, items: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return mean_of(items)
+
+    def count(self, items: Sequence[Mapping[str, float]], figure: str) -> int:
+        return sum(not np.isnan(item.get(figure, float("nan"))) for item in items)
 
     def aggregate_resamples(
         self, items: Sequence[Mapping[str, float]], draws: Sequence[Sequence[int]]

@@ -1,6 +1,7 @@
 """Files that a run writes while it trains: metrics.jsonl, a loss curve, answers to held-out questions."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -76,6 +77,37 @@ class LossCurve(TrainerCallback):
         buffer = BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
         write_atomically(Path(args.output_dir) / self.name, buffer.getvalue())
+
+
+class EarlyStopping(TrainerCallback):
+    """Ends training when the metric for the best model has not improved for a number of evaluations.
+
+    Unlike transformers' callback of this kind it counts from the log, not from a state of its own, so that a resumed run
+    ends where an unbroken one does. The evaluation before the first step does not count.
+
+    Args:
+        patience: number of evaluations without improvement.
+        threshold: smallest improvement that counts.
+    """
+
+    def __init__(self, patience: int, *, threshold: float = 0.0):
+        self.patience = patience
+        self.threshold = threshold
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        name = args.metric_for_best_model or "loss"
+        name = name if name.startswith("eval_") else f"eval_{name}"
+        sign = 1 if args.greater_is_better else -1
+        values = {line["step"]: sign * line[name] for line in state.log_history if name in line}
+        values.pop(0, None)
+        best, since = -math.inf, 0
+        for value in values.values():
+            improved = value > best + self.threshold
+            best, since = (value, 0) if improved else (best, since + 1)
+        if since >= self.patience:
+            control.should_training_stop = True
 
 
 class SampleAnswers(TrainerCallback):

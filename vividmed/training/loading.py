@@ -26,6 +26,7 @@ from vividmed.training.peft import (
     find_adapter,
     keep_full_precision,
     load_adapter,
+    merge_adapter,
     read_adapter_config,
     select_modules,
 )
@@ -44,15 +45,24 @@ def load_processor(args: ModelArguments) -> VividMedProcessor:
         VividMedError: the folder or repository has no processor.
     """
     if args.model_name_or_path is None:
-        return VividMedProcessor.tiny()
+        return _limited(VividMedProcessor.tiny(), args)
     check_place(args.model_name_or_path, "--model_name_or_path")
     try:
-        return VividMedProcessor.from_pretrained(args.model_name_or_path, revision=args.model_revision)
+        processor = VividMedProcessor.from_pretrained(args.model_name_or_path, revision=args.model_revision)
     except (OSError, ValueError, TypeError) as error:
         raise VividMedError(
             f"--model_name_or_path {args.model_name_or_path} holds no processor (image processor and tokenizer): "
             f"save one there with VividMedProcessor.save_pretrained ({_one_line(error)})"
         ) from error
+    return _limited(processor, args)
+
+
+def _limited(processor: VividMedProcessor, args: ModelArguments) -> VividMedProcessor:
+    """Give the image processor the number of visual tokens that the arguments ask for."""
+    if args.max_image_tokens is not None:
+        settings = {**processor.image_processor.to_dict(), "max_image_tokens": args.max_image_tokens}
+        processor.image_processor = type(processor.image_processor).from_dict(settings)
+    return processor
 
 
 def load_model(
@@ -67,7 +77,8 @@ def load_model(
     """Build or load the model, quantise it and add adapters, as the arguments say.
 
     Without ``model_name_or_path`` a tiny model with random weights is built. If ``model_name_or_path`` is an adapter,
-    its base model is loaded and the adapter's training continues; the arguments of adapters then take its values. An
+    its base model is loaded and the adapter's training continues; the arguments of adapters then take its values. With
+    ``continue_adapter`` false, the adapter is merged into its base model and training starts from the result. An
     adapter needs its base model again later, so a base model that exists nowhere else is saved in ``base_folder``.
 
     Trainable weights are float32, whatever the type of the others, unless ``trainable_dtype`` says otherwise.
@@ -85,6 +96,14 @@ def load_model(
     """
     source, revision = args.model_name_or_path, args.model_revision
     adapter = None if source is None else find_adapter(source, revision=revision)
+    if args.continue_adapter and adapter is None:
+        raise VividMedError(
+            f"--continue_adapter: {source} is a whole model; name the folder or Hub id of an adapter, or leave it out"
+        )
+    merged = adapter if args.continue_adapter is False else None
+    if merged is not None:
+        logger.warning(f"{source} is an adapter: it is merged into its base model")
+        source, revision, adapter = adapter_base(merged), "main", None
     if adapter is not None:
         logger.warning(f"{source} is an adapter: its base model is loaded and its training continues")
         _take_adapter_settings(args, adapter)
@@ -101,10 +120,12 @@ def load_model(
     else:
         _check_architecture(source, revision)
         # Parts are put together in full precision; the whole is quantised when it is loaded again.
-        model = _load(source, args, losses, revision=revision, quantize=not parts)
+        model = _load(source, args, losses, revision=revision, quantize=not parts and merged is None)
+        if merged is not None:
+            model = merge_adapter(model, merged)
     if grounding is not None:
         attach_segmenters(model, parts)
-    if args.use_peft and (source is None or parts):
+    if args.use_peft and (source is None or parts or merged is not None):
         with _main_process_writes(base_folder) as folder:
             if folder is not None:
                 model.save_pretrained(folder)

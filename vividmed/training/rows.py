@@ -1,12 +1,13 @@
 """Rows of a stage: from the Hub, a folder, or the embedded sample."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from datasets import Dataset, DatasetDict
 
 from vividmed.data.loading import load_prepared
 from vividmed.data.sampling.mixture import Mixture, load_mixture
+from vividmed.data.sampling.mixture_config import MixtureConfig
 from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.schema import RowKind, schema
 from vividmed.errors import VividMedError
@@ -34,6 +35,31 @@ def load_rows(
         return mixture, _first(evaluation, args.max_eval_samples)
     train, evaluation = _load_splits(kind, args, [args.train_split, args.eval_split])
     return _first(train, args.max_train_samples), _first(evaluation, args.max_eval_samples)
+
+
+def find_row_kind(args: DataArguments) -> RowKind:
+    """Kind of the rows that the arguments name, by their columns.
+
+    Rows of several kinds in a mixture are trained on like grounded reports. The embedded sample has all kinds; questions
+    and reports are taken.
+
+    Raises:
+        VividMedError: the data set cannot be loaded, or its columns are those of no kind.
+    """
+    if args.dataset_name is not None:
+        splits = _load("vision_language", args)
+        columns = {column for rows in splits.values() for column in rows.column_names}
+        for kind in get_args(RowKind):
+            if set(schema(kind)) <= columns:
+                return kind
+        raise VividMedError(
+            f"--dataset_name {args.dataset_name}: its columns ({', '.join(sorted(columns))}) are those of no kind of row; "
+            "see docs/training.md for the format"
+        )
+    if args.mixture is not None:
+        kinds = {entry.row_kind for entry in MixtureConfig.from_yaml(args.mixture).entries}
+        return next((kind for kind in get_args(RowKind) if kinds == {kind}), "grounded_report")
+    return "vision_language"
 
 
 def _load_mixture(

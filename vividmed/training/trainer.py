@@ -97,6 +97,7 @@ class VividMedTrainer(ResumableTrainer):
         self._loss_shifts_labels = False
         self.statistics = StepStatistics(self.accelerator, step_cost(base_model(self.model).config))
         self.order: LengthGroupedSampler | MixtureSampler | None = None
+        self.generated_metrics: Callable[[Any], dict[str, float]] | None = None
 
     # Data
 
@@ -218,6 +219,9 @@ class VividMedTrainer(ResumableTrainer):
         output.metrics[f"{metric_key_prefix}_loss"] = sum(losses.values())
         if len(losses) > 1:
             output.metrics.update({f"{metric_key_prefix}_{name}": loss for name, loss in losses.items()})
+        if self.generated_metrics is not None:
+            generated = self.generated_metrics(self.model)
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in generated.items()})
         return output
 
     # Optimisation and log

@@ -1,10 +1,10 @@
 """Turns rows into what the processor takes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vividmed.data.conversations import Conversation
+from vividmed.data.conversations import Conversation, sample_generator
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.reading import read_encoded, read_image
@@ -30,6 +30,23 @@ def to_example(row: Mapping[str, Any], conversation: Conversation | None = None)
         "images": read_images(row),
         "messages": [{"role": turn["role"], "content": turn["content"]} for turn in messages],
     }
+
+
+def shuffled_turns(
+    messages: Sequence[dict[str, str]], row: Mapping[str, Any], *, seed: int
+) -> list[dict[str, str]]:
+    """Pairs of question and answer in an order that depends on (seed, epoch, index) only.
+
+    Args:
+        messages: alternating turns of user and assistant.
+        row: a row with ``epoch`` and ``index``; without an epoch, as in evaluation, the order stays.
+        seed: random seed.
+    """
+    if row.get("epoch") is None:
+        return list(messages)
+    generator = sample_generator(seed=seed, epoch=row["epoch"], index=row["index"])
+    order = generator.permutation(len(messages) // 2)
+    return [turn for pair in order for turn in messages[2 * pair : 2 * pair + 2]]
 
 
 def read_images(row: Mapping[str, Any]) -> list[MedicalImage]:

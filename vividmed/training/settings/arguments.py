@@ -10,6 +10,7 @@ from trl import ModelConfig
 
 from vividmed.errors import VividMedError
 from vividmed.hub.base_model import find_base_model_id
+from vividmed.metrics.names import is_greater_better
 from vividmed.training.settings.refused_arguments import refuse_unused, refuse_without
 
 
@@ -156,6 +157,8 @@ class VlmDataArguments(TextDataArguments):
         > Parameters that control augmentation
 
         intensity_jitter: largest change of contrast and brightness in training.
+        shuffle_turns: whether the questions of a row are asked in another order in each epoch.
+        first_image: whether only the first image of a row is shown.
     """
 
     intensity_jitter: float = field(
@@ -164,6 +167,16 @@ class VlmDataArguments(TextDataArguments):
             "help": "Largest random change of contrast (a share) and brightness (in standard deviations) of training "
             "images. Not part of the published training."
         },
+    )
+    shuffle_turns: bool = field(
+        default=False,
+        metadata={
+            "help": "Ask the questions of a row in another order in each epoch, as published for questions about an image."
+        },
+    )
+    first_image: bool = field(
+        default=False,
+        metadata={"help": "Show only the first image of a row, as published for reports of studies."},
     )
 
 
@@ -181,6 +194,8 @@ class ModelArguments(ModelConfig):
         freeze_vision: whether the vision tower stays as it is, without adapters.
         adapt_language: with ``use_peft``, whether the language experts get adapters.
         train_boundary_tokens: with ``use_peft``, whether the begin- and end-of-image tokens are trained, too.
+        continue_adapter: whether the adapter in ``model_name_or_path`` is trained further, or merged and replaced.
+        max_image_tokens: largest number of visual tokens per image; None for that of the model's processor.
 
         > Parameters that control precision
 
@@ -212,6 +227,21 @@ class ModelArguments(ModelConfig):
             "help": "With --use_peft: train the begin- and end-of-image tokens, too. Published: frozen."
         },
     )
+    continue_adapter: bool | None = field(
+        default=None,
+        metadata={
+            "nargs": "?",
+            "const": True,
+            "help": "Where --model_name_or_path is an adapter: true trains it further; false merges it into its base model "
+            "and starts anew, with a new adapter if --use_peft is given. Default: true.",
+        },
+    )
+    max_image_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Largest number of visual tokens per image, saved with the processor. Default: that of the model."
+        },
+    )
     trainable_dtype: Literal["float32", "as_loaded"] = field(
         default="float32",
         metadata={
@@ -233,7 +263,9 @@ class ModelArguments(ModelConfig):
         if not self.load_in_4bit:
             refuse_without(self, "load_in_4bit", QUANTIZATION_ARGUMENTS)
         if self.model_name_or_path is None:
-            refuse_without(self, "model_name_or_path", ("model_revision", "base_model_id"))
+            refuse_without(
+                self, "model_name_or_path", ("model_revision", "base_model_id", "continue_adapter")
+            )
         find_base_model_id(self.model_name_or_path, stated=self.base_model_id)
 
 
@@ -270,6 +302,11 @@ class VividMedTrainingArguments(TrainingArguments):
         > Parameters that control precision
 
         bf16: whether matrix products are computed in bfloat16; None where the accelerator supports it.
+
+        > Parameters that end training early
+
+        early_stopping_patience: number of evaluations without improvement after which training ends; None never does.
+        early_stopping_threshold: smallest improvement that counts.
     """
 
     output_dir: str | None = field(
@@ -304,6 +341,17 @@ class VividMedTrainingArguments(TrainingArguments):
             "float32. Default: only on GPUs that support it.",
         },
     )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "End training after this many evaluations without an improvement of --metric_for_best_model. Default: "
+            "train to the end."
+        },
+    )
+    early_stopping_threshold: float = field(
+        default=0.0,
+        metadata={"help": "With --early_stopping_patience: smallest improvement that counts."},
+    )
     # Rows of similar length share a batch, so that little is padded; a mixture draws its own order.
     train_sampling_strategy: str = field(
         default="group_by_length",
@@ -331,10 +379,26 @@ class VividMedTrainingArguments(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
         if self.metric_for_best_model is not None and self.greater_is_better is None:  # type: ignore[has-type]
-            # Dice coefficients are named by their target; every other metric is a loss, whatever its name ends with.
-            self.greater_is_better = self.metric_for_best_model.removeprefix("eval_").startswith("dice/")
+            # Dice coefficients are named by their target; what no metric gives is a loss, whatever its name ends with.
+            name = self.metric_for_best_model.removeprefix("eval_")
+            self.greater_is_better = name.startswith("dice/") or bool(is_greater_better(name))
         super().__post_init__()
         refuse_unused(self)
+        self._check_early_stopping()
+
+    def _check_early_stopping(self) -> None:
+        if self.early_stopping_patience is None:
+            refuse_without(self, "early_stopping_patience", ("early_stopping_threshold",))
+            return
+        if self.early_stopping_patience < 1 or self.early_stopping_threshold < 0:
+            raise VividMedError(
+                "--early_stopping_patience must be at least 1 and --early_stopping_threshold at least 0; found "
+                f"{self.early_stopping_patience} and {self.early_stopping_threshold:g}"
+            )
+        if self.eval_strategy == "no":
+            raise VividMedError(
+                "--early_stopping_patience: nothing is evaluated; add --eval_strategy epoch or steps, or leave it out"
+            )
 
     def compute_in_bfloat16(self) -> None:
         """Turn bfloat16 on for a model whose frozen weights are stored in it, unless that was ruled out.
@@ -366,6 +430,8 @@ class AnsweringTrainingArguments(VividMedTrainingArguments):
 
         generation_samples: number of evaluation rows to answer at each evaluation.
         generation_max_new_tokens: longest answer in tokens.
+        eval_metrics: metrics of generated answers that each evaluation computes, separated by commas.
+        eval_metrics_samples: largest number of evaluation rows that are answered for them.
     """
 
     generation_samples: int = field(
@@ -377,6 +443,28 @@ class AnsweringTrainingArguments(VividMedTrainingArguments):
     generation_max_new_tokens: int = field(
         default=64, metadata={"help": "Longest generated answer in tokens."}
     )
+    eval_metrics: str | None = field(
+        default=None,
+        metadata={
+            "help": "Metrics of generated answers that each evaluation computes, such as bleu,token_f1 (docs/metrics.md "
+            "lists them); --metric_for_best_model may name one of their figures."
+        },
+    )
+    eval_metrics_samples: int = field(
+        default=64,
+        metadata={
+            "help": "Largest number of evaluation rows that are answered for --eval_metrics, evenly spread."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.eval_metrics is None:
+            refuse_without(self, "eval_metrics", ("eval_metrics_samples",))
+        elif self.eval_metrics_samples < 1:
+            raise VividMedError(
+                f"--eval_metrics_samples {self.eval_metrics_samples}: give at least 1, or leave --eval_metrics out"
+            )
 
 
 @dataclass

@@ -20,7 +20,12 @@ _RULED_OUT: dict[tuple[str, Any], tuple[str, ...]] = {
     ("load_in_8bit", True): ("load_in_4bit", *QUANTIZATION_ARGUMENTS),
     ("bf16", True): ("fp16",),
     ("fp16", True): ("bf16",),
-    ("eval_strategy", "no"): ("load_best_model_at_end", "eval_on_start"),
+    ("eval_strategy", "no"): (
+        "load_best_model_at_end",
+        "eval_on_start",
+        "early_stopping_patience",
+        "early_stopping_threshold",
+    ),
     ("save_strategy", "no"): ("load_best_model_at_end",),
     ("push_to_hub", False): ("hub_model_id",),
 }

@@ -13,13 +13,14 @@ from vividmed.training.launching import report_to_launcher, use_all_cores
 from vividmed.training.settings.arguments import DataArguments, StageArguments
 from vividmed.training.settings.parser import StageParser, read_yaml
 from vividmed.training.stages.alignment import AlignIsamStage, AlignSamStage
+from vividmed.training.stages.finetune import FinetuneStage
 from vividmed.training.stages.grounding import GrgStage, VgStage
 from vividmed.training.stages.stage import Stage, StageResult, run_stage
 from vividmed.training.stages.vlm import VlmStage
 
 CONFIGS = packaged_folder("stages/configs")
 STAGES: dict[str, type[Stage]] = {
-    stage.name: stage for stage in (AlignSamStage, AlignIsamStage, VgStage, VlmStage, GrgStage)
+    stage.name: stage for stage in (AlignSamStage, AlignIsamStage, VgStage, VlmStage, GrgStage, FinetuneStage)
 }
 
 
@@ -47,7 +48,8 @@ def parse(arguments: list[str]) -> tuple[Any, ...]:
     parser.add_argument("--config", type=Path, help="YAML file with any of these arguments.")
     config = early.config
     if config is None and name is not None:
-        kind = "" if early.mixture is not None else "_own" if early.dataset_name is not None else "_tiny"
+        published, own, tiny = stage.configurations
+        kind = published if early.mixture is not None else own if early.dataset_name is not None else tiny
         config = CONFIGS / f"{name.replace('-', '_')}{kind}.yaml"
     parsed = parser.parse(arguments, config, output_dir=f"outputs/{name}")
     for group in parsed:
@@ -81,7 +83,7 @@ def run(arguments: list[str]) -> StageResult:
         VividMedError: for everything that the user can correct.
     """
     stage_args, *groups = parse(arguments)
-    return run_stage(STAGES[stage_args.stage](*groups))
+    return run_stage(STAGES[stage_args.stage](*groups).resolved())
 
 
 def main(arguments: list[str]) -> int:

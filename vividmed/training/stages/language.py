@@ -1,5 +1,6 @@
 """Base of the stages that train the language model."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,10 +8,16 @@ from transformers import PreTrainedModel
 
 from vividmed.data.batches.collator import VividMedCollator
 from vividmed.processing.processing_vividmed import VividMedProcessor
+from vividmed.training.generated_metrics import GeneratedMetrics, chosen_metrics, logged_names
 from vividmed.training.loading import load_model
 from vividmed.training.peft import base_model_of
-from vividmed.training.settings.arguments import ModelArguments, TextDataArguments
+from vividmed.training.settings.arguments import (
+    AnsweringTrainingArguments,
+    ModelArguments,
+    TextDataArguments,
+)
 from vividmed.training.stages.stage import Stage, StageRows
+from vividmed.training.trainer import VividMedTrainer
 
 BASE_MODEL = "base_model"
 
@@ -20,6 +27,7 @@ class LanguageStage(Stage):
 
     data_args: TextDataArguments
     model_args: ModelArguments
+    args: AnsweringTrainingArguments
 
     def load_model(self, processor: VividMedProcessor, **options: Any) -> PreTrainedModel:
         """The model of the arguments, computing in a precision in which all its weights meet.
@@ -39,6 +47,25 @@ class LanguageStage(Stage):
         if self.model_args.trainable_dtype == "float32" and precisions != {torch.float32}:
             self.args.compute_in_bfloat16()
         return model
+
+    def generated_names(self) -> Sequence[str]:
+        if self.args.eval_metrics is None:
+            return ()
+        return logged_names(chosen_metrics(self.args.eval_metrics, self.row_kind))
+
+    def generated_metrics(self, trainer: VividMedTrainer, rows: StageRows) -> GeneratedMetrics | None:
+        if self.args.eval_metrics is None:
+            return None
+        return GeneratedMetrics(
+            chosen_metrics(self.args.eval_metrics, self.row_kind),
+            rows=rows.evaluation,
+            row_kind=self.row_kind,
+            processor=trainer.processing_class,
+            max_rows=self.args.eval_metrics_samples,
+            max_new_tokens=self.args.generation_max_new_tokens,
+            batch_size=self.args.per_device_eval_batch_size,
+            context=trainer.accelerator.autocast,
+        )
 
     def method(self) -> dict[str, Any]:
         args = self.model_args

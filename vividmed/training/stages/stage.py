@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
@@ -14,7 +14,7 @@ from vividmed.data.sampling.mixture import Mixture, keyed_rows
 from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.schema import RowKind
 from vividmed.errors import VividMedError
-from vividmed.training.callbacks import LossCurve, MetricsFile, SampleAnswers
+from vividmed.training.callbacks import EarlyStopping, LossCurve, MetricsFile, SampleAnswers
 from vividmed.training.memory import memory_summary
 from vividmed.training.rows import load_rows
 from vividmed.training.runs.provenance import run_provenance, started_from
@@ -79,6 +79,7 @@ class Stage(ABC):
         card: template of its model card, in ``model_cards/``.
         always_measures_start: measure the untrained model even if ``eval_on_start`` does not ask for it.
         metrics: names that an evaluation logs, without ``eval_``; a trailing ``*`` stands for any ending.
+        configurations: endings of the files of settings for a mixture, for one data set, and for the embedded sample.
     """
 
     name: ClassVar[str]
@@ -86,6 +87,7 @@ class Stage(ABC):
     card: ClassVar[str]
     always_measures_start: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ("loss",)
+    configurations: ClassVar[tuple[str, str, str]] = ("", "_own", "_tiny")
 
     data_args: DataArguments
     args: VividMedTrainingArguments
@@ -101,12 +103,26 @@ class Stage(ABC):
         """The groups of arguments, in order."""
         return [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
 
+    def resolved(self) -> "Stage":
+        """The stage to run; another one where the rows decide it."""
+        return self
+
     @abstractmethod
     def build(self, rows: StageRows) -> VividMedTrainer:
         """The model with its Trainer, ready to train."""
 
     def sample_answers(self, trainer: VividMedTrainer, rows: StageRows) -> SampleAnswers | None:
         """The callback that answers evaluation rows; None for models that give no answers."""
+        return None
+
+    def generated_names(self) -> Sequence[str]:
+        """Names that :meth:`generated_metrics` logs, without ``eval_``."""
+        return ()
+
+    def generated_metrics(
+        self, trainer: VividMedTrainer, rows: StageRows
+    ) -> Callable[[Any], dict[str, float]] | None:
+        """Function of the model that gives further figures of each evaluation; None for none."""
         return None
 
     def measure(
@@ -144,7 +160,7 @@ def run_stage(stage: Stage) -> StageResult:
     """
     args = stage.args
     check_streaming(stage.data_args, args)
-    check_environment(args, stage.metrics)
+    check_environment(args, [*stage.metrics, *stage.generated_names()])
     with run_folder(args) as checkpoint:
         rows = StageRows(*load_rows(stage.row_kind, stage.data_args, args))
         _check_evaluation(args, rows)
@@ -155,6 +171,12 @@ def run_stage(stage: Stage) -> StageResult:
         check_schedule(args, rows.size, trainer.rows_per_step)
         for callback in (MetricsFile(), LossCurve()):
             trainer.add_callback(callback)
+        if rows.evaluation is not None:
+            trainer.generated_metrics = stage.generated_metrics(trainer, rows)
+        if args.early_stopping_patience is not None:
+            trainer.add_callback(
+                EarlyStopping(args.early_stopping_patience, threshold=args.early_stopping_threshold)
+            )
         samples = None if rows.evaluation is None else stage.sample_answers(trainer, rows)
         if samples is not None:
             trainer.add_callback(samples)

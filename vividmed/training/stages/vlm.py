@@ -6,7 +6,7 @@ from typing import Any
 
 from vividmed.data.bad_rows import OnBadSample, usable_rows
 from vividmed.data.batches.collator import VividMedCollator
-from vividmed.data.batches.examples import to_example
+from vividmed.data.batches.examples import shuffled_turns, to_example
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture_conversations import mixture_conversation
 from vividmed.training.answers import CLOSED_KINDS, generate_answers, score_closed
@@ -37,7 +37,12 @@ class VlmStage(LanguageStage):
         processor = load_processor(self.model_args)
 
         def transform(row: Mapping[str, Any]) -> dict[str, Any]:
-            return to_example(row, mixture_conversation(rows.train, row))
+            example = to_example(row, mixture_conversation(rows.train, row))
+            if self.data_args.first_image:
+                example["images"] = example["images"][:1]
+            if self.data_args.shuffle_turns:
+                example["messages"] = shuffled_turns(example["messages"], row, seed=self.args.seed)
+            return example
 
         return VividMedTrainer(
             model=self.load_model(processor, frozen=GROUNDING_MODULES),
