@@ -60,6 +60,9 @@ def test_overview_fits_one_screen_and_lists_every_verb(monkeypatch, capsys):
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     for words, verb in VERBS.items():
+        if words[:-1] in VERBS:
+            assert " ".join(["vividmed", *words]) in prepare.__doc__
+            continue
         assert any(line.split()[: len(words)] == list(words) and verb.summary in line for line in lines)
 
 

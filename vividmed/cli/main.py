@@ -33,6 +33,7 @@ class Verb:
 VERBS: dict[tuple[str, ...], Verb] = {
     ("train",): Verb("train a stage: vlm, vg, grg, align-sam or align-isam", "train"),
     ("prepare",): Verb("turn an original data set into a Hugging Face data set", "prepare"),
+    ("prepare", "table"): Verb("turn a table of images and texts into a data set", "prepare"),
     ("merge",): Verb("merge an adapter into its base model", "train"),
     ("push",): Verb("publish a prepared data set or a trained model on the Hub", "data"),
     ("predict",): Verb("report on scans, answer questions, find what is named", "inference"),
@@ -92,7 +93,8 @@ def _resolve(arguments: list[str], group: tuple[str, ...] = ()) -> tuple[tuple[s
         return group, arguments
     words = (*group, arguments[0])
     if words in VERBS:
-        return words, arguments[1:]
+        longer = (*words, *arguments[1:2])
+        return (longer, arguments[2:]) if longer in VERBS else (words, arguments[1:])
     if any(verb[: len(words)] == words for verb in VERBS):
         return _resolve(arguments[1:], words)
     here = {verb[len(group)]: verb[: len(group) + 1] for verb in VERBS if verb[: len(group)] == group}
@@ -119,7 +121,9 @@ def _verb_parser(words: tuple[str, ...], module: ModuleType) -> CommandParser:
 
 def _overview(group: tuple[str, ...]) -> CommandParser:
     """Parser of what stands before a verb; its help lists the verbs."""
-    verbs = {" ".join(words): verb for words, verb in VERBS.items() if words[: len(group)] == group}
+    # Verbs below a verb, such as `prepare table`, are listed by its own help.
+    shown = (words for words in VERBS if words[: len(group)] == group and words[:-1] not in VERBS)
+    verbs = {" ".join(words): VERBS[words] for words in shown}
     width = max(map(len, verbs))
     lines = [f"  {name:<{width}}  {verb.summary}" for name, verb in verbs.items()]
     prog = " ".join(("vividmed", *group))
@@ -152,6 +156,8 @@ def _completion(shell: str) -> str:
             child = groups[group[:-1]].add_parser(group[-1], prog=" ".join(group), help=text)
             groups[group] = child.add_subparsers()
     for words, verb in VERBS.items():
+        if words[:-1] not in groups:
+            continue  # below a verb with arguments of its own
         child = groups[words[:-1]].add_parser(
             words[-1], prog=" ".join(words), help=verb.summary, conflict_handler="resolve"
         )

@@ -5,6 +5,10 @@
     vividmed prepare amos22 --origin data/origin/amos22 --output data/amos22 --num-proc 8
     vividmed prepare amos22 --origin data/origin/amos22 --push-to-hub NAMESPACE/amos22
 
+For data of your own (each with a --help of its own):
+
+    vividmed prepare table questions.csv --images scans --output data/questions
+
 Safe to interrupt: run the command again to resume. If nothing changed, it does nothing. Cases that fail are listed in
 failures.csv. Exit status: 0 if all cases are prepared, 1 if some failed, 2 for wrong arguments or input. See
 docs/data.md.

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 
-Access = Literal["open", "registered", "credentialed", "unknown"]
+Access = Literal["open", "registered", "credentialed", "internal", "unknown"]
 Redistribution = Literal["yes", "no", "derived_gated"]
 Visibility = Literal["private", "gated", "public"]
 VISIBILITIES: tuple[Visibility, ...] = get_args(Visibility)
@@ -53,17 +53,18 @@ class DatasetTerms:
         name: short name of the data set.
         licence: licence as the owners name it, such as "CC BY 4.0".
         access: ``open`` to everyone; ``registered`` (an account or a form); ``credentialed`` (each reader completes a
-            training and signs an agreement); or ``unknown``, see :meth:`unknown`.
+            training and signs an agreement); ``internal`` (one's own private data, of which nothing is published); or
+            ``unknown``, see :meth:`unknown`.
         redistribute: whether derived data may be shared: ``yes``; ``no``; or ``derived_gated``, only where a person
             approves each reader under the same terms.
-        homepage: where the data set is obtained.
-        citation: how to cite it, as plain text or BibTeX.
+        homepage: where the data set is obtained; may be empty for internal data.
+        citation: how to cite it, as plain text or BibTeX; may be empty for internal data.
         terms: one sentence on the access terms, shown where sharing is refused; may be empty.
         source: what the ``source`` column of its rows contains; empty if that is ``name``.
 
     Raises:
-        VividMedError: a field is empty or has an unknown value, or data that is credentialed or of unknown terms
-            claims to be shareable.
+        VividMedError: a field is empty or has an unknown value, or data that is credentialed, internal or of unknown
+            terms claims to be shareable.
     """
 
     name: str
@@ -79,14 +80,17 @@ class DatasetTerms:
         where = f"terms of {self.name or '(no name)'}"
         for column in fields(self):
             value = getattr(self, column.name)
-            if not isinstance(value, str) or (not value.strip() and column.default is MISSING):
+            optional = column.default is not MISSING or (
+                self.access == "internal" and column.name in ("homepage", "citation")
+            )
+            if not isinstance(value, str) or (not value.strip() and not optional):
                 raise VividMedError(f"{where}: field {column.name!r} is {value!r}; give a text")
         for name, known in (("access", get_args(Access)), ("redistribute", get_args(Redistribution))):
             if getattr(self, name) not in known:
                 raise VividMedError(
                     f"{where}: field {name!r} is {getattr(self, name)!r}; use one of {', '.join(known)}"
                 )
-        if self.access in ("credentialed", "unknown") and self.redistribute == "yes":
+        if self.access in ("credentialed", "internal", "unknown") and self.redistribute == "yes":
             raise VividMedError(
                 f"{where}: field 'redistribute' is 'yes' although access is {self.access}; "
                 "use 'no' or 'derived_gated'"
@@ -124,17 +128,17 @@ class DatasetTerms:
         """The widest audience that prepared data may have.
 
         Credentialed data is private whatever else is said: a gate cannot check that a reader signed the agreement.
+        Internal data is private by its nature.
         """
         if self.redistribute == "yes":
             return "public"
-        return (
-            "gated" if self.redistribute == "derived_gated" and self.access != "credentialed" else "private"
-        )
+        closed = self.access in ("credentialed", "internal")
+        return "gated" if self.redistribute == "derived_gated" and not closed else "private"
 
     @property
     def model_visibility(self) -> Visibility:
         """The widest audience that a model trained on the data may have."""
-        if self.access == "unknown":
+        if self.access in ("internal", "unknown"):
             return "private"
         return "public" if self.redistribute == "yes" else "gated"
 

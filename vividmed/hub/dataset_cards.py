@@ -42,6 +42,8 @@ _ACCESS = {
     "open": "open to everyone",
     "registered": "after registration with the owners",
     "credentialed": "for credentialed readers who signed the data use agreement",
+    "internal": "internal: for the institution that prepared it",
+    "unknown": "unknown",
 }
 _NOTICE = {
     "no": "The terms of the source forbid passing the data on. Obtain it from the source and prepare it yourself; "
@@ -49,6 +51,9 @@ _NOTICE = {
     "derived_gated": "Derived data may be shared only with people who accepted the terms of the source and whom you approve individually. "
     "This copy is for them.",
 }
+_INTERNAL = (
+    "This is private data: neither it nor a model trained on it may leave the institution that prepared it."
+)
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 # Identifiers that the Hub knows as licences of data; any other licence is "other", with its own name next to it.
@@ -80,6 +85,7 @@ _HUB_LICENCES = frozenset(
     ]
 )
 
+_NO_MODALITY = "not recorded"
 _FIGURE = "figures/sizes_and_spacings.png"
 _Rows = Mapping[Any, list[dict[str, Any]]]
 
@@ -137,13 +143,13 @@ def render_dataset_card(facts: DatasetFacts) -> str:
         terms=terms,
         access_text=_ACCESS[terms.access],
         notice="" if terms.redistribute == "yes" else REDISTRIBUTION_NOTICE,
-        notice_text=_NOTICE.get(terms.redistribute, ""),
+        notice_text=_INTERNAL if terms.access == "internal" else _NOTICE.get(terms.redistribute, ""),
         first_split=next(iter(facts.rows)),
         rows=facts.rows,
         tables={heading: _table(counts, facts.rows) for heading, counts in tables.items() if counts},
         histograms=facts.histograms,
         preparation=facts.preparation.strip(),
-        citation=fenced(terms.citation),
+        citation=fenced(terms.citation) if terms.citation else "",
     )
 
 
@@ -170,7 +176,7 @@ def write_dataset_card(adapter: "Adapter", processing: "Processing", result: "Pr
             terms=adapter,
             data_files={"default": {split: f"data/{split}-*.parquet" for split in result.facts}},
             rows=result.rows,
-            modality_rows=_count(result.facts, lambda row: [row["modality"] or "not recorded"]),
+            modality_rows=_count(result.facts, lambda row: [row["modality"] or _NO_MODALITY]),
             target_rows=_count(result.facts, lambda row: row["present"]),
             histograms={"Sizes and spacings of the images": _FIGURE},
             preparation="\n".join([*_counts(result), "", *_steps(adapter, processing)]),
@@ -189,8 +195,10 @@ def _metadata(facts: DatasetFacts, terms: DatasetTerms) -> DatasetCardData:
     licence = hub_licence(terms.licence)
     details: dict[str, Any] = {}
     if licence == "other":
-        details = {"license_name": _slug(terms.licence) or "other", "license_link": one_line(terms.homepage)}
-    modalities = [_slug(name) for name in facts.modality_rows]
+        details = {"license_name": _slug(terms.licence) or "other"}
+        if terms.homepage:
+            details["license_link"] = one_line(terms.homepage)
+    modalities = [_slug(name) for name in facts.modality_rows if name != _NO_MODALITY]
     return DatasetCardData(
         pretty_name=one_line(facts.title),
         language="en",
@@ -281,8 +289,13 @@ def _steps(adapter: "Adapter", processing: "Processing") -> list[str]:
             f"CT by the {processing.window} window, {low:g} to {high:g} HU. Else linear between {quantiles}."
         )
     official = "the official ones, else by " if adapter.published_split else ""
+    rule = "a hash of the patient's key, which is the same in every data set."
+    if adapter.split_ratios is not None:
+        shares = " : ".join(f"{100 * share:g}" for share in adapter.split_ratios.values())
+        rule = f"hash of the patient's key, in the ratios {shares} (train, validation, test)."
     return [
-        f"Made from the original files by `vividmed prepare {adapter.name}` of VividMed {__version__}.",
+        f"Made from the original files by `{adapter.command or f'vividmed prepare {adapter.name}'}` of VividMed "
+        f"{__version__}.",
         "",
         "- **Orientation.** Slices first, all axes towards right, anterior or superior; the affine follows.",
         "- **Crop.** To voxels above the lower intensity limit, and to all masks and boxes.",
@@ -291,5 +304,5 @@ def _steps(adapter: "Adapter", processing: "Processing") -> list[str]:
         f"- **Intensity.** {intensity}",
         "- **Masks.** Specks of anatomy, under 10 voxels and under a thousandth of the largest part, are removed. Left "
         "structures lie to the left of the right ones, or the case failed.",
-        f"- **Splits.** By patient: {official}a hash of the patient's key, which is the same in every data set.",
+        f"- **Splits.** By patient: {official}{rule}",
     ]

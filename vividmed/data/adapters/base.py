@@ -91,16 +91,19 @@ class Adapter(ABC):
         shares_patients: whether some images are also in other data sets. Their split must then depend on the patient
             only, not on how many patients this data set has. A data set named by ``patients`` shares its patients too.
         published_split: whether cases name an official split.
+        split_ratios: share of the patients in each split, for patients without an official one; None lets a hash of
+            each patient decide, so that a patient's split depends on nobody else.
+        command: command that prepares the data set, for its card; empty for ``vividmed prepare NAME``.
         exclude_minimum: whether intensity limits are computed over the voxels above the smallest value, for scans with
             a padded rim.
         max_depth: largest number of slices kept; None keeps all.
         max_in_plane: largest length of the shorter in-plane edge.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    row_kind: ClassVar[RowKind] = "localization"
-    modalities: ClassVar[tuple[str, ...]]
+    name: str
+    title: str
+    row_kind: RowKind = "localization"
+    modalities: tuple[str, ...]
     targets: ClassVar[tuple[str, ...]] = ()
     licence: ClassVar[str]
     access: ClassVar[Access]
@@ -112,7 +115,9 @@ class Adapter(ABC):
     gigabytes: ClassVar[float]
     patients: ClassVar[str | None] = None
     shares_patients: ClassVar[bool] = False
-    published_split: ClassVar[bool] = False
+    published_split: bool = False
+    split_ratios: Mapping[Split, float] | None = None
+    command: str = ""
     exclude_minimum: ClassVar[bool] = False
     max_depth: ClassVar[int | None] = None
     max_in_plane: ClassVar[int] = 512

@@ -90,7 +90,9 @@ def list_cases(
             found.append(item)
     # A patient's split depends on all of its cases, including those that a limit leaves out.
     splits = assign_splits(
-        ((adapter.patient_key(case), case.split) for case in found), fill=adapter.has_own_patients(found)
+        ((adapter.patient_key(case), case.split) for case in found),
+        fill=adapter.has_own_patients(found),
+        ratios=adapter.split_ratios,
     )
     repeated = {key: count for key, count in Counter(case.id for case in found).items() if count > 1}
     failed |= {

@@ -1,0 +1,147 @@
+"""What the verbs that prepare one's own data share: arguments, the preview, the work, and what is printed about it."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shtab import DIRECTORY
+
+from vividmed.cli.parser import positive_int
+from vividmed.console import DONE, INCOMPLETE
+from vividmed.errors import VividMedError
+
+if TYPE_CHECKING:
+    from vividmed.data.own.listing import OwnData, OwnListing
+    from vividmed.data.own.prepare import OwnResult
+
+WINDOWS = ("abdomen", "bone", "brain", "lung", "mediastinum", "wide")
+_SHOWN = 10
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that all layouts share."""
+    output = parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder to write the prepared data set to"
+    )
+    output.complete = DIRECTORY  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--push-to-hub", metavar="REPO", help="upload the result to this repository, which is private"
+    )
+    parser.add_argument(
+        "--name", help="name of the data set; made from the name of the file or folder by default"
+    )
+    parser.add_argument(
+        "--modality",
+        default="",
+        metavar="NAME",
+        help="modality of images that do not state theirs, such as X-ray or CT",
+    )
+    parser.add_argument(
+        "--split-ratios",
+        metavar="T,V,T",
+        help="shares of the patients in train, validation and test, where none are stated (default: 0.8,0.1,0.1)",
+    )
+    parser.add_argument(
+        "--window", choices=WINDOWS, help="intensity window for CT, instead of quantiles of the image"
+    )
+    parser.add_argument(
+        "--num-proc",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="number of worker processes (default: 1)",
+    )
+    parser.add_argument("--limit", type=positive_int, metavar="N", help="prepare only the first N images")
+    parser.add_argument("--dry-run", action="store_true", help="show how the data is understood and stop")
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add ``--images``."""
+    images = parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of the images (default: the folder of the file)"
+    )
+    images.complete = DIRECTORY  # type: ignore[attr-defined]
+
+
+def prepare(
+    args: argparse.Namespace, command: str, default_name: str, read: Callable[[], "OwnListing"]
+) -> int:
+    """Read, preview, prepare and publish.
+
+    Args:
+        args: arguments of the verb.
+        command: the verb, for errors and the card.
+        default_name: file or folder that the data set is named after.
+        read: reads the layout.
+
+    Returns:
+        Exit status.
+    """
+    if args.output is None and args.push_to_hub is None and not args.dry_run:
+        raise VividMedError(f"vividmed {command}: give --output, --push-to-hub or --dry-run")
+    from huggingface_hub.constants import HF_HOME
+
+    from vividmed.data.own.listing import OwnData, check_name, parse_ratios
+    from vividmed.data.own.listing import default_name as made_name
+    from vividmed.data.own.prepare import prepare_own
+    from vividmed.data.preparation.case_rows import Processing
+    from vividmed.hub.dataset_cards import write_dataset_card
+    from vividmed.hub.publish import publish_dataset
+
+    ratios = parse_ratios(args.split_ratios) if args.split_ratios else None
+    name = check_name(args.name, made_name(default_name))
+    listing = read()
+    data = OwnData(listing, name=name, command=f"vividmed {command}", ratios=ratios)
+    print(_overview(data), flush=True)
+    if args.dry_run:
+        return INCOMPLETE if listing.refused else DONE
+    output = args.output or Path(HF_HOME) / "vividmed" / "prepared" / name
+    processing = Processing(window=args.window)
+    result = prepare_own(
+        data, output, processing=processing, limit=args.limit, num_proc=args.num_proc, progress=True
+    )
+    write_dataset_card(data, processing, result.prepared)
+    print(_summary(data, result))
+    if not result.prepared.rows:
+        raise VividMedError(f"{output}: nothing could be prepared; correct what is listed above")
+    if args.push_to_hub:
+        published = publish_dataset(output, args.push_to_hub, terms=data)
+        print(f"pushed to {published.repo_id}, {published.visibility}, revision {published.revision}")
+    return INCOMPLETE if result.refused or result.prepared.failed else DONE
+
+
+def _overview(data: "OwnData") -> str:
+    from vividmed.data.own.listing import ratios_text
+
+    listing = data.listing
+    lines = [*listing.overview]
+    if not listing.has_splits:
+        lines.append(
+            f"  {'splits':<10} by patient, train : validation : test = {ratios_text(data.split_ratios)}"
+        )
+    lines += [f"note: {note}" for note in listing.notes]
+    if not listing.modalities:
+        lines.append("note: the modality is not recorded; name it by --modality if all images have the same")
+    return "\n".join([*lines, *listing.preview])
+
+
+def _summary(data: "OwnData", result: "OwnResult") -> str:
+    """Counts of rows, and everything that was refused, failed or needs a look."""
+    prepared = result.prepared
+    rows = ", ".join(f"{number} {split}" for split, number in prepared.rows.items()) or "none"
+    done = "nothing had changed" if not prepared.worked_on else f"{prepared.worked_on} images processed"
+    lines = [f"{prepared.output}: rows: {rows}; {done}"]
+    if result.refused:
+        from vividmed.data.own.prepare import REFUSED_FILE
+
+        lines.append(f"refused: {len(result.refused)} rows, listed in {prepared.output / REFUSED_FILE}")
+        lines += [f"  {row}" for row in result.refused]
+    listed = {str(row.place) for row in result.refused} | set(data.listing.table_rows)
+    failed = {case: reason for case, reason in prepared.failed.items() if case not in listed}
+    lines += [f"  failed, {case}: {reason}" for case, reason in sorted(failed.items())[:_SHOWN]]
+    lines += [f"  left out, {case}: {reason}" for case, reason in sorted(prepared.left_out.items())[:_SHOWN]]
+    lines += [f"  warning, {case}: {found[0]}" for case, found in sorted(prepared.warnings.items())[:_SHOWN]]
+    if max(len(failed), len(prepared.left_out), len(prepared.warnings)) > _SHOWN:
+        lines.append(f"  ... all are listed in {prepared.output / 'failures.csv'}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""One's own data: tables and common folder layouts become cases, which the preparation engine turns into rows."""

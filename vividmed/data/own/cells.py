@@ -1,0 +1,109 @@
+"""Cells of tables as text and as lists of texts."""
+
+import ast
+import datetime
+import json
+import math
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+_EMPTY = frozenset({"", "nan", "nat", "null", "<na>", "#n/a", "#ref!", "#value!", "#name?"})
+_EMPTY_KEYS = _EMPTY | {"none", "n/a", "na", "-", "--"}
+_SEPARATORS = (";", "|", "\n", ",")
+_LONGEST_LIST = 1_000_000
+
+
+def cell_text(value: Any) -> str:
+    """A cell as text in Unicode's composed form, without surrounding space; empty if nothing was entered.
+
+    Whole numbers that a spreadsheet stores as fractions (``7.0``) are written as whole numbers. What libraries and
+    spreadsheets write for a missing value (``nan``, ``null``, ``#N/A``) is empty; ``None`` and ``no`` may be answers.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        value = value.date()
+    if isinstance(value, datetime.date | datetime.datetime):
+        value = value.isoformat()
+    text = unicodedata.normalize("NFC", str(value)).strip().strip("\ufeff")
+    return "" if text.casefold() in _EMPTY else text
+
+
+def key_text(value: Any) -> str:
+    """A cell that identifies something (a file, a patient, a split) as one line; ``None`` and ``N/A`` are empty too."""
+    text = " ".join(cell_text(value).split())
+    return "" if text.casefold() in _EMPTY_KEYS else text
+
+
+def paragraphs(value: Any) -> str:
+    """A cell with a longer text: line breaks are kept, blank lines and surplus space are not."""
+    lines = (" ".join(line.split()) for line in cell_text(value).splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+def listed(value: Any) -> list[Any] | None:
+    """Items of a cell that is a list, or the text of one in JSON or as Python prints it; None for other cells."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    text = value.strip() if isinstance(value, str) else ""
+    if not (text.startswith("[") and text.endswith("]")) or len(text) > _LONGEST_LIST:
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            items = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(items, list):
+            return items
+    return None
+
+
+def cell_paths(value: Any, exists: Callable[[str], bool]) -> list[str]:
+    """Paths that a cell names: one, or several in a list or between ``;``, ``|``, line breaks or commas.
+
+    Args:
+        value: cell.
+        exists: whether a text is the path of an image, so that a path with a separator in it is not divided.
+    """
+    items = listed(value)
+    if items is not None:
+        return [text for item in items if (text := key_text(item))]
+    text = key_text(value)
+    whole = cell_text(value)
+    if not text or exists(text):
+        return [text] if text else []
+    for separator in _SEPARATORS:
+        pieces = [piece for part in whole.split(separator) if (piece := key_text(part))]
+        if len(pieces) > 1 and (separator != "," or all(map(exists, pieces))):
+            return pieces
+    return [text]
+
+
+def question_answer_pairs(
+    question: Any, answer: Any, *, separator: str | None = None
+) -> tuple[list[str], list[str]]:
+    """Questions and answers of two cells: one of each, or lists of them.
+
+    Texts are divided at ``;`` only if there is one answer per question and every question ends with a question mark,
+    because a semicolon may also be part of a sentence. A separator given by the user always divides.
+
+    Returns:
+        Questions and answers; their numbers may differ, and one may be empty.
+    """
+    questions, answers = listed(question), listed(answer)
+    if questions is not None or answers is not None:
+        both = [
+            [cell] if items is None else items for cell, items in ((question, questions), (answer, answers))
+        ]
+    elif separator is not None:
+        both = [cell_text(cell).split(separator) for cell in (question, answer)]
+    else:
+        both = [[question], [answer]]
+        parts = [cell_text(cell).strip(" ;").split(";") for cell in (question, answer)]
+        if 1 < len(parts[0]) == len(parts[1]) and all(part.rstrip().endswith("?") for part in parts[0]):
+            both = parts
+    first, second = ([" ".join(cell_text(item).split()) for item in items] for items in both)
+    return ([], []) if not any(first) and not any(second) else (first, second)

@@ -1,0 +1,477 @@
+"""Cases of a table that names images and what is asked or said about them."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from vividmed.data.own.cells import cell_paths, key_text, paragraphs, question_answer_pairs
+from vividmed.data.own.columns import Columns, find_columns, is_header
+from vividmed.data.own.image_paths import ImageFolder, stem
+from vividmed.data.own.listing import OwnListing, RefusedRow
+from vividmed.data.own.modalities import modality_name
+from vividmed.data.own.tabular import Record, TableContent, read_tabular
+from vividmed.data.own.workbook import SHEET_SPLIT
+from vividmed.data.raw.case import (
+    SPLITS,
+    Case,
+    ImageFile,
+    QuestionAnswer,
+    Split,
+    caption_turn,
+    report_turn,
+)
+from vividmed.data.raw.report_text import clean_text
+from vividmed.data.raw.splits import official_split
+from vividmed.errors import VividMedError
+
+_PREVIEWED = 3
+_PREVIEW_CHARACTERS = 100
+_SHOWN = 5
+_REPORT_QUESTION = "Write the report of this image."
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """How a table is read where that is not to be guessed.
+
+    Attributes:
+        columns: role (``image``, ``question``, ``answer``, ``report``, ``patient``, ``split``, ``id``) to its columns;
+            ``none`` leaves a role out.
+        modality: modality of images whose row states none.
+        encoding: of a text file.
+        delimiter: character between fields.
+        sheet: sheet of a workbook.
+        separator: text between several questions, or answers, in one cell.
+        group: join rows about the same images into one row with several turns.
+    """
+
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    modality: str = ""
+    encoding: str | None = None
+    delimiter: str | None = None
+    sheet: str | None = None
+    separator: str | None = None
+    group: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """What one row of the table says."""
+
+    record: Record
+    images: tuple[Path, ...]
+    turns: tuple[QuestionAnswer, ...]
+    patient: str
+    split: Split | None
+    modality: str
+    plane: str | None
+    id: str
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.record.file, self.record.number
+
+
+class _RowRefusedError(Exception):
+    """Ends the reading of one row."""
+
+    def __init__(self, column: str, reason: str) -> None:
+        super().__init__(reason)
+        self.column, self.reason = column, reason
+
+
+def read_table_listing(
+    path: Path, images: Path | None = None, options: TableOptions | None = None
+) -> OwnListing:
+    """Read a table of images with questions and answers, reports or captions.
+
+    Rows about the same images become one case with several turns, so that a volume is stored once.
+
+    Args:
+        path: table, see :func:`~vividmed.data.own.tabular.read_tabular`.
+        images: folder that the names of images are relative to; that of the table by default.
+        options: what is not to be guessed.
+
+    Raises:
+        VividMedError: the table cannot be read, lacks a column, or has no row that can be used.
+    """
+    options = options or TableOptions()
+    folder = images if images is not None else path.absolute().parent
+    if not folder.is_dir():
+        raise VividMedError(f"--images {folder}: no such folder; give the folder that contains the images")
+    table = read_tabular(
+        path,
+        lambda names: is_header(names, options.columns),
+        encoding=options.encoding,
+        delimiter=options.delimiter,
+        sheet=options.sheet,
+    )
+    return listing_of_table(path, table, ImageFolder(folder), options)
+
+
+def listing_of_table(
+    path: Path, table: TableContent, folder: ImageFolder, options: TableOptions
+) -> OwnListing:
+    """Turn the rows of a table into cases; arguments as for :func:`read_table_listing`.
+
+    Raises:
+        VividMedError: the table lacks a column, or has no row that can be used.
+    """
+    columns = _columns(path, table, folder, options)
+    reader = _RowReader(columns, folder, options, where=str(path), table=table)
+    entries: list[_Entry] = []
+    refused = list(table.refused)
+    for record in table.records:
+        try:
+            entries.append(reader.read(record))
+        except _RowRefusedError as error:
+            refused.append(RefusedRow(record.number, error.column, error.reason, record.file))
+    notes = [*table.notes, *reader.notes]
+    entries, conflicts = _one_split_per_patient(entries)
+    notes += conflicts
+    cases, table_rows, repeated = _cases(entries, columns, options, notes)
+    refused += repeated
+    refused.sort(key=lambda row: (row.file, row.row))
+    if not cases:
+        raise VividMedError(
+            f"{path}: none of its {len(table.records) + len(table.refused)} rows can be used; the first one: {refused[0]}"
+        )
+    return OwnListing(
+        row_kind="vision_language",
+        origin=folder.folder.absolute(),
+        cases=tuple(cases),
+        modalities=tuple(dict.fromkeys(i.modality for case in cases for i in case.images if i.modality)),
+        has_splits=bool(columns["split"]),
+        refused=tuple(refused),
+        table_rows=table_rows,
+        image_column=columns.first_image,
+        notes=tuple(notes),
+        overview=tuple(_overview(path, table, columns, cases)),
+        preview=tuple(line for entry in entries[:_PREVIEWED] for line in _previewed(entry, folder.folder)),
+    )
+
+
+def _columns(path: Path, table: TableContent, folder: ImageFolder, options: TableOptions) -> Columns:
+    given = dict(options.columns)
+    if SHEET_SPLIT in table.columns:
+        given.setdefault("split", (SHEET_SPLIT,))
+    try:
+        columns = find_columns(table.columns, given, str(path))
+    except VividMedError as error:
+        if any(folder.exists(name) for name in table.columns):
+            raise VividMedError(
+                f"{path}: its first row is data, not the names of columns; add a header such as image,question,answer"
+            ) from error
+        raise
+    if "image" in given or not table.records:
+        return columns
+    # Several columns look like names of images: the one that names existing files is meant.
+    rivals = [name for name, role in columns.rivals.items() if role == "image"]
+
+    def found(name: str) -> int:
+        cells = [record.cells.get(name) for record in table.records[:20]]
+        return sum(any(map(folder.exists, cell_paths(cell, folder.exists))) for cell in cells)
+
+    best = max([columns.first_image, *rivals], key=found)
+    if best == columns.first_image:
+        return columns
+    return find_columns(table.columns, given | {"image": (best,)}, str(path))
+
+
+class _RowReader:
+    """Reads rows one by one, and notes what applies to many of them."""
+
+    def __init__(
+        self, columns: Columns, folder: ImageFolder, options: TableOptions, *, where: str, table: TableContent
+    ) -> None:
+        self.columns, self.folder, self.options = columns, folder, options
+        self.notes: list[str] = []
+        for role in ("patient", "split"):
+            names = columns[role]
+            if names and not any(key_text(record.cells.get(names[0])) for record in table.records):
+                self.notes.append(f"column {names[0]!r} is empty and not used")
+                columns = replace(columns, single={r: n for r, n in columns.single.items() if r != role})
+        self.columns = columns
+        if split := columns["split"]:
+            values = {key_text(record.cells.get(split[0])) for record in table.records} - {""}
+            if values and not any(map(official_split, values)):
+                shown = ", ".join(sorted(values)[:_SHOWN])
+                raise VividMedError(
+                    f"{where}: column {split[0]!r} contains {shown}, which are no splits; write train, validation and test, "
+                    "or leave the column out by --split-column none"
+                )
+
+    def read(self, record: Record) -> _Entry:
+        images = tuple(self._images(record))
+        turns = tuple(self._turns(record))
+        modality = self._single(record, "modality")
+        return _Entry(
+            record=record,
+            images=images,
+            turns=turns,
+            patient=self._patient(record),
+            split=self._split(record),
+            modality=modality_name(modality) if modality else self.options.modality,
+            plane=self._single(record, "plane") or None,
+            id=self._single(record, "id"),
+        )
+
+    def _single(self, record: Record, role: str) -> str:
+        names = self.columns[role]
+        return key_text(record.cells.get(names[0])) if names else ""
+
+    def _images(self, record: Record) -> list[Path]:
+        found: list[Path] = []
+        for column in self.columns["image"]:
+            for name in cell_paths(record.cells.get(column), self.folder.exists):
+                try:
+                    found.append(self.folder.find(name))
+                except VividMedError as error:
+                    raise _RowRefusedError(column, str(error)) from error
+        if not found:
+            raise _RowRefusedError(self.columns.first_image, "is empty; name an image")
+        return list(dict.fromkeys(found))
+
+    def _turns(self, record: Record) -> list[QuestionAnswer]:
+        turns = self._reports(record)
+        questions, answers = self.columns["question"], self.columns["answer"]
+        pairs = (
+            list(zip(questions, answers, strict=True))
+            if len(questions) == len(answers)
+            else [(q, answers[0]) for q in questions]
+            if len(answers) == 1
+            else []
+        )
+        if questions and answers and not pairs:
+            raise _RowRefusedError(
+                answers[0],
+                f"there are {len(questions)} columns of questions but {len(answers)} of answers; make them match",
+            )
+        for question_column, answer_column in pairs:
+            asked, answered = question_answer_pairs(
+                record.cells.get(question_column),
+                record.cells.get(answer_column),
+                separator=self.options.separator,
+            )
+            if len(asked) != len(answered):
+                raise _RowRefusedError(
+                    answer_column,
+                    f"has {len(answered)} answers to {len(asked)} questions; give one answer per question",
+                )
+            for question, answer in zip(asked, answered, strict=True):
+                if not question:
+                    raise _RowRefusedError(
+                        question_column, "is empty although there is an answer; write the question"
+                    )
+                if not answer:
+                    raise _RowRefusedError(
+                        answer_column, "is empty although there is a question; write the answer"
+                    )
+                turns.append(QuestionAnswer("vqa", question, answer))
+        if not turns:
+            texts = [
+                *questions,
+                *(n for r in ("report", "findings", "impression", "caption") for n in self.columns[r]),
+            ]
+            raise _RowRefusedError(texts[0], "is empty; give a question with its answer, or a report")
+        return turns
+
+    def _reports(self, record: Record) -> list[QuestionAnswer]:
+        texts = {
+            role: text
+            for role in ("report", "findings", "impression", "caption")
+            if self.columns[role] and clean_text(text := paragraphs(record.cells.get(self.columns[role][0])))
+        }
+        if "report" in texts:
+            return [QuestionAnswer("report", _REPORT_QUESTION, texts["report"])]
+        if "findings" in texts:
+            return [report_turn(texts["findings"], texts.get("impression"))]
+        if "impression" in texts:
+            return [QuestionAnswer("report", _REPORT_QUESTION, f"Impression: {texts['impression']}")]
+        return [caption_turn(texts["caption"])] if "caption" in texts else []
+
+    def _patient(self, record: Record) -> str:
+        names = self.columns["patient"]
+        patient = self._single(record, "patient")
+        if names and not patient:
+            raise _RowRefusedError(
+                names[0], "is empty; every row needs its patient, because patients decide on splits"
+            )
+        return patient
+
+    def _split(self, record: Record) -> Split | None:
+        text = self._single(record, "split")
+        split = official_split(text) if text else None
+        if text and split is None:
+            raise _RowRefusedError(
+                self.columns["split"][0], f"contains {text!r}; write train, validation or test"
+            )
+        return split
+
+
+def _one_split_per_patient(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[str]]:
+    """Fill in patients, and put all rows of a patient into the split that is held out most strictly.
+
+    Without a column of patients, rows that share an image belong together.
+    """
+    linked: dict[Path, Path] = {}
+
+    def root(path: Path) -> Path:
+        while linked.setdefault(path, path) != path:
+            path = linked[path]
+        return path
+
+    for entry in entries:
+        if not entry.patient:
+            for path in entry.images[1:]:
+                linked[root(path)] = root(entry.images[0])
+    named = Counter(stem(root(entry.images[0])) for entry in entries if not entry.patient)
+    roots = {root(entry.images[0]) for entry in entries if not entry.patient}
+    repeated = (
+        {name for name in named if sum(stem(path) == name for path in roots) > 1}
+        if len(named) < len(roots)
+        else set()
+    )
+
+    def patient(entry: _Entry) -> str:
+        path = root(entry.images[0])
+        return f"{path.parent.name}/{stem(path)}" if stem(path) in repeated else stem(path)
+
+    filled = [entry if entry.patient else replace(entry, patient=patient(entry)) for entry in entries]
+    stated: dict[str, set[Split]] = defaultdict(set)
+    for entry in filled:
+        stated[entry.patient] |= {entry.split} if entry.split else set()
+    strictest = {key: max(splits, key=SPLITS.index) for key, splits in stated.items() if splits}
+    torn = [key for key, splits in stated.items() if len(splits) > 1]
+    notes = []
+    if torn:
+        rows = [entry for entry in filled if entry.patient == torn[0]]
+        places = " and ".join(
+            f"{split} (row {next(e.record.number for e in rows if e.split == split)})"
+            for split in SPLITS
+            if split in stated[torn[0]]
+        )
+        notes.append(
+            f"{len(torn)} patient{'s are' if len(torn) > 1 else ' is'} in several splits, such as {places}; all rows of "
+            f"such a patient go to the one that is held out most strictly"
+        )
+    return [replace(entry, split=strictest.get(entry.patient)) for entry in filled], notes
+
+
+def _cases(
+    entries: Sequence[_Entry], columns: Columns, options: TableOptions, notes: list[str]
+) -> tuple[list[Case], dict[str, tuple[tuple[str, int], ...]], list[RefusedRow]]:
+    """Cases, the rows of each, and rows whose id belongs to another case."""
+    groups: dict[object, list[_Entry]] = {}
+    refused: list[RefusedRow] = []
+    owner: dict[str, _Entry] = {}
+    for entry in entries:
+        if entry.id:
+            first = owner.setdefault(entry.id, entry)
+            if (first.images, first.patient) != (entry.images, entry.patient):
+                reason = f"the id {entry.id!r} is that of row {first.record.number} too, which has other images; make ids unique"
+                refused.append(RefusedRow(entry.record.number, columns["id"][0], reason, entry.record.file))
+                continue
+            key: object = entry.id
+        else:
+            key = (entry.images, entry.patient) if options.group else entry.place
+        groups.setdefault(key, []).append(entry)
+    cases: list[Case] = []
+    table_rows: dict[str, tuple[tuple[str, int], ...]] = {}
+    taken: set[str] = set()
+    repeats = 0
+    for group in groups.values():
+        first = group[0]
+        name = _case_name(first, taken)
+        turns = list(dict.fromkeys(turn for entry in group for turn in entry.turns))
+        repeats += sum(
+            not set(entry.turns) - {t for e in group[:i] for t in e.turns} for i, entry in enumerate(group)
+        )
+        cases.append(
+            Case(
+                id=name,
+                patient=first.patient,
+                split=first.split,
+                images=tuple(
+                    ImageFile(path=path, modality=first.modality, plane=first.plane) for path in first.images
+                ),
+                turns=tuple(turns),
+            )
+        )
+        table_rows[name] = tuple(entry.place for entry in group)
+    if repeats:
+        notes.append(
+            f"{repeats} row{'s repeat' if repeats > 1 else ' repeats'} an earlier one and add{'' if repeats > 1 else 's'} nothing"
+        )
+    joined = sum(len(group) for group in groups.values()) - len(groups) - repeats
+    if joined > 0:
+        notes.append(f"{joined} rows are about the images of an earlier row and are joined to it")
+    if not columns["patient"]:
+        notes.append(
+            "no column of patients is found: each image counts as a patient; name the column by --patient-column if "
+            "patients have several images"
+        )
+    return cases, table_rows, refused
+
+
+def _case_name(entry: _Entry, taken: set[str]) -> str:
+    base = entry.id or stem(entry.images[0])
+    name, number = base, 2
+    while name in taken:
+        name, number = f"{base}-{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def _overview(path: Path, table: TableContent, columns: Columns, cases: Sequence[Case]) -> list[str]:
+    found = len(table.records) + len(table.refused)
+    patients = len({case.patient for case in cases})
+    lines = [
+        f"{path}: {found} row{'s' * (found != 1)}, {len(cases)} with different images, {patients} patients"
+    ]
+    for role in (
+        "image",
+        "question",
+        "answer",
+        "report",
+        "findings",
+        "impression",
+        "caption",
+        "patient",
+        "split",
+        "modality",
+        "plane",
+        "id",
+    ):
+        if columns[role]:
+            lines.append(f"  {role:<10} {', '.join(map(repr, columns[role]))}")
+    if columns.unused:
+        rivals = [
+            f"{name!r} (looks like {role})" if (role := columns.rivals.get(name)) else repr(name)
+            for name in columns.unused
+        ]
+        lines.append(f"  {'not used':<10} {', '.join(rivals[:10])}{', ...' if len(rivals) > 10 else ''}")
+    return lines
+
+
+def _previewed(entry: _Entry, folder: Path) -> list[str]:
+    names = [
+        path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+        for path in entry.images
+    ]
+    sheet = f"{entry.record.file}: " if entry.record.file else ""
+    lines = [
+        f"{sheet}row {entry.record.number}: {', '.join(names)}{f' ({entry.modality})' if entry.modality else ''}"
+    ]
+    for turn in entry.turns[:_PREVIEWED]:
+        if turn.turn_kind == "vqa":
+            lines += [f"  Q: {_short(turn.question)}", f"  A: {_short(turn.answer)}"]
+        else:
+            lines.append(f"  {turn.turn_kind}: {_short(turn.answer)}")
+    return lines
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _PREVIEW_CHARACTERS else f"{line[:_PREVIEW_CHARACTERS]}..."

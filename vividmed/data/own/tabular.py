@@ -1,0 +1,297 @@
+"""Tables of any common format as records: delimited text in any encoding, JSON, JSON Lines and Excel."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vividmed.data.own.cells import cell_text
+from vividmed.data.own.listing import RefusedRow
+from vividmed.data.raw.archives import unpacked_bytes
+from vividmed.errors import VividMedError
+
+DELIMITED = (".csv", ".tsv", ".tab", ".txt")
+RECORDS = (".jsonl", ".ndjson", ".json")
+WORKBOOKS = (".xlsx", ".xlsm")
+SUFFIXES = (*DELIMITED, *RECORDS, *WORKBOOKS)
+
+IsHeader = Callable[[Sequence[str]], bool]
+
+_LARGEST = 2**30
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_BYTE_ORDER_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_TITLE_ROWS = 10
+"""Rows above the header, such as a title, that are passed over."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: its number as a spreadsheet shows it (or the line of a JSON Lines file), its cells, and its sheet."""
+
+    number: int
+    cells: dict[str, Any]
+    file: str = ""
+
+
+@dataclass
+class TableContent:
+    """Rows of a table.
+
+    Attributes:
+        columns: names of the columns, unique.
+        records: rows that have as many fields as the header.
+        refused: the other rows.
+        notes: how the file was read.
+    """
+
+    columns: tuple[str, ...]
+    records: list[Record]
+    refused: list[RefusedRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def is_table(name: str | Path) -> bool:
+    """Whether a name ends like a table."""
+    return str(name).lower().removesuffix(".gz").endswith(SUFFIXES)
+
+
+def read_tabular(
+    path: Path,
+    is_header: IsHeader,
+    *,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    sheet: str | None = None,
+) -> TableContent:
+    """Read a table; cells stay text where the file has text, so that ``007`` does not become 7.
+
+    Args:
+        path: CSV, TSV, JSON, JSON Lines or Excel file; may be packed as ``.gz``.
+        is_header: recognises the header, which may stand below a title.
+        encoding: of a text file; by default its byte order mark, UTF-8, UTF-16 or cp1252.
+        delimiter: character between the fields; by default the one by which a header is recognised.
+        sheet: sheet of a workbook; by default the one with a header.
+
+    Raises:
+        VividMedError: the file is missing, unreadable, of another type, or has no rows.
+    """
+    if not is_table(path):
+        raise VividMedError(f"{path}: is not a table; give a {', '.join(SUFFIXES)} file")
+    content = _content(path)
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith(WORKBOOKS) or content.startswith(b"PK\x03\x04"):
+        from vividmed.data.own.workbook import read_workbook
+
+        table = read_workbook(path, content, is_header, sheet=sheet)
+    else:
+        if sheet is not None:
+            raise VividMedError(f"{path}: --sheet is for Excel files")
+        text, used = decode(content, path, encoding)
+        if name.endswith(RECORDS):
+            table = _from_json(path, text, lines=not name.endswith(".json"))
+        else:
+            table = _from_delimited(path, text, is_header, delimiter)
+        if used not in ("utf-8", "utf-8-sig") and encoding is None:
+            table.notes.insert(0, f"read as {used}; give --encoding if characters look wrong")
+    if not table.records and not table.refused:
+        raise VividMedError(f"{path}: contains no rows below its header; fill it")
+    return table
+
+
+def decode(content: bytes, path: Path, encoding: str | None = None) -> tuple[str, str]:
+    """Text of a file and the encoding it was read in.
+
+    Raises:
+        VividMedError: it is not text in the given or in any likely encoding.
+    """
+    used = encoding or next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
+    if used is None and b"\0" in content[:4000]:
+        # Text of Western languages in UTF-16 has a NUL byte in every pair.
+        used = "utf-16-le" if content[1::2].count(0) >= content[::2].count(0) else "utf-16-be"
+    for candidate in [used] if used else ["utf-8", "cp1252"]:
+        try:
+            text = content.decode(candidate)
+        except LookupError as error:
+            raise VividMedError(
+                f"{path}: --encoding {candidate!r} is unknown; use a name such as cp1252"
+            ) from error
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text:
+            row = text.count("\n", 0, text.index("\0")) + 1
+            raise VividMedError(f"{path}: line {row} contains a NUL byte; export the table again")
+        return text.removeprefix("\ufeff"), candidate
+    raise VividMedError(f"{path}: is not text in {used or 'UTF-8'}; save it as UTF-8 or give --encoding")
+
+
+def unique_names(header: Iterable[Any]) -> list[str]:
+    """Names of columns, with a number added to those that repeat another one; nameless columns stay empty."""
+    names: list[str] = []
+    for cell in header:
+        name = " ".join(cell_text(cell).split())
+        number = 2
+        unique = name
+        while name and unique in names:
+            unique, number = f"{name} {number}", number + 1
+        names.append(unique)
+    return names
+
+
+def table_of_rows(
+    rows: Iterable[tuple[int, Sequence[Any]]], is_header: IsHeader, *, file: str = "", advice: str = ""
+) -> TableContent:
+    """Make records of rows of cells.
+
+    Args:
+        rows: number and cells of each row.
+        is_header: recognises the header among the first rows; without one the first row is taken.
+        file: name that refused rows give.
+        advice: remedy for rows with too many fields.
+    """
+    iterator = iter(rows)
+    above: list[tuple[int, Sequence[Any]]] = []
+    header: list[str] | None = None
+    for number, cells in iterator:
+        if not any(map(cell_text, cells)):
+            continue
+        above.append((number, cells))
+        if is_header(unique_names(cells)):
+            header, above = unique_names(cells), []
+            break
+        if len(above) == _TITLE_ROWS:
+            break
+    if header is None:
+        if not above:
+            return TableContent((), [])
+        header, above = unique_names(above[0][1]), above[1:]
+    while header and not header[-1]:
+        header.pop()
+    table = TableContent(tuple(filter(None, header)), [])
+    for number, cells in _chain(above, iterator):
+        values = list(cells)
+        if not any(map(cell_text, values)):
+            continue
+        if any(map(cell_text, values[len(header) :])):
+            reason = f"has {len(values)} fields but the header has {len(header)}; {advice}"
+            table.refused.append(RefusedRow(number, "", reason, file))
+            continue
+        values += [None] * (len(header) - len(values))
+        table.records.append(Record(number, {n: v for n, v in zip(header, values, strict=False) if n}, file))
+    return table
+
+
+def _chain(above: list[tuple[int, Sequence[Any]]], rest: Iterator[tuple[int, Sequence[Any]]]) -> Any:
+    yield from above
+    yield from rest
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.is_file() and path.stat().st_size > _LARGEST:
+            raise VividMedError(
+                f"{path}: has {path.stat().st_size / 1e9:.1f} GB, more than a table should; divide it"
+            )
+        content = unpacked_bytes(path.with_suffix("") if path.suffix == ".gz" else path)
+    except FileNotFoundError as error:
+        raise VividMedError(f"{path}: no such file; check the path") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise VividMedError(
+            f"{path}: cannot be read ({reason}); check the path and its permissions"
+        ) from error
+    if not content.strip():
+        raise VividMedError(f"{path}: the file is empty; copy it again")
+    return content
+
+
+def _from_delimited(path: Path, text: str, is_header: IsHeader, delimiter: str | None) -> TableContent:
+    first, _, rest = text.partition("\n")
+    stated = first.strip().strip('"')
+    skipped = 0
+    if stated.lower().startswith("sep=") and len(stated) == 5:
+        delimiter, text, skipped = delimiter or stated[4], rest, 1
+    tried: list[tuple[bool, float, str]] = []
+    usual = "\t" if path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab")) else ","
+    for candidate in [delimiter] if delimiter else [usual, *(d for d in _DELIMITERS if d != usual)]:
+        rows = _first_rows(text, candidate)
+        recognised = any(is_header(unique_names(row)) for row in rows)
+        tried.append((recognised, sum(len(row) for row in rows) / max(1, len(rows)), candidate))
+    chosen = next((c for ok, _, c in tried if ok), None) or max(tried, key=lambda entry: entry[1])[2]
+    sign = _DELIMITERS.get(chosen, repr(chosen))
+    numbered = _delimited_rows(path, text, chosen, skipped)
+    table = table_of_rows(numbered, is_header, advice=f"put quotes around values that contain {chosen!r}")
+    if chosen != usual and delimiter is None:
+        table.notes.append(f"fields are separated by {sign}")
+    return table
+
+
+def _first_rows(text: str, delimiter: str) -> list[list[str]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows: list[list[str]] = []
+    try:
+        for row in reader:
+            if any(row):
+                rows.append(row)
+            if len(rows) == _TITLE_ROWS:
+                break
+    except csv.Error:
+        pass
+    return rows
+
+
+def _delimited_rows(path: Path, text: str, delimiter: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(max(csv.field_size_limit(), 2**27))  # long reports
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    number = skipped
+    try:
+        for fields in reader:
+            number += 1
+            yield number, fields
+    except csv.Error as error:
+        raise VividMedError(
+            f"{path}: row {number + 1} is not readable ({error}); a quotation mark may be missing or surplus there: "
+            "double those inside values, or export the table again"
+        ) from error
+
+
+def _from_json(path: Path, text: str, *, lines: bool) -> TableContent:
+    table = TableContent((), [])
+    entries: list[tuple[int, Any]] = []
+    if lines:
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                try:
+                    entries.append((number, json.loads(line)))
+                except (ValueError, RecursionError) as error:
+                    table.refused.append(
+                        RefusedRow(number, "", f"not readable as JSON ({error}); correct the line")
+                    )
+    else:
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise VividMedError(f"{path}: not readable as JSON ({error}); export it again") from error
+        if isinstance(content, dict):
+            found = [value for value in content.values() if isinstance(value, list) and value]
+            content = found[0] if len(found) == 1 else content
+        if not isinstance(content, list):
+            raise VividMedError(f"{path}: does not contain a list of records; give a list of objects")
+        entries = list(enumerate(content, 1))
+    columns: dict[str, None] = {}
+    for number, entry in entries:
+        if not isinstance(entry, dict):
+            table.refused.append(RefusedRow(number, "", "is not an object with named fields; correct it"))
+            continue
+        columns |= dict.fromkeys(entry)
+        table.records.append(Record(number, entry))
+    table.columns = tuple(columns)
+    return table
