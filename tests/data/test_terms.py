@@ -46,7 +46,10 @@ def test_terms_decide_the_widest_audience_of_data_and_of_models(access, redistri
     [
         ({"licence": " "}, "field 'licence' is ' '"),
         ({"homepage": None}, "field 'homepage' is None"),
-        ({"access": "free"}, "field 'access' is 'free'; use one of open, registered, credentialed, unknown"),
+        (
+            {"access": "free"},
+            "field 'access' is 'free'; use one of open, registered, credentialed, internal, unknown",
+        ),
         ({"redistribute": "maybe"}, "field 'redistribute' is 'maybe'; use one of yes, no, derived_gated"),
         ({"access": "credentialed"}, "'yes' although access is credentialed"),
     ],
