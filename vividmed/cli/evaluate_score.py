@@ -22,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     folder.complete = DIRECTORY  # type: ignore[attr-defined]
     parser.add_argument(
         "--metrics",
-        help="families of metrics, separated by commas (default: all that fit the task and are installed)",
+        help="metrics or families, separated by commas, NAME=PLACE for those with weights (default: all without weights)",
+    )
+    parser.add_argument(
+        "--labels", metavar="CSV", help="table of labels of CT-RATE volumes, for the metric radbert"
     )
     compare = parser.add_argument(
         "--compare", type=Path, metavar="FOLDER", help="predictions of another model"
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from vividmed.metrics.tables import to_csv, to_json, to_markdown
 
     metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",")]
-    options = {"samples": args.samples, "seed": args.seed}
+    options = {"samples": args.samples, "seed": args.seed, "labels": args.labels}
     predictions = read_predictions(args.folder)
     if args.compare is None:
         stem, title = "scores", str(args.folder.name)

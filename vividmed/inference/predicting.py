@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from vividmed.data.batches.examples import read_images
@@ -28,6 +29,7 @@ ROW_KINDS: dict[Task, tuple[RowKind, ...]] = {
 }
 """Kinds of rows that a task can be asked about."""
 _REPORT_KINDS = ("report", "caption")
+_FACING_PLANES = ("axial", "coronal", "frontal", "pa", "ap")
 
 
 class PredictionSink(Protocol):
@@ -106,6 +108,7 @@ def _items(
                 raise VividMedError("the row has no image")
             for item in items:
                 item.size = list(images[0].size)
+                item.left = _left(images[0], row.get("plane"))
                 item.references = _references(row, task, images[0])
         except VividMedError as error:
             logger.warning("row %s: %s", row["id"], error)
@@ -127,6 +130,18 @@ def _per_image(
             single = replace(item, id=f"{item.id}@{number}", size=list(image.size))
             if single.id not in done:
                 yield single, [image]
+
+
+def _left(image: MedicalImage, plane: str | None) -> list[int]:
+    """Direction of the patient's left on the grid: (axis, sign); empty where it is not known.
+
+    A 2D image has it where it is displayed as usual, the patient facing the viewer.
+    """
+    if not image.oriented:
+        return [2, 1] if (plane or "").lower() in _FACING_PLANES else []
+    directions = image.affine[:3, :3] / np.linalg.norm(image.affine[:3, :3], axis=0)
+    axis = int(np.abs(directions[0]).argmax())
+    return [2 - axis, 1 if directions[0, axis] < 0 else -1]
 
 
 def _items_of_row(row: Mapping[str, Any], task: Task, protocol: AskingProtocol) -> list[Prediction]:

@@ -42,11 +42,15 @@ class TaxonomyEntailment:
         wanted, stated = self.tagger(hypothesis), self.tagger(premise)
         if not wanted or not stated:
             return normalize(premise) == normalize(hypothesis)
-        sides = _sides(premise), _sides(hypothesis)
+        sides = stated_sides(premise), stated_sides(hypothesis)
         return all(any(self._supports(one, other, *sides) for one in stated) for other in wanted)
 
     def _supports(
-        self, premise: Mention, hypothesis: Mention, premise_sides: set[str], hypothesis_sides: set[str]
+        self,
+        premise: Mention,
+        hypothesis: Mention,
+        premise_sides: frozenset[str],
+        hypothesis_sides: frozenset[str],
     ) -> bool:
         absent = hypothesis.status == "absent"
         if (premise.status == "absent") != absent:
@@ -62,6 +66,8 @@ class TaxonomyEntailment:
         return wide.target in (narrow.target, *self.tagger.taxonomy.ancestors(narrow.target))
 
 
-def _sides(text: str) -> set[str]:
-    sides = {side.lower() for side in _SIDE.findall(text)}
-    return {"left", "right"} if _BOTH_SIDES.search(text) else sides
+def stated_sides(text: str) -> frozenset[str]:
+    """Sides that a text names: ``left``, ``right``, or both of them."""
+    if _BOTH_SIDES.search(text):
+        return frozenset({"left", "right"})
+    return frozenset(side.lower() for side in _SIDE.findall(text))

@@ -147,6 +147,10 @@ class RadFact(ItemMetric):
         super().__init__(**kwargs)
         self.entailment = entailment or TaxonomyEntailment()
 
+    def scorer(self) -> Mapping[str, Any]:
+        identity = getattr(self.entailment, "identity", dict)
+        return {"entailment": self.entailment.name, **identity()}
+
     def score_items(
         self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, float]]:

@@ -67,6 +67,8 @@ class Prediction:
         phrases: of the prediction. For task ``ground`` in the order of ``references``.
         references: phrases of the reference; one without a place is absent from the image.
         size: (D, H, W) voxels of the image.
+        left: direction of the patient's left: the axis of the grid, and 1 if it runs to the left or -1 if away from it;
+            empty where it is not known.
         failure: why there is no prediction; the item then counts as an empty one.
     """
 
@@ -81,6 +83,7 @@ class Prediction:
     phrases: list[PlacedPhrase] = field(default_factory=list)
     references: list[PlacedPhrase] = field(default_factory=list)
     size: list[int] = field(default_factory=lambda: [1, 1, 1])
+    left: list[int] = field(default_factory=list)
     failure: str | None = None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from vividmed.errors import VividMedError
@@ -28,12 +29,18 @@ class Entry:
     by_target: bool = False
 
 
+def _learned(module: str, name: str) -> Any:
+    """A class of :mod:`vividmed.metrics.learned`, whose imports take seconds."""
+    return getattr(import_module(f"vividmed.metrics.learned.{module}"), name)
+
+
 def registry() -> dict[str, Entry]:
     """All metrics by name."""
     from vividmed.metrics.clinical import FindingF1
     from vividmed.metrics.detection import Detection
     from vividmed.metrics.grounding import PhraseGrounding, RadFact
     from vividmed.metrics.segmentation import Segmentation
+    from vividmed.metrics.statements import Agreement, Laterality
     from vividmed.metrics.text import Bleu, Cider, Meteor, Rouge
     from vividmed.metrics.vqa import Accuracy, ExactMatch, TokenF1
 
@@ -42,15 +49,40 @@ def registry() -> dict[str, Entry]:
         "rouge": Entry(lambda _: Rouge(), _texts),
         "cider": Entry(lambda _: Cider(), _texts),
         "meteor": Entry(lambda _: Meteor(), _texts),
+        "bertscore": Entry(lambda places: _learned("bertscore", "BertScore")(places["bertscore"]), _texts),
         "findings": Entry(lambda _: FindingF1(), _texts),
+        "laterality": Entry(lambda _: Laterality(), _texts),
+        "chexbert": Entry(lambda places: _learned("chexbert", "CheXbert")(places["chexbert"]), _texts),
+        "radgraph": Entry(lambda places: _learned("radgraph", "RadGraphF1")(places["radgraph"]), _texts),
+        "radcliq": Entry(
+            lambda places: _learned("radcliq", "RadCliQ")(**{name: places[name] for name in RADCLIQ_PARTS}),
+            _texts,
+        ),
+        "radbert": Entry(
+            lambda places: _learned("radbert", "RadBERT")(places["radbert"], labels=places.get("labels")),
+            _texts_with_ids,
+        ),
+        "judge": Entry(lambda places: _learned("judge", "Judge")(places["judge"]), _answers),
         "exact_match": Entry(lambda _: ExactMatch(), _texts),
         "token_f1": Entry(lambda _: TokenF1(), _texts),
         "accuracy": Entry(lambda _: Accuracy(), _texts),
         "segmentation": Entry(lambda _: Segmentation(), _masks, by_target=True),
         "detection": Entry(lambda _: Detection(), _boxes, by_target=True),
         "grounding": Entry(lambda _: PhraseGrounding(), _places),
-        "radfact": Entry(lambda _: RadFact(), _reports),
+        "radfact": Entry(
+            lambda places: RadFact(
+                entailment=_learned("judge", "LanguageModelEntailment")(places["radfact"])
+                if "radfact" in places
+                else None
+            ),
+            _reports,
+        ),
+        "agreement": Entry(lambda _: Agreement(), _reports_with_text),
     }
+
+
+RADCLIQ_PARTS = ("chexbert", "radgraph", "bertscore")
+"""Metrics whose places RadCliQ needs."""
 
 
 def choose(task: str, metrics: Sequence[str] | None) -> tuple[dict[str, Entry], dict[str, str]]:
@@ -78,7 +110,11 @@ def choose(task: str, metrics: Sequence[str] | None) -> tuple[dict[str, Entry], 
         names.append(name)
         if assigned:
             sources[name] = place
-    chosen = expand(names, where="--metrics")
+    chosen: dict[str, None] = {}
+    for given in names:
+        members = expand([given], where="--metrics")
+        # Of a family, only what fits the task; a metric by its own name must fit.
+        chosen |= dict.fromkeys([name for name in members if name in fitting] or members[:1])
     for name in chosen:
         if name not in fitting:
             raise VividMedError(
@@ -86,6 +122,10 @@ def choose(task: str, metrics: Sequence[str] | None) -> tuple[dict[str, Entry], 
             )
         if name in SOURCES and not sources.get(name):
             raise VividMedError(f"--metrics {name}: needs {SOURCES[name]}; give it as {name}=PLACE")
+    if "radcliq" in chosen and (missing := [part for part in RADCLIQ_PARTS if not sources.get(part)]):
+        raise VividMedError(
+            f"--metrics radcliq: is made of {', '.join(RADCLIQ_PARTS)}; also give {', '.join(f'{each}=PLACE' for each in missing)}"
+        )
     for name in sources:
         if name not in SOURCES and name != "radfact":
             raise VividMedError(f"--metrics {name}={sources[name]}: {name} takes no place; leave it out")
@@ -98,6 +138,25 @@ def _texts(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], lis
         [prediction.reference for prediction in predictions],
         [prediction.patient for prediction in predictions],
     )
+
+
+def _texts_with_ids(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], list[str]]:
+    found, _, patients = _texts(predictions)
+    return found, [{"id": each.id, "text": each.reference} for each in predictions], patients
+
+
+def _answers(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], list[str]]:
+    found, _, patients = _texts(predictions)
+    return found, [{"question": each.question, "answer": each.reference} for each in predictions], patients
+
+
+def _reports_with_text(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], list[str]]:
+    """Reports with their phrases, and the direction of the patient's left."""
+    found, true, patients = _reports(predictions)
+    for each, said, wanted in zip(predictions, found, true, strict=True):
+        said |= {"text": each.prediction, "left": each.left}
+        wanted |= {"text": each.reference, "left": each.left}
+    return found, true, patients
 
 
 def _pairs(predictions: Sequence[Prediction]) -> list[tuple[Any, Any, Prediction]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vividmed.errors import VividMedError
 from vividmed.metrics.bootstrap import Interval, bootstrap, compare
+from vividmed.metrics.learned.chat import is_endpoint, is_on_this_machine
 from vividmed.metrics.predictions import Prediction, match_predictions
 from vividmed.metrics.registry import Entry, choose
 
@@ -46,6 +47,7 @@ def score(
     samples: int = 1000,
     seed: int = 0,
     by_target: bool = True,
+    labels: str | None = None,
 ) -> Scores:
     """Score predictions.
 
@@ -56,11 +58,12 @@ def score(
         samples: bootstrap resamples of patients.
         seed: random seed of the resamples.
         by_target: also score each target of task ``ground``.
+        labels: table of labels of the references, for ``radbert``.
 
     Raises:
         VividMedError: a name is unknown, does not fit the task, or the predictions are of several tasks.
     """
-    entries, sources = choose(_task(predictions), metrics)
+    entries, sources = _entries(predictions, metrics, labels)
     scores = _empty(predictions, samples, seed)
     for name, entry in entries.items():
         groups = {"": list(predictions)}
@@ -108,6 +111,7 @@ def score_difference(
     *,
     samples: int = 1000,
     seed: int = 0,
+    labels: str | None = None,
 ) -> Scores:
     """Differences ``second - first`` with paired intervals, over the items that both have.
 
@@ -115,7 +119,7 @@ def score_difference(
         VividMedError: the two share no item, or as :func:`score`.
     """
     first, second = match_predictions(first, second)
-    entries, sources = choose(_task(first), metrics)
+    entries, sources = _entries(first, metrics, labels)
     scores = _empty(first, samples, seed)
     for name, entry in entries.items():
         sides = [entry.select(side) for side in (first, second)]
@@ -136,6 +140,40 @@ def score_difference(
         scores.figures |= differences
         scores.counts |= {figure: metric.count(items[0], figure) for figure in differences}
     return scores
+
+
+def _entries(
+    predictions: Sequence[Prediction], metrics: Sequence[str] | None, labels: str | None
+) -> tuple[dict[str, Entry], dict[str, str]]:
+    entries, sources = choose(_task(predictions), metrics)
+    if labels is not None:
+        if "radbert" not in entries:
+            raise VividMedError(
+                "--labels has no effect without the metric radbert; add radbert=PLACE, or leave it out"
+            )
+        sources["labels"] = labels
+    for name, place in sources.items():
+        if is_endpoint(place) and not is_on_this_machine(place):
+            _refuse_credentialed(predictions, name, place)
+    return entries, sources
+
+
+def _refuse_credentialed(predictions: Sequence[Prediction], name: str, place: str) -> None:
+    """Stop before texts of credentialed data leave the machine."""
+    from vividmed.data.known_terms import known_terms
+
+    restricted = {
+        title: terms.name
+        for terms in known_terms()
+        if terms.access == "credentialed"
+        for title in (terms.name, terms.source)
+    }
+    for source in {prediction.source for prediction in predictions}:
+        if source and source in restricted:
+            raise VividMedError(
+                f"{name}={place}: the predictions are about {restricted[source]}, whose terms forbid sending it to others; use "
+                "a local model, or an endpoint on this machine"
+            )
 
 
 def _task(predictions: Sequence[Prediction]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vividmed.metrics.bootstrap import Interval
-from vividmed.metrics.scoring import Scores
+from vividmed.metrics.scoring import LIBRARIES, Scores
 
 
 def to_markdown(scores: Scores, *, title: str = "Evaluation") -> str:
@@ -29,6 +29,12 @@ def to_markdown(scores: Scores, *, title: str = "Evaluation") -> str:
         )
     for name, reason in scores.skipped.items():
         lines += ["", f"Left out: {name} ({reason})."]
+    for name, scorer in scores.scorers.items():
+        facts = ", ".join(f"{key} {value}" for key, value in scorer.items())
+        lines += ["", f"Scorer of {name}: {facts}."]
+    versions = [f"{name} {value}" for name, value in scores.settings.items() if name in LIBRARIES]
+    if versions:
+        lines += ["", f"Scored with {', '.join(versions)}."]
     return "\n".join(lines) + "\n"
 
 
