@@ -1,6 +1,8 @@
 """A model and a data set by name in, a folder of predictions out."""
 
 import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import transformers
 from accelerate import PartialState
 
 from vividmed.data.loading import load_prepared
+from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 from vividmed.inference.loading import load_trained
@@ -16,6 +19,8 @@ from vividmed.inference.predicting import ROW_KINDS, predict_rows
 from vividmed.metrics.predictions import RUN_FILE, PredictionWriter, Task, predicted_ids
 from vividmed.metrics.protocol import Protocol
 from vividmed.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 def predict_dataset(
@@ -53,7 +58,7 @@ def predict_dataset(
     """
     state = PartialState()
     asked = Protocol.load(protocol)
-    rows = _rows(task, dataset, split)
+    rows = load_task_rows(task, dataset, split)
     if asked.drop_last_image and task == "vqa" and len(rows):
         last = max(rows["id"])
         rows = rows.select([index for index, key in enumerate(rows["id"]) if key != last])
@@ -62,7 +67,7 @@ def predict_dataset(
     run = {
         "model": model,
         "task": task,
-        "dataset": dataset or "embedded sample",
+        "dataset": dataset or EMBEDDED_SAMPLE,
         "split": split,
         "fingerprint": rows._fingerprint,
         "protocol": asked.record(),
@@ -86,8 +91,33 @@ def predict_dataset(
     return number, len(done)
 
 
-def _rows(task: Task, dataset: str | None, split: str) -> Any:
-    """Rows of the first kind that the task can ask about and the data set has."""
+EMBEDDED_SAMPLE = "embedded sample"
+"""What a run calls the data set that is used where none is named."""
+
+
+def rows_of_run(run: Mapping[str, Any]) -> Any:
+    """Rows that a run's predictions are about; none if they are no longer there.
+
+    Args:
+        run: content of the folder's ``run.json``; may be empty.
+    """
+    try:
+        dataset = run["dataset"]
+        rows = load_task_rows(run["task"], None if dataset == EMBEDDED_SAMPLE else dataset, run["split"])
+    except (KeyError, VividMedError) as error:
+        logger.warning(
+            "the rows of the predictions are not found (%s): cases are shown without images", error
+        )
+        return ()
+    return KeyedRows(rows)
+
+
+def load_task_rows(task: Task, dataset: str | None, split: str) -> Any:
+    """Rows of the first kind that the task can ask about and the data set has.
+
+    Raises:
+        VividMedError: the data set cannot be loaded, or has no such split or rows.
+    """
     from vividmed.data.sample import load_sample
     from vividmed.data.schema import SCHEMAS
 

@@ -161,6 +161,15 @@ def read_predictions(folder: Path) -> list[Prediction]:
     return predictions
 
 
+def read_run(folder: Path) -> dict[str, Any]:
+    """What the predictions of a folder come from: model, task, data set, split and protocol; empty if it is not stated."""
+    try:
+        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def predicted_ids(folder: Path) -> set[str]:
     """Ids of the items that need not be predicted again; failures are tried again."""
     return {record["id"] for _, record in _records(folder) if record.get("failure") is None}

@@ -23,15 +23,17 @@ class Segmentation(MeanMetric):
     Predictions and references are masks of :func:`vividmed.metrics.masks.encode_mask`.
 
     Args:
-        tolerance: of ``nsd``, in mm.
+        tolerance: distance within which surfaces agree for ``nsd``, in mm.
+        surfaces: compute ``hd95`` and ``nsd``; without them only ``dice`` is given.
     """
 
     description = "Dice, HD95 and surface Dice of masks"
     features = datasets.Features({"predictions": MASK, "references": MASK})
 
-    def __init__(self, *, tolerance: float = 2.0, **kwargs: Any):
+    def __init__(self, *, tolerance: float = 2.0, surfaces: bool = True, **kwargs: Any):
         super().__init__(**kwargs)
         self.tolerance = tolerance
+        self.surfaces = surfaces
 
     def score_item(self, prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float]:
         found, truth = decode_mask(prediction), decode_mask(reference)
@@ -39,6 +41,8 @@ class Segmentation(MeanMetric):
             raise VividMedError(
                 f"a mask of {found.shape} voxels is compared with one of {truth.shape}; bring both to one grid"
             )
+        if not self.surfaces:
+            return {"dice": dice(found, truth)}
         if not found.any() and not truth.any():
             return dict.fromkeys(("dice", "hd95", "nsd"), float("nan"))
         if not found.any() or not truth.any():

@@ -4,15 +4,23 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from vividmed.metrics.bootstrap import Interval
 from vividmed.metrics.scoring import LIBRARIES, Scores
 
 
-def to_markdown(scores: Scores, *, title: str = "Evaluation") -> str:
-    """A section for people: figures with 95 % intervals, counts, what was left out."""
+def to_markdown(scores: Scores, *, title: str = "Evaluation", run: Mapping[str, Any] | None = None) -> str:
+    """A section for people: figures with 95 % intervals, counts, what was left out.
+
+    Args:
+        scores: what was scored.
+        title: heading.
+        run: what the predictions come from, see :func:`vividmed.metrics.predictions.read_run`.
+    """
     failed = f", {scores.failures} failed and count as empty" if scores.failures else ""
     lines = [
         f"## {title}",
@@ -20,6 +28,7 @@ def to_markdown(scores: Scores, *, title: str = "Evaluation") -> str:
         f"{scores.items} items of {scores.patients} patients{failed}. Intervals: 95 %, bootstrap over patients "
         f"({scores.settings.get('bootstrap samples', 0)} samples).",
         "",
+        *_asked(run or {}),
         "| metric | value | interval | n |",
         "|---|--:|--:|--:|",
     ]
@@ -36,6 +45,22 @@ def to_markdown(scores: Scores, *, title: str = "Evaluation") -> str:
     if versions:
         lines += ["", f"Scored with {', '.join(versions)}."]
     return "\n".join(lines) + "\n"
+
+
+def _asked(run: Mapping[str, Any]) -> list[str]:
+    """Task, data, protocol and its quirks, in sentences."""
+    protocol = run.get("protocol")
+    if not isinstance(protocol, Mapping) or "task" not in run:
+        return []
+    dataset = Path(str(run.get("dataset", ""))).name
+    lines = [
+        f"Task {run['task']}, {_escape(dataset)}, split {_escape(str(run.get('split', '')))}. Protocol "
+        f"{_escape(str(protocol.get('name', '')))}: {_escape(str(protocol.get('description', '')))}",
+        "",
+    ]
+    quirks = protocol.get("quirks") or {}
+    lines += [f"- {_escape(str(name))}: {_escape(str(reason))}" for name, reason in quirks.items()]
+    return [*lines, ""] if quirks else lines
 
 
 def to_csv(scores: Scores) -> str:
