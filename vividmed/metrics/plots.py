@@ -79,9 +79,9 @@ def _draw_dice(by_target: Mapping[str, Sequence[float]]) -> bytes:
         axes.plot([], [], "o", color="#08519c", markersize=3, label="one image")
         axes.set_yticks(places, [f"{name} ({len(by_target[name])})" for name in names])
         axes.set(xlim=(0, 1.02), xlabel="Dice", title="Dice by target (number of images)")
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.6 / (0.4 + 0.25 * len(names))), ncols=2)
 
-    return _figure(draw, size=(7, 1.6 + 0.25 * len(names)))
+    return _figure(draw, size=(7, 1.8 + 0.25 * len(names)))
 
 
 def _curve(items: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
