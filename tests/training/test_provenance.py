@@ -23,9 +23,10 @@ from vividmed.data.terms import (
 from vividmed.errors import VividMedError
 from vividmed.hub.publish import publish_model
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
+from vividmed.training.adapter_groups import select_modules
 from vividmed.training.loading import load_model
 from vividmed.training.merging import save_merged_model
-from vividmed.training.peft import add_adapter, select_modules
+from vividmed.training.peft import add_adapter
 from vividmed.training.runs.provenance import model_terms, rows_terms, run_provenance
 from vividmed.training.settings.arguments import DataArguments, ModelArguments
 

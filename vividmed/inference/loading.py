@@ -10,7 +10,7 @@ from vividmed.errors import VividMedError
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.hub_files import check_place
-from vividmed.training.peft import adapter_base, find_adapter, keep_full_precision, load_adapter
+from vividmed.training.peft import adapter_base, find_adapter, load_adapter
 
 
 def load_trained(
@@ -42,7 +42,7 @@ def load_trained(
         quantisation = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
-        options["quantization_config"] = keep_full_precision(quantisation)
+        options["quantization_config"] = quantisation
     try:
         processor = VividMedProcessor.from_pretrained(str(name))
         model: Any = VividMedForCausalLM.from_pretrained(source, **options)

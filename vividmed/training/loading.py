@@ -17,18 +17,15 @@ from vividmed.models.grounding import GroundingLosses
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.adapted_model import AdaptedVividMed
+from vividmed.training.adapter_groups import GROUNDING_MODULES, PUBLISHED, as_whole_modules, select_modules
 from vividmed.training.hub_files import check_place
 from vividmed.training.peft import (
-    GROUNDING_MODULES,
     adapter_base,
     add_adapter,
-    as_whole_modules,
     find_adapter,
-    keep_full_precision,
     load_adapter,
     merge_adapter,
     read_adapter_config,
-    select_modules,
 )
 from vividmed.training.runs.checkpointing import atomic_folder, readable_write_errors
 from vividmed.training.segmenters import SEGMENTERS, attach_segmenters, freeze_modules
@@ -106,7 +103,7 @@ def load_model(
         source, revision, adapter = adapter_base(merged), "main", None
     if adapter is not None:
         logger.warning(f"{source} is an adapter: its base model is loaded and its training continues")
-        _take_adapter_settings(args, adapter)
+        take_adapter_settings(args, adapter)
         source, revision = adapter_base(adapter), "main"
     parts = {} if grounding is None else grounding.sources
     losses = None if grounding is None else grounding.losses()
@@ -118,7 +115,7 @@ def load_model(
             config, dtype=dtype, attn_implementation=args.attn_implementation, grounding_losses=losses
         )
     else:
-        _check_architecture(source, revision)
+        check_architecture(source, revision)
         # Parts are put together in full precision; the whole is quantised when it is loaded again.
         model = _load(source, args, losses, revision=revision, quantize=not parts and merged is None)
         if merged is not None:
@@ -132,8 +129,28 @@ def load_model(
                 processor.save_pretrained(folder)
         model = _load(str(base_folder), args, losses)
     model.config.check_tokenizer(processor.tokenizer)
+    return prepare_for_training(model, args, processor, adapter=adapter, frozen=frozen)
+
+
+def prepare_for_training(
+    model: PreTrainedModel,
+    args: ModelArguments,
+    processor: VividMedProcessor,
+    *,
+    adapter: Path | None,
+    frozen: Sequence[str],
+) -> PreTrainedModel:
+    """Add adapters, freeze what is not trained, and give what is the precision of training.
+
+    Args:
+        model: base model, also on the meta device.
+        args: how it is trained.
+        processor: of the model.
+        adapter: folder of the adapter to continue, if there is one.
+        frozen: top-level modules that the stage does not train.
+    """
     if args.use_peft:
-        model = _adapt(model, args, adapter, frozen)
+        model = add_or_load_adapter(model, args, processor, adapter=adapter, frozen=frozen)
     elif args.freeze_vision:
         model.model.vision.requires_grad_(False)
     freeze_modules(model, frozen)
@@ -145,14 +162,31 @@ def load_model(
     return model
 
 
-def _adapt(
-    model: PreTrainedModel, args: ModelArguments, adapter: Path | None, frozen: Sequence[str]
+def add_or_load_adapter(
+    model: PreTrainedModel,
+    args: ModelArguments,
+    processor: VividMedProcessor,
+    *,
+    adapter: Path | None,
+    frozen: Sequence[str],
 ) -> AdaptedVividMed:
-    """Add a new adapter, or load one to continue its training."""
+    """Add the adapter that the arguments describe, or load one to continue its training.
+
+    Args:
+        model: base model.
+        args: kind and size of the adapter.
+        processor: of the model.
+        adapter: folder of the adapter to continue; None for a new one.
+        frozen: top-level modules that the stage does not train.
+
+    Raises:
+        VividMedError: the adapter cannot be loaded, or the arguments contradict each other or name no module.
+    """
     # PEFT matches names by their ends, so it cannot leave out one of two segmenters.
     trained = [name for name in SEGMENTERS if getattr(model, name, None) is not None and name not in frozen]
     selection = select_modules(
         model,
+        groups=args.adapter_groups or (PUBLISHED,),
         freeze_vision=args.freeze_vision,
         adapt_language=args.adapt_language,
         frozen=[name for name in frozen if not trained or name not in SEGMENTERS],
@@ -160,7 +194,11 @@ def _adapt(
     selection = as_whole_modules(selection, GROUNDING_MODULES)
     if adapter is None:
         return add_adapter(
-            model, get_peft_config(args), selection, train_boundary_tokens=args.train_boundary_tokens
+            model,
+            get_peft_config(args),
+            selection,
+            tokenizer=processor.tokenizer,
+            train_boundary_tokens=args.train_boundary_tokens,
         )
     adapted = load_adapter(model, adapter, is_trainable=True)
     config = adapted.peft_config["default"]
@@ -186,12 +224,15 @@ def _main_process_writes(folder: Path) -> Iterator[Path | None]:
         yield partial if state.is_main_process else None
 
 
-def _take_adapter_settings(args: ModelArguments, adapter: Path) -> None:
+def take_adapter_settings(args: ModelArguments, adapter: Path) -> None:
     """Make the arguments of adapters say what the loaded adapter is."""
     config = read_adapter_config(adapter)
     args.use_peft = True
     args.lora_r, args.lora_alpha, args.lora_dropout = config.r, config.lora_alpha, config.lora_dropout
     args.use_rslora, args.use_dora = config.use_rslora, config.use_dora
+    if args.adapter_groups is not None:
+        logger.warning(f"--adapter_groups is left aside: {adapter} keeps the modules that it was made with")
+        args.adapter_groups = None
 
 
 def _load(
@@ -209,7 +250,7 @@ def _load(
             revision=revision or "main",
             dtype=args.dtype,
             attn_implementation=args.attn_implementation,
-            quantization_config=None if quantization is None else keep_full_precision(quantization),
+            quantization_config=quantization,
             grounding_losses=losses,
         )
     except VividMedError:
@@ -220,7 +261,7 @@ def _load(
         ) from error
 
 
-def _check_architecture(source: str, revision: str) -> None:
+def check_architecture(source: str, revision: str) -> None:
     try:
         settings, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
     except OSError as error:

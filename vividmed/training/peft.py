@@ -1,89 +1,21 @@
-"""Low-rank adapters: which modules get one, which are trained whole, and how adapters are loaded and merged.
+"""Low-rank adapters: how they are added, found, loaded and merged."""
 
-The published choice: inside the vision-language model every linear layer gets an adapter, and every other module with
-weights (norms, embeddings, the patch convolution) is trained whole and saved with it. Outside of it (language head,
-segmenters, grounding projection) everything that is not frozen is trained whole. Freezing the vision tower leaves it
-out and, as published, also restricts the decoder's adapters to the vision experts.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig, PeftConfig
-from torch import nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from vividmed.errors import VividMedError
+from vividmed.hub.base_model import is_hub_id
 from vividmed.training.adapted_model import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     BOUNDARY_TOKENS_FILE,
     AdaptedVividMed,
 )
+from vividmed.training.adapter_groups import AdapterSelection, token_rows
 from vividmed.training.hub_files import find_file
-
-GROUNDING_MODULES = ("segmenter", "instance_segmenter", "grounding_projection")
-# Regular expressions on full module names; transformers matches them from the start, up to a dot. The patch
-# convolution is not a linear layer; it is listed in case it becomes one, which quantisation would then pick up.
-FULL_PRECISION_MODULES = (
-    "lm_head",
-    r"model\.embed_tokens",
-    r"model\.vision\.patch_embedding",
-    *GROUNDING_MODULES,
-)
-
-
-@dataclass(frozen=True)
-class AdapterSelection:
-    """Full names of the modules that get a low-rank adapter, and of those that are trained whole."""
-
-    target_modules: list[str]
-    modules_to_save: list[str]
-
-
-def select_modules(
-    model: nn.Module,
-    *,
-    freeze_vision: bool = False,
-    adapt_language: bool | None = None,
-    frozen: Sequence[str] = (),
-) -> AdapterSelection:
-    """Choose modules as the published training does.
-
-    Args:
-        model: a ``VividMedForCausalLM``.
-        freeze_vision: leave the vision tower untrained.
-        adapt_language: adapt the language experts; None for the published coupling, ``not freeze_vision``.
-        frozen: top-level modules to leave untrained, such as ``segmenter``.
-
-    Returns:
-        Names in the order of the model's modules.
-    """
-    adapt_language = not freeze_vision if adapt_language is None else adapt_language
-    targets, whole = [], []
-    for name, module in model.named_modules():
-        if any(True for _ in module.children()) or not any(True for _ in module.parameters()):
-            continue
-        root, _, path = name.partition(".")
-        if root in frozen or (freeze_vision and name.startswith("model.vision.")):
-            continue
-        if root != "model" or not isinstance(module, nn.Linear):
-            whole.append(name)
-        elif adapt_language or "language_" not in path:
-            targets.append(name)
-    return AdapterSelection(targets, whole)
-
-
-def as_whole_modules(selection: AdapterSelection, roots: Sequence[str]) -> AdapterSelection:
-    """Train and save top-level modules whole instead of layer by layer.
-
-    PEFT saves only what it wraps. A module that has buffers but no weights, such as the frequencies of the segmenters'
-    position code, is saved only as part of a larger one.
-    """
-    others = [name for name in selection.modules_to_save if name.partition(".")[0] not in roots]
-    chosen = {name.partition(".")[0] for name in selection.modules_to_save}
-    return AdapterSelection(selection.target_modules, [*others, *(root for root in roots if root in chosen)])
 
 
 def add_adapter(
@@ -91,6 +23,7 @@ def add_adapter(
     config: LoraConfig,
     selection: AdapterSelection,
     *,
+    tokenizer: Any = None,
     train_boundary_tokens: bool = False,
 ) -> AdaptedVividMed:
     """Wrap a model with trainable adapters.
@@ -98,7 +31,8 @@ def add_adapter(
     Args:
         model: base model, possibly quantised.
         config: as ``trl.get_peft_config`` makes it; its modules are replaced by ``selection`` where it names none.
-        selection: see :func:`select_modules`.
+        selection: see :func:`~vividmed.training.adapter_groups.select_modules`.
+        tokenizer: of the model; needed where the selection trains the rows of the added tokens.
         train_boundary_tokens: also train the begin- and end-of-image tokens, which the published training leaves
             frozen.
 
@@ -109,6 +43,8 @@ def add_adapter(
     if config.target_modules is None:
         config.target_modules = selection.target_modules
         config.modules_to_save = selection.modules_to_save
+        if selection.token_rows:
+            config.trainable_token_indices = token_rows(tokenizer)
     names = [name for name, _ in model.named_modules()]
     for wanted in config.modules_to_save or ():
         matched = [name for name in names if name.endswith(wanted)]
@@ -161,6 +97,11 @@ def adapter_base(folder: Path) -> str:
         raise VividMedError(
             f"{folder / ADAPTER_CONFIG}: field 'base_model_name_or_path' is empty; write the folder or Hub id of the "
             "base model there"
+        )
+    if not Path(named).is_dir() and not is_hub_id(named):
+        raise VividMedError(
+            f"{folder}: is an adapter for {named!r}, which is neither a folder here nor a model on the Hub; put the base "
+            f"model there, or write its Hub id into base_model_name_or_path of {ADAPTER_CONFIG}"
         )
     return named
 
@@ -245,10 +186,4 @@ def read_adapter_config(folder: Path) -> LoraConfig:
         raise VividMedError(
             f"{folder / ADAPTER_CONFIG}: an adapter of type {config.peft_type}; only LoRA adapters can be loaded"
         )
-    return config
-
-
-def keep_full_precision(config: BitsAndBytesConfig) -> BitsAndBytesConfig:
-    """Exclude the language head, embeddings, patch embedding and grounding modules from quantisation."""
-    config.llm_int8_skip_modules = list(FULL_PRECISION_MODULES)
     return config

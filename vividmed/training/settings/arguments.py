@@ -11,6 +11,7 @@ from trl import ModelConfig
 from vividmed.errors import VividMedError
 from vividmed.hub.base_model import find_base_model_id
 from vividmed.metrics.names import is_greater_better
+from vividmed.training.adapter_groups import GROUPS, PUBLISHED, check_groups
 from vividmed.training.settings.refused_arguments import refuse_unused, refuse_without
 
 
@@ -192,6 +193,7 @@ class ModelArguments(ModelConfig):
         > Parameters that choose what is trained
 
         freeze_vision: whether the vision tower stays as it is, without adapters.
+        adapter_groups: with ``use_peft``, which parts of the model get adapters.
         adapt_language: with ``use_peft``, whether the language experts get adapters.
         train_boundary_tokens: with ``use_peft``, whether the begin- and end-of-image tokens are trained, too.
         continue_adapter: whether the adapter in ``model_name_or_path`` is trained further, or merged and replaced.
@@ -211,6 +213,15 @@ class ModelArguments(ModelConfig):
     )
     freeze_vision: bool = field(
         default=False, metadata={"help": "Leave the vision tower as it is, without adapters."}
+    )
+    adapter_groups: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "With --use_peft: parts of the model to train, one or more of "
+            + "; ".join(f"{name} ({text})" for name, text in GROUPS.items())
+            + ". All but 'published' (the default) train only the rows of the added tokens in embedding and head, and no "
+            "norms, which takes much less memory."
+        },
     )
     adapt_language: bool | None = field(
         default=None,
@@ -260,6 +271,18 @@ class ModelArguments(ModelConfig):
             )
         if not self.use_peft:
             refuse_without(self, "use_peft", ADAPTER_ARGUMENTS)
+        if self.adapter_groups is not None:
+            check_groups(self.adapter_groups)
+            for name in ("lora_target_modules", "lora_modules_to_save"):
+                if getattr(self, name) is not None:
+                    raise VividMedError(
+                        f"--adapter_groups and --{name} both choose modules; give one of them"
+                    )
+            if self.adapt_language is not None and self.adapter_groups != [PUBLISHED]:
+                raise VividMedError(
+                    "--adapt_language belongs to the group 'published'; name language-experts in --adapter_groups, or "
+                    "leave it out there"
+                )
         if not self.load_in_4bit:
             refuse_without(self, "load_in_4bit", QUANTIZATION_ARGUMENTS)
         if self.model_name_or_path is None:
@@ -279,6 +302,7 @@ ADAPTER_ARGUMENTS = (
     "lora_task_type",
     "use_rslora",
     "use_dora",
+    "adapter_groups",
     "adapt_language",
     "train_boundary_tokens",
 )

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from vividmed.data.batches.collator import VividMedCollator
 from vividmed.processing.processing_vividmed import VividMedProcessor
+from vividmed.training.adapter_groups import PUBLISHED
 from vividmed.training.generated_metrics import GeneratedMetrics, chosen_metrics, logged_names
 from vividmed.training.loading import load_model
 from vividmed.training.peft import base_model_of
@@ -72,9 +73,13 @@ class LanguageStage(Stage):
         method = "all weights"
         if args.use_peft:
             bits = "4-bit " if args.load_in_4bit else "8-bit " if args.load_in_8bit else ""
-            method = (
-                f"low-rank adapters of rank {args.lora_r} on a {bits}base model; norms and embeddings whole"
+            groups = args.adapter_groups or [PUBLISHED]
+            others = (
+                "norms and embeddings whole"
+                if PUBLISHED in groups
+                else f"on {', '.join(groups)}, with the rows of the added tokens"
             )
+            method = f"low-rank adapters of rank {args.lora_r} on a {bits}base model; {others}"
         base = args.model_name_or_path and base_model_of(args.model_name_or_path, args.model_revision)
         return {
             "base_model": base,

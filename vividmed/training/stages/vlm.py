@@ -9,10 +9,10 @@ from vividmed.data.batches.collator import VividMedCollator
 from vividmed.data.batches.examples import shuffled_turns, to_example
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture_conversations import mixture_conversation
+from vividmed.training.adapter_groups import GROUNDING_MODULES
 from vividmed.training.answers import CLOSED_KINDS, generate_answers, score_closed
 from vividmed.training.callbacks import SampleAnswers
 from vividmed.training.loading import load_processor
-from vividmed.training.peft import GROUNDING_MODULES
 from vividmed.training.settings.arguments import ModelArguments, VlmDataArguments, VlmTrainingArguments
 from vividmed.training.stages.language import LanguageStage
 from vividmed.training.stages.measurement import Measurement
