@@ -34,6 +34,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("train",): Verb("train a stage: vlm, vg, grg, align-sam or align-isam", "train"),
     ("prepare",): Verb("turn an original data set into a Hugging Face data set", "prepare"),
     ("prepare", "table"): Verb("turn a table of images and texts into a data set", "prepare"),
+    ("ground-reports",): Verb("make grounded reports from images and plain reports", "grounded-reports"),
     ("merge",): Verb("merge an adapter into its base model", "train"),
     ("push",): Verb("publish a prepared data set or a trained model on the Hub", "data"),
     ("predict",): Verb("report on scans, answer questions, find what is named", "inference"),
@@ -110,7 +111,7 @@ def _resolve(arguments: list[str], group: tuple[str, ...] = ()) -> tuple[tuple[s
 
 
 def _module(words: tuple[str, ...]) -> ModuleType:
-    return import_module(f"vividmed.cli.{'_'.join(words)}")
+    return import_module(f"vividmed.cli.{'_'.join(words).replace('-', '_')}")
 
 
 def _verb_parser(words: tuple[str, ...], module: ModuleType) -> CommandParser:

@@ -4,9 +4,11 @@ import base64
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 from transformers.utils import logging
@@ -24,6 +26,7 @@ from vividmed.triples import Triple
 
 logger = logging.get_logger(__name__)
 
+_PANEL_DATA = '<script type="application/json" id="panel-data">{}</script>'
 _SCRIPTS = ("slice_view.js", "viewer.js")
 _HOUNSFIELD_WINDOWS = {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}
 """The usual display windows of CT, (level, width) in HU."""
@@ -33,6 +36,23 @@ _TAILS = (0.05, 99.95)
 """Percentiles between which the 256 grey levels lie."""
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A panel below the report, with a script of its own.
+
+    Attributes:
+        markup: HTML of the panel; it must not contain text of reports, which belongs into ``data``.
+        script: JavaScript; it finds its data in the element ``panel-data``.
+        style: CSS.
+        data: anything that JSON can express.
+    """
+
+    markup: str = ""
+    script: str = ""
+    style: str = ""
+    data: Any = None
+
+
 def html(
     image: MedicalImage,
     grounded: GroundedText,
@@ -40,6 +60,7 @@ def html(
     *,
     window: Sequence[float] | None = None,
     max_values: int = 12_000_000,
+    panel: Panel | None = None,
 ) -> Path:
     """Write a page that shows the report next to its image.
 
@@ -60,6 +81,7 @@ def html(
         window: (level, width) of the intensities shown first, in the image's units; by default as for overlays. The
             page has controls for it.
         max_values: largest number of stored values, voxels times channels.
+        panel: further controls below the report.
 
     Returns:
         The file.
@@ -85,18 +107,23 @@ def html(
         ],
         "findings": [_finding(finding, factors) for finding in findings],
     }
-    # Inside a script element, only "<" could end the data early.
-    data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
-        "<", "\\u003c"
-    )
+    controls = "" if panel is None else f"{panel.markup}{_PANEL_DATA.format(_json(panel.data))}"
+    panel = panel or Panel()
     viewer = files("vividmed.export") / "viewer"
     page = Template((viewer / "viewer.html").read_text(encoding="utf-8")).substitute(
-        style=(viewer / "viewer.css").read_text(encoding="utf-8"),
-        script="\n".join((viewer / name).read_text(encoding="utf-8") for name in _SCRIPTS),
-        data=data,
+        style="\n".join([(viewer / "viewer.css").read_text(encoding="utf-8"), panel.style]),
+        script="\n".join([(viewer / name).read_text(encoding="utf-8") for name in _SCRIPTS] + [panel.script]),
+        data=_json(content),
+        panel=controls,
     )
     write_atomically(path, page.encode())
     return path
+
+
+def _json(content: Any) -> str:
+    """JSON for a script element, inside which only "<" could end the data early."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
 
 
 def _reduction(image: MedicalImage, max_values: int) -> Triple:

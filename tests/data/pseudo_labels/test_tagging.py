@@ -8,6 +8,7 @@ import pytest
 from vividmed.data.pseudo_labels.tagging import Tagger
 
 GOLD = Path(__file__).with_name("gold.tsv")
+HELD_OUT = Path(__file__).with_name("held_out.tsv")
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +16,8 @@ def tagger():
     return Tagger()
 
 
-def gold():
-    for line in GOLD.read_text(encoding="utf-8").splitlines():
+def gold(path=GOLD):
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             sentence, _, labels = line.partition("\t")
             yield sentence, [tuple(label.rsplit("=", 1)) for label in labels.split(", ") if label]
@@ -26,7 +27,7 @@ def findings(tagger, sentence):
     return [
         (mention.target, mention.status)
         for mention in tagger(sentence)
-        if tagger.taxonomy[mention.target].category == "anomaly"
+        if tagger.taxonomy[mention.target].category == "anomaly" and mention.status != "not assessable"
     ]
 
 
@@ -35,23 +36,61 @@ def f1(found, true):
     return 2 * right / (found.total() + true.total())
 
 
-def test_phrases_and_negations_of_the_gold_set_are_found(tagger):
-    sentences = list(gold())
-    assert len(sentences) >= 200
+@pytest.mark.parametrize(
+    ("path", "sentences", "phrases", "negations"),
+    # The second set was measured once and never tuned on; its figures are those of docs/grounded_reports.md.
+    [(GOLD, 200, 0.97, 0.97), (HELD_OUT, 80, 0.95, 0.94)],
+    ids=["gold", "held out"],
+)
+def test_phrases_and_negations_are_found(tagger, path, sentences, phrases, negations):
+    labelled = list(gold(path))
+    assert len(labelled) >= sentences
     found, true, found_absent, true_absent = Counter(), Counter(), Counter(), Counter()
-    wrong = []
-    for number, (sentence, labels) in enumerate(sentences):
+    for number, (sentence, labels) in enumerate(labelled):
         said = findings(tagger, sentence)
         found.update((number, target) for target, _ in said)
         true.update((number, target) for target, _ in labels)
         found_absent.update((number, target) for target, status in said if status == "absent")
         true_absent.update((number, target) for target, status in labels if status == "absent")
-        if Counter(said) != Counter(labels):
-            wrong.append(f"{sentence}\n    found {said}\n    true  {labels}")
-    print("\n".join(wrong))
     print(f"phrases {f1(found, true):.3f}, negations {f1(found_absent, true_absent):.3f}")
-    assert f1(found, true) >= 0.85
-    assert f1(found_absent, true_absent) >= 0.95
+    assert f1(found, true) >= phrases
+    assert f1(found_absent, true_absent) >= negations
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "status"),
+    [
+        ("Evaluation for liver lesions is limited without contrast.", "liver tumor", "not assessable"),
+        ("The pancreas is not well seen.", "pancreas", "not assessable"),
+        ("The bladder cannot be assessed.", "bladder", "not assessable"),
+        ("The spleen is seen.", "spleen", "present"),
+        ("Pneumothorax: none.", "pneumothorax", "absent"),
+    ],
+)
+def test_what_cannot_be_assessed_is_neither_present_nor_absent(tagger, text, target, status):
+    assert [(mention.target, mention.status) for mention in tagger(text)] == [(target, status)]
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "side"),
+    [
+        ("small right pleural effusion", "pleural effusion", "right"),
+        ("pneumothorax on the left", "pneumothorax", ""),
+        ("nodule in the left lung", "lung nodule", "left"),
+        ("right renal cyst", "right kidney cyst", ""),
+        ("left ventricle", "left ventricle", ""),
+    ],
+)
+def test_sides_are_kept_where_the_target_has_none(tagger, text, target, side):
+    mention = tagger(text)[0]
+    assert (mention.target, mention.side) == (target, side)
+
+
+@pytest.mark.parametrize(
+    "text", ["A thyroid nodule.", "Nodule in the left thyroid lobe.", "Nodules of the adrenal glands"]
+)
+def test_nodules_of_other_organs_are_not_in_a_lung(tagger, text):
+    assert "lung nodule" not in {mention.target for mention in tagger(text)}
 
 
 @pytest.mark.parametrize(

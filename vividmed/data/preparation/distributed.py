@@ -1,10 +1,9 @@
-"""Runs a preparation on several machines with datatrove: each task finishes its own shards."""
+"""Runs work in shards on several machines with datatrove: each task finishes its own shards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from vividmed.data.preparation.prepare import Preparation
 from vividmed.errors import VividMedError
 
 try:
@@ -17,17 +16,36 @@ except ImportError as error:
     ) from error
 
 
-class PrepareShards(PipelineStep):
+class ShardedWork(Protocol):
+    """Work in shards: a preparation, or a step of making grounded reports.
+
+    Attributes:
+        name: name of the work, for job names.
+        logs: folder for the logs of executors.
+        shards: shards that any process can finish on its own.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def logs(self) -> Path: ...
+    @property
+    def shards(self) -> Sequence[Any]: ...
+    def work_on(self, shard: Any) -> int:
+        """Finish a shard, and return how many pieces of work it took."""
+
+
+class FinishShards(PipelineStep):
     """Finishes the shards of one task: those whose place in the plan equals its rank, modulo the number of tasks.
 
     Args:
         plan: the plan, made once before the tasks start.
     """
 
-    name = "Prepare shards"
+    name = "Finish shards"
     type = "vividmed"
 
-    def __init__(self, plan: Preparation) -> None:
+    def __init__(self, plan: ShardedWork) -> None:
         super().__init__()
         self.plan = plan
 
@@ -37,7 +55,7 @@ class PrepareShards(PipelineStep):
         yield from ()
 
 
-def local_executor(plan: Preparation, *, tasks: int, workers: int | None = None) -> PipelineExecutor:
+def local_executor(plan: ShardedWork, *, tasks: int, workers: int | None = None) -> PipelineExecutor:
     """Executor that runs tasks on this machine, to try a distributed run.
 
     Args:
@@ -47,21 +65,21 @@ def local_executor(plan: Preparation, *, tasks: int, workers: int | None = None)
             the other in this process.
     """
     return LocalPipelineExecutor(
-        pipeline=[PrepareShards(plan)],
+        pipeline=[FinishShards(plan)],
         tasks=tasks,
         workers=tasks if workers is None else workers,
-        logging_dir=str(_logs(plan)),
+        logging_dir=str(plan.logs),
         skip_completed=False,
     )
 
 
 def slurm_executor(
-    plan: Preparation, *, tasks: int, partition: str, time: str, memory_gb: int
+    plan: ShardedWork, *, tasks: int, partition: str, time: str, memory_gb: int
 ) -> PipelineExecutor:
     """Executor that runs tasks as jobs of a Slurm array; its ``run()`` submits them and returns.
 
     Args:
-        plan: the plan; its origin and output must be on a file system that all machines share.
+        plan: the plan; its input and output must be on a file system that all machines share.
         tasks: number of jobs.
         partition: partition of the cluster.
         time: time limit per job, ``HH:MM:SS``.
@@ -69,16 +87,12 @@ def slurm_executor(
     """
     # datatrove would skip tasks by their number, but whether work is left depends on the shards.
     return SlurmPipelineExecutor(
-        pipeline=[PrepareShards(plan)],
+        pipeline=[FinishShards(plan)],
         tasks=tasks,
         time=time,
         partition=partition,
         mem_per_cpu_gb=memory_gb,
-        job_name=f"prepare-{plan.adapter.name}",
-        logging_dir=str(_logs(plan)),
+        job_name=f"vividmed-{plan.name}",
+        logging_dir=str(plan.logs),
         skip_completed=False,
     )
-
-
-def _logs(plan: Preparation) -> Path:
-    return plan.store.notes / "logs"

@@ -94,6 +94,16 @@ class Preparation:
     store: ShardStore
     sampled: int = 0
 
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+        return self.adapter.name
+
+    @property
+    def logs(self) -> Path:
+        """Folder for the logs of executors."""
+        return self.store.notes / "logs"
+
     def work_on(self, shard: Shard) -> int:
         """Finish a shard in this process, one case after the other.
 

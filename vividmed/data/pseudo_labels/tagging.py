@@ -3,18 +3,22 @@
 Three steps per sentence. *Terms*: names, synonyms and a short list of radiologists' shorthand are found, the longest
 first, and take the side from the words around them. *Scopes*: cues of negation and uncertainty reach forwards or
 backwards up to a word that ends their scope, as in NegEx (Chapman et al., 2001) and ConText (Harkema et al., 2009).
-*Status*: a mention in the scope of a negation is absent, in that of an uncertainty uncertain, otherwise present.
+*Status*: a mention in the scope of a negation is absent, in that of an uncertainty uncertain, in that of a limitation
+(``evaluation of X is limited``) not assessable, otherwise present.
 """
 
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
+from vividmed.data.pseudo_labels.cues import CUES
+from vividmed.data.pseudo_labels.shorthand import NODULE_ELSEWHERE, NOT_TERMS, OTHER_MEANINGS, SHORTHAND
 from vividmed.data.taxonomy import Taxonomy
 
-Status = Literal["present", "absent", "uncertain"]
+Status = Literal["present", "absent", "uncertain", "not assessable"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Mention:
         end: one past the last character.
         target: canonical name in the taxonomy.
         status: whether the text says that it is there.
+        side: side of the body that the words name, if the target has none: ``left``, ``right`` or ``""``.
     """
 
     text: str
@@ -34,81 +39,8 @@ class Mention:
     end: int
     target: str
     status: Status
+    side: str = ""
 
-
-# What radiologists write for targets of the taxonomy, beside its names and synonyms.
-_SHORTHAND = {
-    "effusion": "pleural effusion",
-    "nodule": "lung nodule",
-    "nodular density": "lung nodule",
-    "nodular opacity": "lung nodule",
-    "airspace disease": "pulmonary opacification",
-    "air space disease": "pulmonary opacification",
-    "air space opacity": "pulmonary opacification",
-    "opacification": "pulmonary opacification",
-    "ground glass": "ground-glass opacity",
-    "ground-glass": "ground-glass opacity",
-    "ground glass attenuation": "ground-glass opacity",
-    "consolidative opacity": "pulmonary consolidation",
-    "consolidative change": "pulmonary consolidation",
-    "atelectatic change": "atelectasis",
-    "volume loss": "atelectasis",
-    "enlarged cardiomediastinal contour": "widened mediastinum",
-    "enlargement of the cardiac silhouette": "cardiomegaly",
-    "cardiac silhouette is enlarged": "cardiomegaly",
-    "heart is enlarged": "cardiomegaly",
-    "heart size is enlarged": "cardiomegaly",
-    "heart is mildly enlarged": "cardiomegaly",
-    "heart is moderately enlarged": "cardiomegaly",
-    "heart is markedly enlarged": "cardiomegaly",
-    "vascular engorgement": "pulmonary vascular congestion",
-    "emphysematous change": "pulmonary emphysema",
-    "bullae": "pulmonary emphysema",
-    "bulla": "pulmonary emphysema",
-    "fibrotic change": "pulmonary fibrosis",
-    "fibrosis": "pulmonary fibrosis",
-    "bronchiectatic change": "bronchiectasis",
-    "metastases": "metastasis",
-    "metastatic disease": "metastasis",
-    "hepatic metastasis": "liver tumor",
-    "hepatic metastases": "liver tumor",
-    "hepatic lesion": "liver tumor",
-    "liver mass": "liver tumor",
-    "mass": "tumor",
-    "masses": "tumor",
-    "simple cyst": "cyst",
-    "cystic change": "cyst",
-    "adenopathy": "lymphadenopathy",
-    "enlarged nodes": "lymphadenopathy",
-    "enlarged lymph nodes": "lymphadenopathy",
-    "pleural fluid collection": "pleural effusion",
-    "coronary artery calcification": "coronary artery calcification",
-    "atherosclerosis": "vascular calcification",
-    "atherosclerotic disease": "vascular calcification",
-    "infarct": "stroke lesion",
-    "infarction": "stroke lesion",
-    "intracranial bleed": "intracranial hemorrhage",
-    "intraparenchymal hemorrhage": "intracranial hemorrhage",
-    "subdural hematoma": "intracranial hemorrhage",
-    "subarachnoid hemorrhage": "intracranial hemorrhage",
-    "pacemaker": "support device",
-    "chest tube": "support device",
-    "endotracheal tube": "support device",
-    "nasogastric tube": "support device",
-    "central venous catheter": "support device",
-    "central line": "support device",
-    "picc line": "support device",
-    "catheter": "support device",
-    "stent": "support device",
-    "drain": "support device",
-    "sternotomy wires": "support device",
-    "surgical clips": "support device",
-}
-
-# Terms of the taxonomy that mean something else in running text.
-_NOT_TERMS = frozenset(
-    {"pe", "tb", "lens", "lip", "fat", "muscle", "skin", "cheek", "other diseases", "drain"}
-)
 
 _ADJECTIVES = (
     "small|large|tiny|big|mild|mildly|minimal|moderate|moderately|severe|severely|marked|subtle|trace|extensive|diffuse|"
@@ -123,100 +55,12 @@ _LEADING = re.compile(
     rf"(?:(?:(?:{_ADJECTIVES})|\d+(?:\.\d+)?\s?(?:mm|cm))(?:,?\s+(?:and\s+)?|-))+$", re.IGNORECASE
 )
 _LEADING_REACH = 80
+_ADJECTIVE_WORDS = frozenset(word.rpartition("-")[2] for word in _ADJECTIVES.split("|")) | {"and"}
+_LAST_WORD = re.compile(r"(\w+)(?:,?\s+|-)$")
 _SIDE = re.compile(r"\b(left|right)(?:-sided)?\b", re.IGNORECASE)
 _SIDE_AFTER = re.compile(r"\s+(?:in|of|at|within)\s+(?:the\s+)?(left|right)\b", re.IGNORECASE)
 
-_NEGATED_BEFORE = (
-    r"no(?!\s+(?:significant\s+|interval\s+|appreciable\s+|definite\s+|relevant\s+|substantial\s+)*"
-    r"(?:change|increase|decrease|growth|progression|difference|improvement|longer\s+only)\b)",
-    r"not\s+(?:have|show|demonstrate|contain|reveal|see|identify|visuali[sz]e)",
-    r"(?:there\s+(?:is|are)\s+)?not\s+(?:a|an|any)",
-    r"without(?!\s+(?:change|contrast))",
-    r"absence\s+of",
-    r"absent",
-    r"lacks?",
-    r"(?:negative|free)\s+(?:for|of)",
-    r"clear\s+of",
-    r"den(?:y|ies)",
-    r"neither",
-    r"nor",
-    r"never",
-    r"(?:resolution|removal)\s+of",
-    r"resolved",
-    r"(?:has|have)\s+no",
-    r"fails?\s+to\s+(?:show|reveal|demonstrate)",
-    r"rul(?:es?|ed|ing)\s+out",
-    r"exclud(?:es?|ed|ing)",
-)
-_NEGATED_AFTER = (
-    r"(?:is|are|was|were)\s+(?:not|no\s+longer)\s+(?:\w+ly\s+)?(?:seen|identified|present|visuali[sz]ed|evident|noted|"
-    r"demonstrated|detected|found|appreciated|visible|apparent|observed)",
-    r"(?:is|are|was|were)\s+absent",
-    r"(?:has|have)\s+(?:\w+ly\s+)?(?:resolved|cleared|disappeared)",
-    r"(?:is|are|was|were)\s+(?:\w+ly\s+)?(?:resolved|ruled\s+out|excluded)",
-    r"(?:not|no\s+longer)\s+(?:seen|identified|present|visuali[sz]ed|visible|evident|noted|detected|found)",
-    r"cannot\s+be\s+(?:seen|identified|detected|found)",
-)
-_UNCERTAIN_BEFORE = (
-    r"possib(?:le|ly)",
-    r"probab(?:le|ly)",
-    r"potential(?:ly)?",
-    r"likely",
-    r"suspected",
-    r"questionable",
-    r"question\s+of",
-    r"equivocal",
-    r"(?:may|might|could)\s+(?:also\s+)?(?:represent|reflect|be|indicate|suggest|relate|correspond)",
-    r"(?:suspicious|concerning|worrisome)\s+for",
-    r"(?:concern|suspicion)\s+(?:for|of)",
-    r"suggest(?:s|ing|ive|ed)?(?:\s+of)?",
-    r"(?:cannot|can\s+not|can't|not)\s+(?:be\s+)?(?:entirely\s+|completely\s+)?(?:rule\s+out|exclude)",
-    r"consistent\s+with\s+either",
-    r"rule\s+out",
-    r"differential\s+(?:diagnosis\s+)?(?:includes?|of)",
-    r"presumed",
-    r"appears?\s+to\s+be",
-)
-_UNCERTAIN_AFTER = (
-    r"(?:is|are|was|were|remains?)\s+(?:\w+ly\s+)?(?:possible|questionable|suspected|likely|considered|equivocal)",
-    r"(?:cannot|can\s+not|can't|could\s+not|is\s+not|are\s+not|not)\s+(?:be\s+)?(?:\w+ly\s+)?(?:excluded|ruled\s+out)",
-    r"(?:may|might|could)\s+be\s+(?:present|considered)",
-    r"should\s+be\s+considered",
-)
-_UNCERTAIN_BOTH_WAYS = (r"versus", r"vs")
-_ENDS = (
-    r"but",
-    r"however",
-    r"although",
-    r"though",
-    r"except(?:\s+for)?",
-    r"aside\s+from",
-    r"apart\s+from",
-    r"other\s+than",
-    r"yet",
-    r"nevertheless",
-    r"which",
-    r"because",
-    r"due\s+to",
-    r"secondary\s+to",
-    r"(?:there|this|these)\s+(?:is|are|was|were)",
-    r"(?:is|are|was|were)\s+(?:noted|seen|present|identified)",
-    r"and\s+(?:an?|the|there)",
-    r"with(?!out\b)(?!\s+no\b)",
-)
-
-
-def _alternatives(patterns: tuple[str, ...]) -> str:
-    return "|".join(f"(?:{pattern})" for pattern in patterns)
-
-
-_CUES = re.compile(
-    rf"\b(?:(?P<uncertain_both>{_alternatives(_UNCERTAIN_BOTH_WAYS)})"
-    rf"|(?P<uncertain_after>{_alternatives(_UNCERTAIN_AFTER)})|(?P<absent_after>{_alternatives(_NEGATED_AFTER)})"
-    rf"|(?P<uncertain_before>{_alternatives(_UNCERTAIN_BEFORE)})|(?P<absent_before>{_alternatives(_NEGATED_BEFORE)})"
-    rf"|(?P<end>{_alternatives(_ENDS)}))\b|(?P<stop>[;:])",
-    re.IGNORECASE,
-)
+_NODULE_ELSEWHERE = re.compile(NODULE_ELSEWHERE, re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:[-/'][^\W_]+)*")
 _SENTENCE = re.compile(r"[^.!?\n]+(?:\.(?=\d)[^.!?\n]*)*[.!?]*")
 
@@ -231,11 +75,12 @@ class Tagger:
     def __init__(self, taxonomy: Taxonomy | None = None):
         self.taxonomy = taxonomy or Taxonomy.load()
         terms = {_key(term): target.name for target in self.taxonomy for term in target.terms}
-        shorthand = {_key(term): name for term, name in _SHORTHAND.items() if name in self.taxonomy}
+        shorthand = {_key(term): name for term, name in SHORTHAND.items() if name in self.taxonomy}
+        shorthand |= dict.fromkeys(OTHER_MEANINGS, "")
         self._targets = {
             form: name
             for term, name in {**shorthand, **terms}.items()
-            if term not in _NOT_TERMS
+            if term not in NOT_TERMS
             for form in (*_plurals(term), term)
         }
         self._longest: dict[str, int] = {}
@@ -265,45 +110,72 @@ class Tagger:
             if mention.status in wanted and self.taxonomy[mention.target].category == "anomaly"
         }
 
+    def status_of(self, text: str, start: int, end: int) -> Status:
+        """Status that the words around a span give it, whether or not it names a target."""
+        for match in _SENTENCE.finditer(text):
+            if match.start() <= start < match.end():
+                return _Scopes(match.group()).status(start - match.start(), end - match.start())
+        return "present"
+
     def _tag_sentence(self, text: str, first: int, last: int) -> Iterator[Mention]:
         sentence = text[first:last]
         scopes: _Scopes | None = None
         for head, end, target in self._terms(sentence):
             scopes = scopes or _Scopes(sentence)
-            window = max(0, head - _LEADING_REACH)
-            lead = _LEADING.search(sentence[window:head])
-            start = window + lead.start() if lead else head
-            target = self._with_side(target, sentence[start:end], sentence[end : end + _LEADING_REACH])
-            yield Mention(sentence[start:end], first + start, first + end, target, scopes.status(head, end))
+            start = head - _leading_length(sentence, head)
+            after = sentence[end : end + _LEADING_REACH]
+            if "nodule" in target and _NODULE_ELSEWHERE.match(after):
+                continue
+            target, side = self._with_side(target, sentence[start:end], after)
+            status = scopes.status(head, end)
+            yield Mention(sentence[start:end], first + start, first + end, target, status, side)
 
     def _terms(self, sentence: str) -> Iterator[tuple[int, int, str]]:
-        """Start, end and target of each term, the longest at every word."""
+        """Start, end and target of each term, the longest at every word.
+
+        A term that begins one word later wins if it ends later: the fracture in *right rib fracture*, not the rib.
+        """
         words = list(_WORD.finditer(sentence))
         place = 0
         while place < len(words):
-            length = min(self._longest.get(words[place].group().lower(), 0), len(words) - place)
-            while length:
-                term = " ".join(word.group().lower() for word in words[place : place + length])
-                if term in self._targets:
-                    yield words[place].start(), words[place + length - 1].end(), self._targets[term]
-                    break
-                length -= 1
+            length = self._longest_at(sentence, words, place)
+            if length > 1 and self._longest_at(sentence, words, place + 1) >= length:
+                place += 1
+                continue
+            if length:
+                target = self._targets[_joined(words[place : place + length])]
+                if target:
+                    yield words[place].start(), words[place + length - 1].end(), target
             place += max(1, length)
 
-    def _with_side(self, target: str, phrase: str, after: str) -> str:
-        """The target of the side that stands in the phrase or right behind it, where the taxonomy has one."""
-        side = _SIDE.search(phrase) or _SIDE_AFTER.match(after)
-        if side is None:
-            return target
-        sided = f"{side.group(1).lower()} {target}"
-        return self.taxonomy[sided].name if sided in self.taxonomy else target
+    def _longest_at(self, sentence: str, words: list[re.Match[str]], place: int) -> int:
+        """Number of words of the longest term that begins at a word; 0 if none does."""
+        if place >= len(words):
+            return 0
+        length = min(self._longest.get(words[place].group().lower(), 0), len(words) - place)
+        while length and _joined(words[place : place + length]) not in self._targets:
+            length -= 1
+        # Words of one term have nothing but space between them.
+        for one, other in pairwise(words[place : place + length]):
+            if not sentence[one.end() : other.start()].isspace():
+                return 0
+        return length
+
+    def _with_side(self, target: str, phrase: str, after: str) -> tuple[str, str]:
+        """The target of the side that stands in the phrase or right behind it, where the taxonomy has one, else the side."""
+        match = _SIDE.search(phrase) or _SIDE_AFTER.match(after)
+        if match is None or self.taxonomy[target].laterality is not None:
+            return target, ""
+        side = match.group(1).lower()
+        sided = f"{side} {target}"
+        return (self.taxonomy[sided].name, "") if sided in self.taxonomy else (target, side)
 
 
 class _Scopes:
     """Cues of one sentence, and the status that they give to what stands behind or before them."""
 
     def __init__(self, sentence: str):
-        cues = list(_CUES.finditer(sentence))
+        cues = list(CUES.finditer(sentence))
         self._starts = [cue.start() for cue in cues]
         self._ends = [cue.end() for cue in cues]
         self._forwards = self._sweep(cues, "before")
@@ -318,7 +190,9 @@ class _Scopes:
             name = cue.lastgroup or ""
             if name in ("end", "stop"):
                 state = "present"
-            elif name == f"absent_{direction}":
+            elif name == f"unassessed_{direction}":
+                state = "not assessable"
+            elif name.startswith(f"absent_{direction}"):
                 state = "absent"
             elif name in (f"uncertain_{direction}", "uncertain_both") and state == "present":
                 # "no suspicious nodule": a negation further away wins over the doubt beside the mention.
@@ -331,11 +205,27 @@ class _Scopes:
         earlier, later = bisect_right(self._ends, start), bisect_left(self._starts, end)
         before = self._forwards[earlier - 1] if earlier else "present"
         after = self._backwards[later] if later < len(self._backwards) else "present"
-        if after == "uncertain":
-            return "uncertain"
+        for status in ("not assessable", "uncertain"):
+            if after == status:
+                return status
         if "absent" in (before, after):
             return "absent"
         return before
+
+
+def _leading_length(sentence: str, head: int) -> int:
+    """Number of characters of the adjectives and sizes before a term."""
+    before = sentence[max(0, head - _LEADING_REACH) : head]
+    # Most words before a term are no adjective; this look at the last one is much cheaper than the search.
+    last = _LAST_WORD.search(before)
+    if last is None or not (last[1].lower() in _ADJECTIVE_WORDS or last[1][-1:].lower() in "m0123456789"):
+        return 0
+    lead = _LEADING.search(before)
+    return len(before) - lead.start() if lead else 0
+
+
+def _joined(words: list[re.Match[str]]) -> str:
+    return " ".join(word.group().lower() for word in words)
 
 
 def _plurals(term: str) -> tuple[str, ...]:

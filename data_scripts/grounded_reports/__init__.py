@@ -1,0 +1,1 @@
+"""Twins of ``vividmed ground-reports``, for a clone without an installation."""

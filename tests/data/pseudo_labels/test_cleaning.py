@@ -1,0 +1,91 @@
+"""Cleaning: what the image cannot show goes, findings stay, and every change is checked."""
+
+import pytest
+
+from vividmed.data.pseudo_labels.cleaning import Cleaning, check_change, clean_sentence
+from vividmed.data.pseudo_labels.study import Study
+from vividmed.data.pseudo_labels.tagging import Tagger
+
+
+@pytest.fixture(scope="module")
+def tagger():
+    return Tagger()
+
+
+def study(text: str) -> Study:
+    return Study(
+        id="a",
+        patient="p",
+        split="train",
+        modality="CT",
+        plane="",
+        source="s",
+        licence="l",
+        dataset="d",
+        row=0,
+        report=text,
+        text=text,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sentence", "cleaned"),
+    [
+        # Comparisons
+        ("The right effusion has increased since the prior study.", "The right effusion is present."),
+        ("Compared to the previous CT of 3/4/2019, the nodule has grown.", "The nodule is present."),
+        ("Stable cardiomegaly.", "Cardiomegaly."),
+        ("A 6 mm nodule is unchanged.", "A 6 mm nodule."),
+        ("No significant interval change.", ""),
+        ("The previously seen nodule measures 5 mm.", "The nodule measures 5 mm."),
+        ("Heart size is stable.", ""),
+        # Technique, views and history
+        ("PA and lateral views of the chest were obtained.", ""),
+        ("Axial images were acquired after administration of contrast.", ""),
+        ("The patient is a 60-year-old man with cough.", ""),
+        ("Comparison: none.", ""),
+        # Verbatim
+        ("There is a small left pleural effusion.", "There is a small left pleural effusion."),
+        ("No pneumothorax or rib fracture.", "No pneumothorax or rib fracture."),
+        ("Liver, spleen and kidneys are normal.", "Liver, spleen and kidneys are normal."),
+    ],
+)
+def test_rules_remove_what_the_image_cannot_show_and_keep_the_rest(tagger, sentence, cleaned):
+    assert clean_sentence(sentence, tagger) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ("A left effusion. The heart is normal.", "The heart is normal.", "a finding was lost"),
+        ("A left effusion is seen here.", "A right effusion is seen here.", "a finding was lost"),
+        ("Possible pneumonia at the base.", "Pneumonia at the base.", "a finding was lost"),
+        ("The lungs are clear today.", "The lungs are clear. A nodule.", "a finding was added"),
+        ("A nodule of 5 mm is seen.", "A nodule of 15 mm is seen.", "a number was added"),
+        ("One two three four.", "", "nothing is left"),
+        ("One two three four five.", "Six seven eight nine ten.", "of the words changed"),
+        ("No effusion. No edema. Lungs clear.", "No effusion. Lungs clear.", ""),
+    ],
+)
+def test_changes_that_lose_or_add_something_do_not_count(tagger, before, after, problem):
+    found = check_change(before, after, tagger=tagger).problem
+    assert (problem in found) if problem else found == ""
+
+
+def test_sections_stay_sections_and_a_report_of_technique_keeps_its_findings(tagger):
+    text = (
+        "Findings: Frontal view. The left effusion has increased since the prior study. The spine is normal.\n"
+        "Impression: Worsening left effusion."
+    )
+    (cleaned,) = Cleaning(tagger=tagger).run([study(text)])
+    assert cleaned.text == (
+        "Findings: The left effusion is present. The spine is normal.\nImpression: Left effusion."
+    )
+    assert cleaned.report == text
+
+
+def test_a_report_that_would_lose_too_much_stays_and_is_listed(tagger):
+    text = "The patient has a cough. The patient was examined supine. Clear."
+    (cleaned,) = Cleaning(tagger=tagger, largest_change=0.3).run([study(text)])
+    assert cleaned.text == text
+    assert [reject.step for reject in cleaned.rejects] == ["clean"]
