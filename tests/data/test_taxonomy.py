@@ -4,7 +4,8 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from vividmed.data.taxonomy import TAXONOMY_VARIABLE, Target, Taxonomy
+from vividmed.data.taxonomy import Target, Taxonomy
+from vividmed.data.taxonomy_files import TAXONOMY_VARIABLE
 from vividmed.errors import VividMedError
 
 ENTRIES = json.loads(files("vividmed.data").joinpath("taxonomy.json").read_text(encoding="utf-8"))
@@ -137,12 +138,12 @@ def test_a_file_of_ones_own_adds_targets(tmp_path, taxonomy, monkeypatch):
         entry("flipper bone", parents=["left flipper", "bone"]),
     ]
     path.write_text(json.dumps(own))
-    extended = Taxonomy.with_file(ENTRIES, path)
+    extended = Taxonomy.with_files(ENTRIES, path)
     assert len(extended) == len(taxonomy) + 3
     assert extended.mirror("left flipper") == "right flipper"
     assert "bone" in extended.ancestors("flipper bone")
     monkeypatch.setenv(TAXONOMY_VARIABLE, str(path))
-    assert "flipper bone" in Taxonomy.load.__wrapped__(Taxonomy)  # type: ignore[attr-defined]
+    assert "flipper bone" in Taxonomy.load()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,10 @@ def test_a_file_of_ones_own_adds_targets(tmp_path, taxonomy, monkeypatch):
         (b"\xff", "cannot be read"),
         (b"[" * 100_000, "cannot be read"),
         (b"{}", "contains a dict"),
-        (b'[{"name": "liver", "category": "anatomy"}]', "'liver' stands for 'liver' and 'liver'"),
+        (b'[{"name": "liver", "category": "anomaly"}]', "'liver' is known with category 'anatomy'"),
+        (b'[{"name": "flipper", "category": "anatomy", "synonyms": ["liver"]}]', "'liver' stands for"),
+        (b'[{"name": "flipper", "category": "anatomy", "sides": 1}]', "'sides' is true or false"),
+        (b'["flipper"]', "give an object with name and category"),
         (b'[{"name": "flipper", "category": "anatomy", "parents": ["whale"]}]', "unknown parent 'whale'"),
     ],
 )
@@ -162,5 +166,5 @@ def test_a_faulty_file_of_ones_own_is_named_in_one_line(tmp_path, content, messa
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(VividMedError, match=rf"own\.json: .*{message}") as caught:
-        Taxonomy.with_file(ENTRIES, path)
+        Taxonomy.with_files(ENTRIES, path)
     assert "\n" not in str(caught.value)

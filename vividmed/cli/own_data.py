@@ -1,11 +1,11 @@
 """What the verbs that prepare one's own data share: arguments, the preview, the work, and what is printed about it."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shtab import DIRECTORY
+from shtab import DIRECTORY, FILE
 
 from vividmed.cli.parser import positive_int
 from vividmed.console import DONE, INCOMPLETE
@@ -64,8 +64,41 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     images.complete = DIRECTORY  # type: ignore[attr-defined]
 
 
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of layouts with labels: their targets."""
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="LABEL=TARGET",
+        help="target that a label means; 'LABEL=' leaves a label out; may be repeated",
+    )
+    taxonomy = parser.add_argument(
+        "--taxonomy",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with targets of your own; see docs/own_data.md",
+    )
+    taxonomy.complete = FILE  # type: ignore[attr-defined]
+
+
+def use_labels(args: argparse.Namespace) -> dict[str, str]:
+    """Add the targets of one's own to the taxonomy, and give the target of each label that the user maps."""
+    from vividmed.data.own.target_names import parse_renames
+    from vividmed.data.taxonomy import use_taxonomy
+
+    if args.taxonomy is not None:
+        use_taxonomy(args.taxonomy)
+    return parse_renames(args.map)
+
+
 def prepare(
-    args: argparse.Namespace, command: str, default_name: str, read: Callable[[], "OwnListing"]
+    args: argparse.Namespace,
+    command: str,
+    default_name: str,
+    read: Callable[[], "OwnListing"],
+    *,
+    read_reports: Callable[[], "OwnListing | None"] = lambda: None,
 ) -> int:
     """Read, preview, prepare and publish.
 
@@ -74,6 +107,7 @@ def prepare(
         command: the verb, for errors and the card.
         default_name: file or folder that the data set is named after.
         read: reads the layout.
+        read_reports: gives its grounded reports, if it has any; called after ``read``.
 
     Returns:
         Exit status.
@@ -82,48 +116,73 @@ def prepare(
         raise VividMedError(f"vividmed {command}: give --output, --push-to-hub or --dry-run")
     from huggingface_hub.constants import HF_HOME
 
-    from vividmed.data.own.listing import OwnData, check_name, parse_ratios
+    from vividmed.data.own.listing import OwnData, check_name, parse_ratios, split_together
     from vividmed.data.own.listing import default_name as made_name
     from vividmed.data.own.prepare import prepare_own
     from vividmed.data.preparation.case_rows import Processing
+    from vividmed.data.preparation.targets import check_targets
+    from vividmed.data.raw.case import Case
+    from vividmed.data.taxonomy_files import save_taxonomy
     from vividmed.hub.dataset_cards import write_dataset_card
     from vividmed.hub.publish import publish_dataset
 
     ratios = parse_ratios(args.split_ratios) if args.split_ratios else None
     name = check_name(args.name, made_name(default_name))
-    listing = read()
-    data = OwnData(listing, name=name, command=f"vividmed {command}", ratios=ratios)
-    print(_overview(data), flush=True)
+    listing, reports = read(), read_reports()
+    data = [
+        OwnData(each, name=name, command=f"vividmed {command}", ratios=ratios)
+        for each in ([listing] if reports is None else split_together(listing, reports, name, ratios))
+    ]
+    print(_overview(data[0], data[1:]), flush=True)
+    check_targets(name, (case for case in listing.cases if isinstance(case, Case)))
     if args.dry_run:
         return INCOMPLETE if listing.refused else DONE
     output = args.output or Path(HF_HOME) / "vividmed" / "prepared" / name
     processing = Processing(window=args.window)
-    result = prepare_own(
-        data, output, processing=processing, limit=args.limit, num_proc=args.num_proc, progress=True
-    )
-    write_dataset_card(data, processing, result.prepared)
-    print(_summary(data, result))
-    if not result.prepared.rows:
+    results = [
+        prepare_own(
+            each,
+            output / each.row_kind if number else output,
+            processing=processing,
+            limit=args.limit,
+            num_proc=args.num_proc,
+            progress=True,
+        )
+        for number, each in enumerate(data)
+    ]
+    save_taxonomy(output)
+    further = {each.row_kind: result.prepared for each, result in zip(data[1:], results[1:], strict=True)}
+    for each, result in zip(data[1:], results[1:], strict=True):
+        write_dataset_card(each, processing, result.prepared)
+    write_dataset_card(data[0], processing, results[0].prepared, further=further)
+    for each, result in zip(data, results, strict=True):
+        print(_summary(each, result))
+    if not results[0].prepared.rows:
         raise VividMedError(f"{output}: nothing could be prepared; correct what is listed above")
     if args.push_to_hub:
-        published = publish_dataset(output, args.push_to_hub, terms=data)
+        published = publish_dataset(output, args.push_to_hub, terms=data[0])
         print(f"pushed to {published.repo_id}, {published.visibility}, revision {published.revision}")
-    return INCOMPLETE if result.refused or result.prepared.failed else DONE
+    return INCOMPLETE if any(result.refused or result.prepared.failed for result in results) else DONE
 
 
-def _overview(data: "OwnData") -> str:
+def _overview(data: "OwnData", further: Sequence["OwnData"] = ()) -> str:
     from vividmed.data.own.listing import ratios_text
 
     listing = data.listing
     lines = [*listing.overview]
     if not listing.has_splits:
         lines.append(
-            f"  {'splits':<10} by patient, train : validation : test = {ratios_text(data.split_ratios)}"
+            f"  {'splits':<10} by patient, train : validation : test = {ratios_text(data.ratios)}"
         )
     lines += [f"note: {note}" for note in listing.notes]
+    if not listing.has_patients:
+        lines.append(
+            "note: no patients are named: each image or case counts as one; name them if some have several images"
+        )
     if not listing.modalities:
         lines.append("note: the modality is not recorded; name it by --modality if all images have the same")
-    return "\n".join([*lines, *listing.preview])
+    previews = [line for each in [data, *further] for line in each.listing.preview]
+    return "\n".join([*lines, *previews])
 
 
 def _summary(data: "OwnData", result: "OwnResult") -> str:

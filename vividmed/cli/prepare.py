@@ -8,6 +8,10 @@
 For data of your own (each with a --help of its own):
 
     vividmed prepare table questions.csv --images scans --output data/questions
+    vividmed prepare imagefolder FOLDER --output data/captions
+    vividmed prepare nnunet FOLDER --output data/liver
+    vividmed prepare coco FILE --images FOLDER --output data/fractures
+    vividmed prepare bids FOLDER --output data/lesions
 
 Safe to interrupt: run the command again to resume. If nothing changed, it does nothing. Cases that fail are listed in
 failures.csv. Exit status: 0 if all cases are prepared, 1 if some failed, 2 for wrong arguments or input. See

@@ -19,7 +19,7 @@ from shtab import FILE
 from vividmed.cli.own_data import add_images, add_output, prepare
 
 if TYPE_CHECKING:
-    from vividmed.data.own.table import TableOptions
+    from vividmed.data.own.table_rows import TableOptions
 
 _WORDS = {
     "image": "the names of images",
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 def table_options(args: argparse.Namespace) -> "TableOptions":
     """What the arguments say about how the table is read."""
     from vividmed.data.own.modalities import modality_name
-    from vividmed.data.own.table import TableOptions
+    from vividmed.data.own.table_rows import TableOptions
 
     given = {role: tuple(names) for role in _ROLES if (names := getattr(args, f"{role}_column"))}
     return TableOptions(

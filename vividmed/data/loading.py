@@ -15,6 +15,7 @@ from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub.constants import HF_HUB_CACHE
 
+from vividmed.data.taxonomy import use_taxonomy_of
 from vividmed.errors import VividMedError
 
 _IMAGES = ("images", "volumes")
@@ -32,8 +33,11 @@ def load_prepared(
     revision: str | None = None,
     streaming: bool = False,
     allow_outside_images: bool = False,
+    row_kinds: Sequence[str] = (),
 ) -> Any:
     """Load a data set from a folder or the Hub.
+
+    Targets of its own that a folder keeps are added to the taxonomy of this process.
 
     Args:
         name: folder or repository.
@@ -45,6 +49,8 @@ def load_prepared(
         streaming: read rows while iterating instead of downloading them first.
         allow_outside_images: let rows name image files outside the data set's folder. Streams are checked where their
             rows are read, see :func:`check_row_paths`.
+        row_kinds: kinds of rows that are wanted. If the data set has a configuration named after one of them, and
+            ``config`` is None, it is taken: the first of them.
 
     Returns:
         What ``datasets.load_dataset`` returns.
@@ -53,7 +59,11 @@ def load_prepared(
         VividMedError: the data set or split is not found or cannot be read, or a row names an image file outside the
             data set's folder.
     """
+    if Path(name).is_dir():
+        use_taxonomy_of(name)
     try:
+        if config is None and row_kinds:
+            config = _config_of(name, row_kinds, revision)
         loaded = load_dataset(name, config, split=split, revision=revision, streaming=streaming)
     except (DatasetsError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -62,6 +72,12 @@ def load_prepared(
         for rows in loaded.values() if split is None else [loaded]:
             check_image_paths(rows, name)
     return loaded
+
+
+def _config_of(location: str, row_kinds: Sequence[str], revision: str | None) -> str | None:
+    """The first of some kinds of rows after which a configuration of a data set is named; None if there is none."""
+    names = datasets.get_dataset_config_names(location, revision=revision)
+    return next((kind for kind in row_kinds if kind in names), None)
 
 
 def check_image_paths(rows: datasets.Dataset, location: str) -> None:

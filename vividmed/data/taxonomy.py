@@ -13,13 +13,17 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from vividmed.data.laterality import has_side, swap_sides
+from vividmed.data.taxonomy_files import (
+    TAXONOMY_FILE,
+    TAXONOMY_VARIABLE,
+    merged_entries,
+    own_taxonomy_files,
+    read_taxonomy_file,
+)
 from vividmed.errors import VividMedError
 
 Category = Literal["anatomy", "anomaly"]
 Laterality = Literal["place", "form", "unpaired"]
-
-TAXONOMY_VARIABLE = "VIVIDMED_TAXONOMY"
-"""Environment variable that names a JSON file of further targets."""
 
 _CATEGORIES = ("anatomy", "anomaly")
 _LATERALITIES = ("place", "form", "unpaired")
@@ -87,36 +91,30 @@ class Taxonomy:
         self._ancestors = self._collect_ancestors()
 
     @classmethod
-    @cache
-    def load(cls) -> Self:
-        """The taxonomy of the package, with the targets of the file that ``VIVIDMED_TAXONOMY`` names, if any.
+    def load(cls) -> "Taxonomy":
+        """The taxonomy of the package, with the targets of the files that ``VIVIDMED_TAXONOMY`` names, if any.
 
         Raises:
-            VividMedError: that file cannot be read, or its entries are wrong or contradict the package's.
+            VividMedError: such a file cannot be read, or its entries are wrong or contradict the package's.
         """
-        entries = json.loads(files("vividmed.data").joinpath("taxonomy.json").read_text(encoding="utf-8"))
-        own = os.environ.get(TAXONOMY_VARIABLE)
-        return cls.from_entries(entries) if not own else cls.with_file(entries, Path(own))
+        return _load(own_taxonomy_files())
 
     @classmethod
-    def with_file(cls, entries: Iterable[Mapping[str, Any]], path: Path) -> Self:
-        """Build from entries and those of a JSON file, a list of objects of the same form.
+    def with_files(cls, entries: Iterable[Mapping[str, Any]], *paths: Path) -> Self:
+        """Build from entries and those of files; see :mod:`vividmed.data.taxonomy_files`.
 
         Raises:
-            VividMedError: the file cannot be read, or its entries are wrong or contradict the others.
+            VividMedError: a file cannot be read, or its entries are wrong or contradict the others.
         """
-        try:
-            own = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise VividMedError(
-                f"{path}: cannot be read as a taxonomy in JSON ({error}); correct it"
-            ) from error
-        if not isinstance(own, list):
-            raise VividMedError(f"{path}: contains a {type(own).__name__}; give a list of targets")
-        try:
-            return cls.from_entries([*entries, *own])
-        except VividMedError as error:
-            raise VividMedError(f"{path}: {error}") from error
+        merged = list(entries)
+        for path in paths:
+            own = read_taxonomy_file(path)
+            try:
+                merged = merged_entries(merged, own)
+                taxonomy = cls.from_entries(merged)
+            except VividMedError as error:
+                raise VividMedError(f"{path}: {error}") from error
+        return taxonomy if paths else cls.from_entries(merged)
 
     @classmethod
     def from_entries(cls, entries: Iterable[Mapping[str, Any]]) -> Self:
@@ -246,6 +244,43 @@ class Taxonomy:
         for name in self._by_name:
             collect(name, ())
         return found
+
+
+def use_taxonomy(path: Path) -> None:
+    """Add the targets of a file for this process and for those that it starts; a file that is in use already is not repeated.
+
+    Raises:
+        VividMedError: the file cannot be read, or its targets are wrong or contradict those in use.
+    """
+    used = own_taxonomy_files()
+    resolved = path.absolute()
+    if resolved in used:
+        return
+    content = read_taxonomy_file(resolved)
+    if any(content == read_taxonomy_file(other) for other in used):
+        return
+    before = os.environ.get(TAXONOMY_VARIABLE)
+    os.environ[TAXONOMY_VARIABLE] = os.pathsep.join(map(str, [*used, resolved]))
+    try:
+        Taxonomy.load()
+    except VividMedError:
+        os.environ.pop(TAXONOMY_VARIABLE)
+        if before is not None:
+            os.environ[TAXONOMY_VARIABLE] = before
+        raise
+
+
+def use_taxonomy_of(folder: str | Path) -> None:
+    """Add the targets that a prepared data set or a model in a folder keeps, if there are any."""
+    path = Path(folder) / TAXONOMY_FILE
+    if path.is_file():
+        use_taxonomy(path)
+
+
+@cache
+def _load(own: tuple[Path, ...]) -> Taxonomy:
+    entries = json.loads(files("vividmed.data").joinpath("taxonomy.json").read_text(encoding="utf-8"))
+    return Taxonomy.with_files(entries, *own)
 
 
 def _key(term: str) -> str:

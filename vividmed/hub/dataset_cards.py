@@ -153,13 +153,21 @@ def render_dataset_card(facts: DatasetFacts) -> str:
     )
 
 
-def write_dataset_card(adapter: "Adapter", processing: "Processing", result: "PreparationResult") -> None:
+def write_dataset_card(
+    adapter: "Adapter",
+    processing: "Processing",
+    result: "PreparationResult",
+    *,
+    further: "Mapping[RowKind, PreparationResult] | None" = None,
+) -> None:
     """Write ``README.md`` of a prepared data set and its figure next to the shards; without rows there is no card.
 
     Args:
         adapter: adapter of the data set.
         processing: choices that the images were prepared with.
         result: outcome of the preparation.
+        further: rows of other kinds that were prepared from the same data into folders below, by their kind. Each is
+            then a configuration, and that of ``result`` the default.
     """
     # Matplotlib and the readers of images come with the prepare extra; publishing does without them.
     from vividmed.data.preparation.statistics import draw_histograms
@@ -174,7 +182,7 @@ def write_dataset_card(adapter: "Adapter", processing: "Processing", result: "Pr
             title=f"{adapter.title}, prepared for VividMed",
             row_kind=adapter.row_kind,
             terms=adapter,
-            data_files={"default": {split: f"data/{split}-*.parquet" for split in result.facts}},
+            data_files=_data_files(adapter, result, further or {}),
             rows=result.rows,
             modality_rows=_count(result.facts, lambda row: [row["modality"] or _NO_MODALITY]),
             target_rows=_count(result.facts, lambda row: row["present"]),
@@ -183,6 +191,18 @@ def write_dataset_card(adapter: "Adapter", processing: "Processing", result: "Pr
         )
     )
     write_atomically(result.output / "README.md", text)
+
+
+def _data_files(
+    adapter: "Adapter", result: "PreparationResult", further: "Mapping[RowKind, PreparationResult]"
+) -> dict[str, dict[str, str]]:
+    name = adapter.row_kind if further else "default"
+    paths = {name: {split: f"data/{split}-*.parquet" for split in result.facts}}
+    for kind, other in further.items():
+        folder = other.output.relative_to(result.output).as_posix()
+        splits = [split for split in other.facts if split in result.facts]
+        paths[kind] = {split: f"{folder}/data/{split}-*.parquet" for split in splits}
+    return paths
 
 
 def hub_licence(licence: str) -> str:
@@ -209,9 +229,11 @@ def _metadata(facts: DatasetFacts, terms: DatasetTerms) -> DatasetCardData:
         configs=[
             {
                 "config_name": config,
+                # Several configurations need one that plain load_dataset takes.
+                **({"default": True} if len(facts.data_files) > 1 and number == 0 else {}),
                 "data_files": [{"split": split, "path": path} for split, path in paths.items()],
             }
-            for config, paths in facts.data_files.items()
+            for number, (config, paths) in enumerate(facts.data_files.items())
         ],
         **details,
     )

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from huggingface_hub import RepoCard
 
+from vividmed.data.taxonomy_files import TAXONOMY_FILE
 from vividmed.data.terms import (
     PROVENANCE_FILE,
     TERMS_FILE,
@@ -39,12 +40,13 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 # Lists of what may leave, so that logs, failure tables, samples and optimizer states stay.
 _LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt")
-_DATASET_FILES = (CARD, TERMS_FILE, *_LICENCES)
+_DATASET_FILES = (CARD, TERMS_FILE, TAXONOMY_FILE, *_LICENCES)
 _DATASET_SUFFIXES = (".parquet", ".png")
 _DATASET_REPLACED = ("*.parquet", "*.png")
 _MODEL_FILES = (
     CARD,
     PROVENANCE_FILE,
+    TAXONOMY_FILE,
     *_LICENCES,
     "*.safetensors",
     "*.safetensors.index.json",

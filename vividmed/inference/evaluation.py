@@ -11,6 +11,7 @@ import transformers
 from accelerate import PartialState
 
 from vividmed.data.loading import load_prepared
+from vividmed.data.own.direct import prepared_location
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
@@ -123,7 +124,7 @@ def load_task_rows(task: Task, dataset: str | None, split: str) -> Any:
 
     if dataset is None:
         return load_sample(ROW_KINDS[task][0], split)
-    splits = load_prepared(dataset, what=f"--dataset {dataset}")
+    splits = load_prepared(prepared_location(dataset), what=f"--dataset {dataset}", row_kinds=ROW_KINDS[task])
     if split not in splits:
         raise VividMedError(
             f"--split {split}: {dataset} has no such split; choose one of {', '.join(splits)}"

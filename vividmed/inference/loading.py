@@ -9,7 +9,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from vividmed.errors import VividMedError
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
-from vividmed.training.hub_files import check_place
+from vividmed.training.hub_files import check_place, use_taxonomy_of_model
 from vividmed.training.peft import adapter_base, find_adapter, load_adapter
 
 
@@ -35,6 +35,7 @@ def load_trained(
         VividMedError: there is no model or no processor, or they cannot be read.
     """
     check_place(name, "model")
+    use_taxonomy_of_model(name)
     adapter = find_adapter(name)
     source = str(name) if adapter is None else adapter_base(adapter)
     options: dict[str, Any] = {"dtype": dtype}

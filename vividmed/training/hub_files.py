@@ -7,6 +7,8 @@ from typing import Literal
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from vividmed.data.taxonomy import use_taxonomy
+from vividmed.data.taxonomy_files import TAXONOMY_FILE
 from vividmed.errors import VividMedError
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -53,6 +55,20 @@ def find_file(
         return Path(hf_hub_download(str(place), name, repo_type=repo_type, revision=revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
         return None
+
+
+def use_taxonomy_of_model(place: str | Path) -> None:
+    """Add the targets that a model was trained on beyond those of the package, if it keeps any.
+
+    Args:
+        place: local folder, or ``namespace/name`` of a repository.
+
+    Raises:
+        VividMedError: they contradict targets that are in use.
+    """
+    path = find_file(place, TAXONOMY_FILE)
+    if path is not None:
+        use_taxonomy(path)
 
 
 def model_folder(place: str | Path, *, revision: str | None = None) -> Path:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from datasets import Dataset, DatasetDict
 
 from vividmed.data.loading import load_prepared
+from vividmed.data.own.direct import prepared_location
 from vividmed.data.sampling.mixture import Mixture, load_mixture
 from vividmed.data.sampling.mixture_config import MixtureConfig
 from vividmed.data.sampling.mixture_stream import MixtureStream
@@ -97,11 +98,12 @@ def _load(kind: RowKind, args: DataArguments) -> DatasetDict:
 
         return load_sample(kind)
     return load_prepared(
-        args.dataset_name,
+        prepared_location(args.dataset_name),
         args.dataset_config,
         revision=args.dataset_revision,
         allow_outside_images=args.allow_outside_images,
         what=f"--dataset_name {args.dataset_name}",
+        row_kinds=(kind,),
     )
 
 

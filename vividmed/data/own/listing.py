@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vividmed.data.adapters.base import Adapter, Case, Failed, Listed, Split
 from vividmed.data.raw.case import SPLITS
+from vividmed.data.raw.splits import assign_splits
 from vividmed.data.schema import RowKind
 from vividmed.errors import VividMedError
 
@@ -53,6 +55,7 @@ class OwnListing:
         cases: cases, and what is left out or cannot be used.
         modalities: modalities that occur.
         has_splits: whether the data states splits.
+        has_patients: whether the data names patients; otherwise each image or case counts as one.
         refused: rows of the table that cannot be used.
         table_rows: id of each case to the rows of the table that it was made from.
         image_column: column that named the images, for errors about them.
@@ -66,6 +69,7 @@ class OwnListing:
     cases: tuple[Listed, ...]
     modalities: tuple[str, ...] = ()
     has_splits: bool = False
+    has_patients: bool = True
     refused: tuple[RefusedRow, ...] = ()
     table_rows: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     image_column: str = ""
@@ -90,7 +94,7 @@ class OwnData(Adapter):
     terms = "This is private data of the institution that prepared it."
     homepage = ""
     citation = ""
-    layout: Mapping[str, int | None] = {}
+    layout = MappingProxyType({})
     gigabytes = 0.0
 
     def __init__(
@@ -102,7 +106,8 @@ class OwnData(Adapter):
         self.row_kind = listing.row_kind
         self.modalities = listing.modalities
         self.published_split = listing.has_splits
-        self.split_ratios = dict(ratios or DEFAULT_RATIOS)
+        self.ratios = dict(ratios or DEFAULT_RATIOS)
+        self.split_ratios = self.ratios
 
     def cases(self, origin: Path) -> Iterator[Listed]:
         yield from self.listing.cases
@@ -121,6 +126,30 @@ class OwnData(Adapter):
     def __getstate__(self) -> dict[str, Any]:
         # Workers process single cases; they need not carry the whole listing.
         return {key: value for key, value in self.__dict__.items() if key != "listing"}
+
+
+def split_together(
+    listing: OwnListing, other: OwnListing, name: str, ratios: Mapping[Split, float] | None
+) -> tuple[OwnListing, OwnListing]:
+    """Give the patients of two listings of one data set their splits, so that each is in the same split of both.
+
+    Args:
+        listing: has all patients.
+        other: has some of them.
+        name: name of the data set.
+        ratios: shares of the patients, for those whose split is not stated.
+    """
+    stated = [(f"{name}:{case.patient}", case.split) for case in listing.cases if isinstance(case, Case)]
+    splits = assign_splits(stated, ratios=dict(ratios or DEFAULT_RATIOS))
+
+    def with_splits(each: OwnListing) -> OwnListing:
+        cases = (
+            replace(case, split=splits[f"{name}:{case.patient}"]) if isinstance(case, Case) else case
+            for case in each.cases
+        )
+        return replace(each, cases=tuple(cases))
+
+    return with_splits(listing), with_splits(other)
 
 
 def parse_ratios(text: str) -> dict[Split, float]:

@@ -1,84 +1,22 @@
 """Cases of a table that names images and what is asked or said about them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from vividmed.data.own.cells import cell_paths, key_text, paragraphs, question_answer_pairs
-from vividmed.data.own.columns import Columns, find_columns, is_header
+from vividmed.data.own.cells import cell_paths
+from vividmed.data.own.columns import SYNONYMS, Columns, find_columns
 from vividmed.data.own.image_paths import ImageFolder, stem
 from vividmed.data.own.listing import OwnListing, RefusedRow
-from vividmed.data.own.modalities import modality_name
-from vividmed.data.own.tabular import Record, TableContent, read_tabular
+from vividmed.data.own.table_rows import Entry, RowReader, RowRefusedError, TableOptions, is_header_for
+from vividmed.data.own.tabular import TableContent, read_tabular
 from vividmed.data.own.workbook import SHEET_SPLIT
-from vividmed.data.raw.case import (
-    SPLITS,
-    Case,
-    ImageFile,
-    QuestionAnswer,
-    Split,
-    caption_turn,
-    report_turn,
-)
-from vividmed.data.raw.report_text import clean_text
-from vividmed.data.raw.splits import official_split
+from vividmed.data.raw.case import SPLITS, Case, ImageFile, Split
 from vividmed.errors import VividMedError
 
 _PREVIEWED = 3
 _PREVIEW_CHARACTERS = 100
-_SHOWN = 5
-_REPORT_QUESTION = "Write the report of this image."
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableOptions:
-    """How a table is read where that is not to be guessed.
-
-    Attributes:
-        columns: role (``image``, ``question``, ``answer``, ``report``, ``patient``, ``split``, ``id``) to its columns;
-            ``none`` leaves a role out.
-        modality: modality of images whose row states none.
-        encoding: of a text file.
-        delimiter: character between fields.
-        sheet: sheet of a workbook.
-        separator: text between several questions, or answers, in one cell.
-        group: join rows about the same images into one row with several turns.
-    """
-
-    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    modality: str = ""
-    encoding: str | None = None
-    delimiter: str | None = None
-    sheet: str | None = None
-    separator: str | None = None
-    group: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Entry:
-    """What one row of the table says."""
-
-    record: Record
-    images: tuple[Path, ...]
-    turns: tuple[QuestionAnswer, ...]
-    patient: str
-    split: Split | None
-    modality: str
-    plane: str | None
-    id: str
-
-    @property
-    def place(self) -> tuple[str, int]:
-        return self.record.file, self.record.number
-
-
-class _RowRefusedError(Exception):
-    """Ends the reading of one row."""
-
-    def __init__(self, column: str, reason: str) -> None:
-        super().__init__(reason)
-        self.column, self.reason = column, reason
 
 
 def read_table_listing(
@@ -102,7 +40,7 @@ def read_table_listing(
         raise VividMedError(f"--images {folder}: no such folder; give the folder that contains the images")
     table = read_tabular(
         path,
-        lambda names: is_header(names, options.columns),
+        is_header_for(options),
         encoding=options.encoding,
         delimiter=options.delimiter,
         sheet=options.sheet,
@@ -119,13 +57,13 @@ def listing_of_table(
         VividMedError: the table lacks a column, or has no row that can be used.
     """
     columns = _columns(path, table, folder, options)
-    reader = _RowReader(columns, folder, options, where=str(path), table=table)
-    entries: list[_Entry] = []
+    reader = RowReader(columns, folder, options, where=str(path), table=table)
+    entries: list[Entry] = []
     refused = list(table.refused)
     for record in table.records:
         try:
             entries.append(reader.read(record))
-        except _RowRefusedError as error:
+        except RowRefusedError as error:
             refused.append(RefusedRow(record.number, error.column, error.reason, record.file))
     notes = [*table.notes, *reader.notes]
     entries, conflicts = _one_split_per_patient(entries)
@@ -143,6 +81,7 @@ def listing_of_table(
         cases=tuple(cases),
         modalities=tuple(dict.fromkeys(i.modality for case in cases for i in case.images if i.modality)),
         has_splits=bool(columns["split"]),
+        has_patients=bool(columns["patient"]),
         refused=tuple(refused),
         table_rows=table_rows,
         image_column=columns.first_image,
@@ -179,138 +118,7 @@ def _columns(path: Path, table: TableContent, folder: ImageFolder, options: Tabl
     return find_columns(table.columns, given | {"image": (best,)}, str(path))
 
 
-class _RowReader:
-    """Reads rows one by one, and notes what applies to many of them."""
-
-    def __init__(
-        self, columns: Columns, folder: ImageFolder, options: TableOptions, *, where: str, table: TableContent
-    ) -> None:
-        self.columns, self.folder, self.options = columns, folder, options
-        self.notes: list[str] = []
-        for role in ("patient", "split"):
-            names = columns[role]
-            if names and not any(key_text(record.cells.get(names[0])) for record in table.records):
-                self.notes.append(f"column {names[0]!r} is empty and not used")
-                columns = replace(columns, single={r: n for r, n in columns.single.items() if r != role})
-        self.columns = columns
-        if split := columns["split"]:
-            values = {key_text(record.cells.get(split[0])) for record in table.records} - {""}
-            if values and not any(map(official_split, values)):
-                shown = ", ".join(sorted(values)[:_SHOWN])
-                raise VividMedError(
-                    f"{where}: column {split[0]!r} contains {shown}, which are no splits; write train, validation and test, "
-                    "or leave the column out by --split-column none"
-                )
-
-    def read(self, record: Record) -> _Entry:
-        images = tuple(self._images(record))
-        turns = tuple(self._turns(record))
-        modality = self._single(record, "modality")
-        return _Entry(
-            record=record,
-            images=images,
-            turns=turns,
-            patient=self._patient(record),
-            split=self._split(record),
-            modality=modality_name(modality) if modality else self.options.modality,
-            plane=self._single(record, "plane") or None,
-            id=self._single(record, "id"),
-        )
-
-    def _single(self, record: Record, role: str) -> str:
-        names = self.columns[role]
-        return key_text(record.cells.get(names[0])) if names else ""
-
-    def _images(self, record: Record) -> list[Path]:
-        found: list[Path] = []
-        for column in self.columns["image"]:
-            for name in cell_paths(record.cells.get(column), self.folder.exists):
-                try:
-                    found.append(self.folder.find(name))
-                except VividMedError as error:
-                    raise _RowRefusedError(column, str(error)) from error
-        if not found:
-            raise _RowRefusedError(self.columns.first_image, "is empty; name an image")
-        return list(dict.fromkeys(found))
-
-    def _turns(self, record: Record) -> list[QuestionAnswer]:
-        turns = self._reports(record)
-        questions, answers = self.columns["question"], self.columns["answer"]
-        pairs = (
-            list(zip(questions, answers, strict=True))
-            if len(questions) == len(answers)
-            else [(q, answers[0]) for q in questions]
-            if len(answers) == 1
-            else []
-        )
-        if questions and answers and not pairs:
-            raise _RowRefusedError(
-                answers[0],
-                f"there are {len(questions)} columns of questions but {len(answers)} of answers; make them match",
-            )
-        for question_column, answer_column in pairs:
-            asked, answered = question_answer_pairs(
-                record.cells.get(question_column),
-                record.cells.get(answer_column),
-                separator=self.options.separator,
-            )
-            if len(asked) != len(answered):
-                raise _RowRefusedError(
-                    answer_column,
-                    f"has {len(answered)} answers to {len(asked)} questions; give one answer per question",
-                )
-            for question, answer in zip(asked, answered, strict=True):
-                if not question:
-                    raise _RowRefusedError(
-                        question_column, "is empty although there is an answer; write the question"
-                    )
-                if not answer:
-                    raise _RowRefusedError(
-                        answer_column, "is empty although there is a question; write the answer"
-                    )
-                turns.append(QuestionAnswer("vqa", question, answer))
-        if not turns:
-            texts = [
-                *questions,
-                *(n for r in ("report", "findings", "impression", "caption") for n in self.columns[r]),
-            ]
-            raise _RowRefusedError(texts[0], "is empty; give a question with its answer, or a report")
-        return turns
-
-    def _reports(self, record: Record) -> list[QuestionAnswer]:
-        texts = {
-            role: text
-            for role in ("report", "findings", "impression", "caption")
-            if self.columns[role] and clean_text(text := paragraphs(record.cells.get(self.columns[role][0])))
-        }
-        if "report" in texts:
-            return [QuestionAnswer("report", _REPORT_QUESTION, texts["report"])]
-        if "findings" in texts:
-            return [report_turn(texts["findings"], texts.get("impression"))]
-        if "impression" in texts:
-            return [QuestionAnswer("report", _REPORT_QUESTION, f"Impression: {texts['impression']}")]
-        return [caption_turn(texts["caption"])] if "caption" in texts else []
-
-    def _patient(self, record: Record) -> str:
-        names = self.columns["patient"]
-        patient = self._single(record, "patient")
-        if names and not patient:
-            raise _RowRefusedError(
-                names[0], "is empty; every row needs its patient, because patients decide on splits"
-            )
-        return patient
-
-    def _split(self, record: Record) -> Split | None:
-        text = self._single(record, "split")
-        split = official_split(text) if text else None
-        if text and split is None:
-            raise _RowRefusedError(
-                self.columns["split"][0], f"contains {text!r}; write train, validation or test"
-            )
-        return split
-
-
-def _one_split_per_patient(entries: Sequence[_Entry]) -> tuple[list[_Entry], list[str]]:
+def _one_split_per_patient(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
     """Fill in patients, and put all rows of a patient into the split that is held out most strictly.
 
     Without a column of patients, rows that share an image belong together.
@@ -334,7 +142,7 @@ def _one_split_per_patient(entries: Sequence[_Entry]) -> tuple[list[_Entry], lis
         else set()
     )
 
-    def patient(entry: _Entry) -> str:
+    def patient(entry: Entry) -> str:
         path = root(entry.images[0])
         return f"{path.parent.name}/{stem(path)}" if stem(path) in repeated else stem(path)
 
@@ -360,12 +168,12 @@ def _one_split_per_patient(entries: Sequence[_Entry]) -> tuple[list[_Entry], lis
 
 
 def _cases(
-    entries: Sequence[_Entry], columns: Columns, options: TableOptions, notes: list[str]
+    entries: Sequence[Entry], columns: Columns, options: TableOptions, notes: list[str]
 ) -> tuple[list[Case], dict[str, tuple[tuple[str, int], ...]], list[RefusedRow]]:
     """Cases, the rows of each, and rows whose id belongs to another case."""
-    groups: dict[object, list[_Entry]] = {}
+    groups: dict[object, list[Entry]] = {}
     refused: list[RefusedRow] = []
-    owner: dict[str, _Entry] = {}
+    owner: dict[str, Entry] = {}
     for entry in entries:
         if entry.id:
             first = owner.setdefault(entry.id, entry)
@@ -407,15 +215,10 @@ def _cases(
     joined = sum(len(group) for group in groups.values()) - len(groups) - repeats
     if joined > 0:
         notes.append(f"{joined} rows are about the images of an earlier row and are joined to it")
-    if not columns["patient"]:
-        notes.append(
-            "no column of patients is found: each image counts as a patient; name the column by --patient-column if "
-            "patients have several images"
-        )
     return cases, table_rows, refused
 
 
-def _case_name(entry: _Entry, taken: set[str]) -> str:
+def _case_name(entry: Entry, taken: set[str]) -> str:
     base = entry.id or stem(entry.images[0])
     name, number = base, 2
     while name in taken:
@@ -430,32 +233,19 @@ def _overview(path: Path, table: TableContent, columns: Columns, cases: Sequence
     lines = [
         f"{path}: {found} row{'s' * (found != 1)}, {len(cases)} with different images, {patients} patients"
     ]
-    for role in (
-        "image",
-        "question",
-        "answer",
-        "report",
-        "findings",
-        "impression",
-        "caption",
-        "patient",
-        "split",
-        "modality",
-        "plane",
-        "id",
-    ):
+    for role in SYNONYMS:
         if columns[role]:
             lines.append(f"  {role:<10} {', '.join(map(repr, columns[role]))}")
     if columns.unused:
         rivals = [
-            f"{name!r} (looks like {role})" if (role := columns.rivals.get(name)) else repr(name)
+            f"{name!r} (looks like {columns.rivals[name]})" if name in columns.rivals else repr(name)
             for name in columns.unused
         ]
         lines.append(f"  {'not used':<10} {', '.join(rivals[:10])}{', ...' if len(rivals) > 10 else ''}")
     return lines
 
 
-def _previewed(entry: _Entry, folder: Path) -> list[str]:
+def _previewed(entry: Entry, folder: Path) -> list[str]:
     names = [
         path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
         for path in entry.images

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from vividmed.data.raw.case import Case
 from vividmed.data.schema import plain_target
-from vividmed.data.taxonomy import TAXONOMY_VARIABLE, Taxonomy
+from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 
 _SHOWN = 5
@@ -37,8 +37,8 @@ def describe_unknown_targets(unknown: Mapping[str, int]) -> str:
         described.append(f"{name!r} ({count} case{'s' * (count != 1)}{hint})")
     more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
     return (
-        f"targets that are not in the taxonomy: {', '.join(described)}{more}; correct the names, or add them in a file "
-        f"named by {TAXONOMY_VARIABLE}"
+        f"targets that are not in the taxonomy: {', '.join(described)}{more}; correct the names, map "
+        "labels to targets of the taxonomy, or add targets of your own by a file (--taxonomy)"
     )
 
 

@@ -153,6 +153,7 @@ def load_entry(
         revision=entry.revision,
         streaming=streaming,
         allow_outside_images=allow_outside_images,
+        row_kinds=(entry.row_kind,),
         what=f"{entry.name}: {location}",
         remedy="prepare the data set, or correct root, path or split",
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vividmed.data.known_terms import known_terms
+from vividmed.data.own.direct import prepared_location
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture import Mixture
 from vividmed.data.sampling.mixture_config import MixtureConfig
@@ -101,7 +102,7 @@ def _stated(args: DataArguments) -> Iterator[DatasetTerms]:
         config = MixtureConfig.from_yaml(args.mixture, root=args.mixture_root)
         places = [(config.location(entry), entry.revision) for entry in config.entries]
     elif args.dataset_name is not None:
-        places = [(args.dataset_name, args.dataset_revision)]
+        places = [(prepared_location(args.dataset_name), args.dataset_revision)]
     for place, revision in places:
         path = find_file(place, TERMS_FILE, repo_type="dataset", revision=revision)
         if path is not None:

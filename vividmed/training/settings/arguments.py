@@ -39,7 +39,7 @@ class DataArguments:
     Args:
         > Parameters that choose data sets
 
-        dataset_name: Hub id or local folder of the stage's rows; None takes the embedded sample.
+        dataset_name: Hub id or local folder of the stage's rows, or a small table; None takes the embedded sample.
         dataset_config: configuration (subset) of the data set.
         dataset_revision: branch, tag or commit of the data set.
         mixture: file of a mixture of data sets to train on.

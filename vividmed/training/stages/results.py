@@ -9,6 +9,7 @@ import transformers
 
 from vividmed.data.sampling.mixture import Mixture
 from vividmed.data.sampling.mixture_stream import MixtureStream
+from vividmed.data.taxonomy_files import save_taxonomy
 from vividmed.files import packaged_folder, write_atomically
 from vividmed.hub.cards import RunFacts, SourceCount, count_sources, render_model_card
 from vividmed.training.runs.provenance import stream_sources
@@ -77,6 +78,7 @@ def write_results(
     )
     folder = args.folder
     write_atomically(folder / "README.md", render_model_card(CARDS / template, facts))
+    save_taxonomy(folder)
     write_atomically(folder / "config.yaml", resolved_config([StageArguments(stage), *groups]))
 
 

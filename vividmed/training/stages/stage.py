@@ -15,6 +15,7 @@ from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.schema import RowKind
 from vividmed.errors import VividMedError
 from vividmed.training.callbacks import EarlyStopping, LossCurve, MetricsFile, SampleAnswers
+from vividmed.training.hub_files import use_taxonomy_of_model
 from vividmed.training.memory import memory_summary
 from vividmed.training.rows import load_rows
 from vividmed.training.runs.provenance import run_provenance, started_from
@@ -161,6 +162,8 @@ def run_stage(stage: Stage) -> StageResult:
     args = stage.args
     check_streaming(stage.data_args, args)
     check_environment(args, [*stage.metrics, *stage.generated_names()])
+    for place in started_from(stage.groups):
+        use_taxonomy_of_model(place)
     with run_folder(args) as checkpoint:
         rows = StageRows(*load_rows(stage.row_kind, stage.data_args, args))
         _check_evaluation(args, rows)
