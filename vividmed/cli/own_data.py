@@ -171,9 +171,7 @@ def _overview(data: "OwnData", further: Sequence["OwnData"] = ()) -> str:
     listing = data.listing
     lines = [*listing.overview]
     if not listing.has_splits:
-        lines.append(
-            f"  {'splits':<10} by patient, train : validation : test = {ratios_text(data.ratios)}"
-        )
+        lines.append(f"  {'splits':<10} by patient, train : validation : test = {ratios_text(data.ratios)}")
     lines += [f"note: {note}" for note in listing.notes]
     if not listing.has_patients:
         lines.append(

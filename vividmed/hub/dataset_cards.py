@@ -196,8 +196,8 @@ def write_dataset_card(
 def _data_files(
     adapter: "Adapter", result: "PreparationResult", further: "Mapping[RowKind, PreparationResult]"
 ) -> dict[str, dict[str, str]]:
-    name = adapter.row_kind if further else "default"
-    paths = {name: {split: f"data/{split}-*.parquet" for split in result.facts}}
+    name: str = adapter.row_kind if further else "default"
+    paths: dict[str, dict[str, str]] = {name: {split: f"data/{split}-*.parquet" for split in result.facts}}
     for kind, other in further.items():
         folder = other.output.relative_to(result.output).as_posix()
         splits = [split for split in other.facts if split in result.facts]
