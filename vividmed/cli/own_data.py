@@ -131,8 +131,11 @@ def prepare(
     listing, reports = read(), read_reports()
     data = [
         OwnData(each, name=name, command=f"vividmed {command}", ratios=ratios)
-        for each in ([listing] if reports is None else split_together(listing, reports, name, ratios))
+        for each in (listing, reports)
+        if each is not None
     ]
+    if reports is not None:
+        data = list(split_together(*data))
     print(_overview(data[0], data[1:]), flush=True)
     check_targets(name, (case for case in listing.cases if isinstance(case, Case)))
     if args.dry_run:

@@ -22,7 +22,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shtab import DIRECTORY
+from shtab import DIRECTORY, FILE
 
 from vividmed.cli.parser import positive_int
 from vividmed.cli.push import add_audience
@@ -43,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``vividmed prepare``."""
     parser.add_argument("name", nargs="?", help="data set to prepare; see --list")
     parser.add_argument("--list", action="store_true", help="print the table of data sets and exit")
+    adapter = parser.add_argument(
+        "--adapter", type=Path, metavar="FILE", help="Python file with an adapter of your own, which is run"
+    )
+    adapter.complete = FILE  # type: ignore[attr-defined]
     parser.add_argument(
         "--verify", action="store_true", help="check that the original data set is complete and exit"
     )
@@ -86,6 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List, verify, or prepare and publish."""
+    if args.adapter is not None:
+        from vividmed.data.own.adapter_files import load_adapter_file
+
+        names = load_adapter_file(args.adapter)
+        args.name = args.name or (names[0] if len(names) == 1 else None)
     _check(args)
     from vividmed.data.adapters import get_adapter
     from vividmed.data.preparation.catalogue import catalogue

@@ -8,6 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import ClassVar, TypeVar
 
 from vividmed.data.raw.annotation import Annotation, DrawnMasks, LabelMap, MaskFiles
@@ -78,12 +79,13 @@ class Adapter(ABC):
         modalities: modalities that occur, as in :class:`ImageFile`.
         targets: names of the taxonomy that occur in its masks, boxes or labels; empty for free text.
         licence: licence of the data, with its version.
-        access: ``open``, ``registered`` (an account or a form), or ``credentialed`` (training and a signed agreement).
+        access: ``open``, ``registered`` (an account or a form), ``credentialed`` (training and a signed agreement), or
+            ``internal`` (private data, of which nothing is published).
         redistribute: whether prepared data may be shared: ``yes``; ``no``; or ``derived_gated``: only behind a gate with
             the same terms.
         terms: one sentence on the access terms, printed when sharing is refused; may be empty for ``yes``.
-        homepage: address of the data set's page.
-        citation: authors, title, venue and year of the publication to cite.
+        homepage: address of the data set's page; may be empty for internal data.
+        citation: authors, title, venue and year of the publication to cite; may be empty for internal data.
         layout: glob pattern below the origin to the number of files in the complete data set, None if it varies.
         gigabytes: approximate size of the original files.
         patients: name of the data set that the patients belong to, if this one annotates images of another. All images
@@ -109,10 +111,10 @@ class Adapter(ABC):
     access: ClassVar[Access]
     redistribute: ClassVar[Redistribution]
     terms: ClassVar[str] = ""
-    homepage: ClassVar[str]
-    citation: ClassVar[str]
-    layout: ClassVar[Mapping[str, int | None]]
-    gigabytes: ClassVar[float]
+    homepage: ClassVar[str] = ""
+    citation: ClassVar[str] = ""
+    layout: ClassVar[Mapping[str, int | None]] = MappingProxyType({})
+    gigabytes: ClassVar[float] = 0.0
     patients: ClassVar[str | None] = None
     shares_patients: ClassVar[bool] = False
     published_split: bool = False

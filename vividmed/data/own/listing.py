@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from vividmed.data.adapters.base import Adapter, Case, Failed, Listed, Split
@@ -92,10 +91,6 @@ class OwnData(Adapter):
     access = "internal"
     redistribute = "no"
     terms = "This is private data of the institution that prepared it."
-    homepage = ""
-    citation = ""
-    layout = MappingProxyType({})
-    gigabytes = 0.0
 
     def __init__(
         self, listing: OwnListing, *, name: str, command: str, ratios: Mapping[Split, float] | None = None
@@ -115,6 +110,16 @@ class OwnData(Adapter):
             column = f"column {refused.column!r}: " if refused.column else ""
             yield Failed(refused.place, f"{column}{refused.reason}")
 
+    def with_splits(self, splits: Mapping[str, Split]) -> "OwnData":
+        """The same data with the split of each patient given, by the key of the patient."""
+        cases = tuple(
+            replace(case, split=splits[self.patient_key(case)]) if isinstance(case, Case) else case
+            for case in self.listing.cases
+        )
+        return OwnData(
+            replace(self.listing, cases=cases), name=self.name, command=self.command, ratios=self.ratios
+        )
+
     def patient_key(self, case: Case) -> str:
         """Key of a patient, who belongs to no other data set."""
         return f"{self.name}:{case.patient}"
@@ -128,28 +133,16 @@ class OwnData(Adapter):
         return {key: value for key, value in self.__dict__.items() if key != "listing"}
 
 
-def split_together(
-    listing: OwnListing, other: OwnListing, name: str, ratios: Mapping[Split, float] | None
-) -> tuple[OwnListing, OwnListing]:
+def split_together(data: OwnData, other: OwnData) -> tuple[OwnData, OwnData]:
     """Give the patients of two listings of one data set their splits, so that each is in the same split of both.
 
     Args:
-        listing: has all patients.
+        data: has all patients.
         other: has some of them.
-        name: name of the data set.
-        ratios: shares of the patients, for those whose split is not stated.
     """
-    stated = [(f"{name}:{case.patient}", case.split) for case in listing.cases if isinstance(case, Case)]
-    splits = assign_splits(stated, ratios=dict(ratios or DEFAULT_RATIOS))
-
-    def with_splits(each: OwnListing) -> OwnListing:
-        cases = (
-            replace(case, split=splits[f"{name}:{case.patient}"]) if isinstance(case, Case) else case
-            for case in each.cases
-        )
-        return replace(each, cases=tuple(cases))
-
-    return with_splits(listing), with_splits(other)
+    stated = [(data.patient_key(case), case.split) for case in data.listing.cases if isinstance(case, Case)]
+    splits = assign_splits(stated, ratios=data.ratios)
+    return data.with_splits(splits), other.with_splits(splits)
 
 
 def parse_ratios(text: str) -> dict[Split, float]:

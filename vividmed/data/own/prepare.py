@@ -9,6 +9,8 @@ from typing import Any
 from vividmed.data.own.listing import OwnData, RefusedRow
 from vividmed.data.preparation.case_rows import Processing
 from vividmed.data.preparation.prepare import PreparationResult, prepare_dataset
+from vividmed.data.raw.case import Case, Split
+from vividmed.data.raw.splits import assign_splits, divide_patients
 from vividmed.files import write_atomically
 
 REFUSED_FILE = "refused_rows.csv"
@@ -33,6 +35,8 @@ def prepare_own(
 ) -> OwnResult:
     """Prepare one's own data.
 
+    If a split would be empty because none of its images can be read, the other patients are divided again.
+
     Args:
         data: what a reader of a layout found.
         output: folder of the prepared data set.
@@ -43,10 +47,28 @@ def prepare_own(
         VividMedError: as :func:`~vividmed.data.preparation.prepare.prepare_dataset`.
     """
     prepared = prepare_dataset(data, data.listing.origin, output, processing=processing, **options)
+    splits = _divided_again(data, prepared)
+    if splits:
+        again = data.with_splits(splits)
+        prepared = prepare_dataset(again, data.listing.origin, output, processing=processing, **options)
     refused = refused_rows(data, prepared)
     if data.listing.table_rows:
         write_refused(output / REFUSED_FILE, refused)
     return OwnResult(prepared=prepared, refused=refused)
+
+
+def _divided_again(data: OwnData, prepared: PreparationResult) -> dict[str, Split]:
+    """Splits of the patients whose images can be read, if there would be no rows in one; empty if all is well."""
+    cases = [case for case in data.listing.cases if isinstance(case, Case)]
+    missing = {split for split, share in data.ratios.items() if share} - set(prepared.facts)
+    if not missing or not prepared.failed or any(case.split for case in cases):
+        return {}
+    readable = {data.patient_key(case) for case in cases if case.id not in prepared.failed}
+    planned = assign_splits([(data.patient_key(case), None) for case in cases], ratios=data.ratios)
+    if not missing & set(planned.values()):
+        return {}
+    divided: dict[str, Split] = dict.fromkeys(planned, "train")
+    return divided | divide_patients(readable, data.ratios)
 
 
 def refused_rows(data: OwnData, prepared: PreparationResult) -> tuple[RefusedRow, ...]:
