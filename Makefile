@@ -2,6 +2,7 @@
 #
 #   make demo     install into .venv and train a tiny model on real images, on the CPU
 #   make stages   train every stage on real images, each from what the one before has left
+#   make evaluate ask the models of make stages about held-out rows, and put the figures on their cards
 #   make test     lint, types and tests, as CI runs them; TRANSFORMERS=5.24.0 takes that version, in its own .venv
 #   make parity   the table of differences from the published implementation
 #   make bench    benchmarks, each against a stated baseline
@@ -20,7 +21,7 @@ PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo stages test lint types layers unit parity bench hf-common learn format clean
+.PHONY: help install demo stages evaluate test lint types layers unit parity bench hf-common learn format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -48,6 +49,16 @@ stages: install
 		--segmenter outputs/align-sam --instance_segmenter outputs/align-isam
 	$(TRAIN) --stage vlm --model_name_or_path outputs/vg
 	$(TRAIN) --stage grg --model_name_or_path outputs/vlm
+
+EVALUATE := $(BIN)/vividmed evaluate
+
+evaluate: install
+	$(EVALUATE) predict outputs/vg --task ground --output predictions/vg
+	$(EVALUATE) score predictions/vg --plots --card outputs/vg
+	$(EVALUATE) predict outputs/vlm --task vqa --batch_size 16 --output predictions/vlm
+	$(EVALUATE) score predictions/vlm --plots --card outputs/vlm
+	$(EVALUATE) predict outputs/grg --task grounded-report --output predictions/grg
+	$(EVALUATE) score predictions/grg --plots --card outputs/grg
 
 test: lint types layers unit
 

@@ -16,7 +16,7 @@ from vividmed.metrics.predictions import (
     read_predictions,
 )
 from vividmed.metrics.scoring import score, score_difference
-from vividmed.metrics.tables import to_csv, to_json, to_markdown, to_model_index
+from vividmed.metrics.tables import to_csv, to_json, to_markdown
 from vividmed.metrics.vqa import Accuracy
 
 
@@ -127,6 +127,13 @@ def test_intervals_depend_only_on_the_seed_and_draw_patients():
     assert 0.2 < independent.low < 0.5 < independent.high < 0.8
 
 
+def test_a_single_patient_gives_no_interval():
+    scores = score(answers(4), ["vqa"], samples=20)
+    assert scores.figures["accuracy"].value == 0.5
+    assert np.isnan(scores.figures["accuracy"].low)
+    assert "| accuracy | 0.500 | - | 4 |" in to_markdown(scores)
+
+
 def test_paired_differences_are_narrower_than_separate_intervals():
     metric = Accuracy()
     first = metric.score_items(["yes" if i % 2 else "no" for i in range(40)], ["yes"] * 40)
@@ -174,5 +181,3 @@ def test_tables_say_the_same_in_every_form():
     assert "| accuracy | 0.500 |" in to_markdown(scores)
     assert "accuracy,,0.5," in to_csv(scores)
     assert json.loads(to_json(scores))["figures"]["accuracy"]["value"] == 0.5
-    (index,) = to_model_index(scores, model="m", task="vqa", dataset="d", split="test")
-    assert {"type": "accuracy", "value": 0.5, "name": "accuracy"} in index["results"][0]["metrics"]

@@ -1,6 +1,7 @@
 """Text metrics against independent implementations and figures that are known."""
 
 import re
+from collections import Counter
 
 import evaluate
 import numpy as np
@@ -63,6 +64,53 @@ def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence(prediction, 
     common = longest_common(said, wanted)
     figures = Rouge().compute(predictions=[prediction], references=[reference])
     assert figures["rougeL"] == pytest.approx(2 * common / (len(said) + len(wanted)))
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(("prediction", "reference"), PAIRS)
+def test_rouge_n_is_the_f_measure_of_shared_ngrams(prediction, reference, order):
+    said, wanted = (
+        Counter(zip(*(words[i:] for i in range(order)), strict=False))
+        for words in (re.findall(r"[a-z0-9]+", text.lower()) for text in (prediction, reference))
+    )
+    total = said.total() + wanted.total()
+    figures = Rouge().compute(predictions=[prediction], references=[reference])
+    assert figures[f"rouge{order}"] == pytest.approx(2 * (said & wanted).total() / total if total else 0)
+
+
+def cider_of_matrices(predictions, references):
+    """CIDEr-D by dense matrices of counts: rows are texts, columns n-grams."""
+    scores = np.zeros(len(references))
+    for order in (1, 2, 3, 4):
+        grams = [
+            [tuple(words[i : i + order]) for i in range(len(words) - order + 1)]
+            for words in (re.findall(r"\w+", text.lower()) for text in (*predictions, *references))
+        ]
+        vocabulary = {
+            gram: place for place, gram in enumerate(dict.fromkeys(g for each in grams for g in each))
+        }
+        counts = np.zeros((len(grams), len(vocabulary)))
+        for row, each in enumerate(grams):
+            for gram in each:
+                counts[row, vocabulary[gram]] += 1
+        said, wanted = np.split(counts, 2)
+        frequency = np.maximum(1, (wanted > 0).sum(0))
+        weights = np.log(len(references)) - np.log(frequency)
+        found, true = said * weights, wanted * weights
+        norms = np.linalg.norm(found, axis=1) * np.linalg.norm(true, axis=1)
+        cosine = np.divide(
+            (np.minimum(found, true) * true).sum(1), norms, out=np.zeros(len(norms)), where=norms > 0
+        )
+        if order == 1:
+            penalty = np.exp(-((said.sum(1) - wanted.sum(1)) ** 2) / 72)
+        scores += cosine * penalty
+    return 10 * scores.mean() / 4
+
+
+def test_cider_is_that_of_an_implementation_with_matrices():
+    predictions, references = (list(texts) for texts in zip(*PAIRS, strict=True))
+    figures = Cider().compute(predictions=predictions, references=references)
+    assert figures["cider"] == pytest.approx(cider_of_matrices(predictions, references), abs=1e-9)
 
 
 @pytest.mark.skipif(

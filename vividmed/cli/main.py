@@ -31,7 +31,7 @@ class Verb:
 
 
 VERBS: dict[tuple[str, ...], Verb] = {
-    ("train",): Verb("train a stage: vlm, vg, grg, align-sam or align-isam", "train"),
+    ("train",): Verb("train a stage: vlm, vg, grg, finetune, align-sam or align-isam", "train"),
     ("prepare",): Verb("turn an original data set into a Hugging Face data set", "prepare"),
     ("prepare", "table"): Verb("turn a table of images and texts into a data set", "prepare"),
     ("prepare", "imagefolder"): Verb("turn a folder with metadata.csv into a data set", "prepare"),

@@ -1,5 +1,6 @@
 """Confidence intervals by resampling patients, not items: images of a patient are not independent."""
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,8 @@ def bootstrap(
         metric: aggregates items.
         items: of ``metric.score_items``.
         patients: the patient of each item; the items of a drawn patient are drawn together.
-        samples: number of resamples; 0 gives intervals of no width.
+        samples: number of resamples; 0 gives intervals of no width. A single patient gives none: what would differ
+            between patients cannot be known.
         confidence: share of resamples inside the interval.
         seed: of the draws; the same seed gives the same intervals.
 
@@ -46,8 +48,11 @@ def bootstrap(
     """
     draws = _draw(patients, len(items), samples, seed)
     resampled = metric.aggregate_resamples(items, draws)
+    is_one = len(set(patients)) == 1
     return {
-        name: _interval(value, resampled.get(name, ()), confidence)
+        name: Interval(value, math.nan, math.nan)
+        if is_one
+        else _interval(value, resampled.get(name, ()), confidence)
         for name, value in metric.aggregate(items).items()
     }
 

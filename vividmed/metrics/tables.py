@@ -1,4 +1,4 @@
-"""Scores as Markdown, CSV, JSON and ``model-index`` metadata."""
+"""Scores as Markdown, CSV and JSON."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ def to_markdown(scores: Scores, *, title: str = "Evaluation", run: Mapping[str, 
     lines = [
         f"## {title}",
         "",
-        f"{scores.items} items of {scores.patients} patients{failed}. Intervals: 95 %, bootstrap over patients "
+        f"{_counted(scores.items, 'item')} of {_counted(scores.patients, 'patient')}{failed}. Intervals: 95 %, bootstrap over patients "
         f"({scores.settings.get('bootstrap samples', 0)} samples).",
         "",
         *_asked(run or {}),
@@ -84,21 +84,8 @@ def to_json(scores: Scores) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def to_model_index(
-    scores: Scores, *, model: str, task: str, dataset: str, split: str
-) -> list[dict[str, Any]]:
-    """``model-index`` metadata of a model card: figures over all items."""
-    metrics = [
-        {"type": name, "value": round(figure.value, 4), "name": name.replace("_", " ")}
-        for name, figure in scores.figures.items()
-        if "/" not in name and not math.isnan(figure.value)
-    ]
-    result = {
-        "task": {"type": "image-text-to-text", "name": task},
-        "dataset": {"type": dataset, "name": dataset, "split": split},
-        "metrics": metrics,
-    }
-    return [{"name": model, "results": [result]}]
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}{'s' * (number != 1)}"
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,1 @@
+"""Material for the journeys of docs/journeys.md, made of the embedded sample."""
