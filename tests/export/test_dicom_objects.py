@@ -1,21 +1,26 @@
 """DICOM SEG and SR, read back by other means than those that wrote them."""
 
+import itertools
 import shutil
 import subprocess
 
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from pydicom.sr._concepts_dict import concepts
+from pydicom.uid import ComputedRadiographyImageStorage
 
-from tests.fixtures.dicom_files import PATIENT, write_series
+from tests.fixtures.dicom_files import PATIENT, dicom, write_series
 from vividmed import read_image
 from vividmed.data.coding import target_codes
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
+from vividmed.export.dicom_pdf import save_dicom_pdf
 from vividmed.export.dicom_seg import save_dicom_seg
 from vividmed.export.dicom_sr import save_dicom_sr
 from vividmed.export.notice import NOTICE
+from vividmed.export.pdf import save_pdf
 from vividmed.processing.grounded_text import GroundedText, Phrase
 
 TEXT = "A cyst of the left kidney and a small pleural effusion. No fracture."
@@ -75,7 +80,9 @@ def places_of_segment(dataset, number):
     )
     spacing = np.array(shared.PixelMeasuresSequence[0].PixelSpacing, dtype=float)
     for pixels, frame in zip(dataset.pixel_array, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        if frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber != number:
+        # A single segment is named once for all frames.
+        named = frame if "SegmentIdentificationSequence" in frame else shared
+        if named.SegmentIdentificationSequence[0].ReferencedSegmentNumber != number:
             continue
         corner = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
         for y, x in np.argwhere(pixels):
@@ -90,6 +97,57 @@ def test_segments_lie_where_the_masks_lie(tmp_path, orientation):
     dataset = pydicom.dcmread(save_dicom_seg(image, grounded(), tmp_path / "seg.dcm"))
     for number, mask in enumerate(masks(), start=1):
         assert places_of_segment(dataset, number) == places(mask, image.affine)
+
+
+# Every way in which rows, columns and slices can run along the axes of the patient.
+AXIS_ORDERS = {
+    "".join(letters): signed
+    for axes in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+    for signed in [[sign * np.eye(3)[axis] for axis, sign in zip(axes, signs, strict=True)]]
+    for letters in [
+        ["LPS"[axis] if sign > 0 else "RAI"[axis] for axis, sign in zip(axes, signs, strict=True)]
+    ]
+}
+_TURN = np.array([[0.8, 0.6, 0], [-0.36, 0.48, 0.8], [0.48, -0.64, 0.6]])
+OBLIQUE = {f"{name} turned": [axis @ _TURN for axis in axes] for name, axes in list(AXIS_ORDERS.items())[::7]}
+
+
+def write_axes(folder, axes):
+    """A series whose columns, rows and slices run along three unit vectors of the patient (LPS)."""
+    across, down, through = axes
+    volume = np.random.default_rng(0).integers(0, 2000, (3, 5, 4)).astype(np.int16)
+    study = {"StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4", "RescaleIntercept": -1000}
+    folder.mkdir()
+    for index, pixels in enumerate(volume):
+        position = np.array([5.0, -7.0, 3.0]) + 2.5 * index * through
+        fields = {
+            "ImagePositionPatient": [round(float(v), 6) for v in position],
+            "ImageOrientationPatient": [float(v) for v in (*across, *down)],
+            "PixelSpacing": [0.8, 0.7],
+            "SliceThickness": 2.5,
+            "RescaleSlope": 1,
+            "InstanceNumber": index + 1,
+        }
+        dicom(pixels, **fields, **study).save_as(folder / f"{index}.dcm", enforce_file_format=True)
+    return read_image(folder)
+
+
+@pytest.mark.parametrize("axes", (AXIS_ORDERS | OBLIQUE).values(), ids=AXIS_ORDERS | OBLIQUE)
+def test_an_independent_reader_finds_the_marked_voxels_in_the_source(tmp_path, axes):
+    assert len(AXIS_ORDERS) == 48
+    image = write_axes(tmp_path / "series", axes)
+    marked = image.array[0] > 500
+    text = GroundedText("A mass.", [Phrase("mass", 2, 6, marked)])
+    dataset = pydicom.dcmread(save_dicom_seg(image, text, tmp_path / "seg.dcm"))
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "series")))
+    source = reader.Execute()
+    values = SimpleITK.GetArrayFromImage(source)
+    places = np.array(sorted(places_of_segment(dataset, 1))) * [-1, -1, 1]
+    index = np.array([source.TransformPhysicalPointToIndex(place) for place in places.tolist()])
+    assert len(set(map(tuple, index.tolist()))) == len(places) == (values > 500).sum()
+    assert (values[tuple(index[:, ::-1].T)] > 500).all()
 
 
 def test_segments_are_coded_with_their_side(tmp_path):
@@ -214,13 +272,109 @@ def test_images_that_are_not_from_dicom_are_refused(tmp_path, source):
     assert not (tmp_path / "seg.dcm").exists()
 
 
+def boxed():
+    """A text with a mask, a box without a mask, and a phrase that was not found."""
+    boxes = np.array([[1.0, 2.5, 3, 4, 7, 9]])
+    phrases = [
+        *grounded().phrases[:1],
+        Phrase("small pleural effusion", 32, 54, None, boxes, np.array([0.8])),
+    ]
+    return GroundedText(TEXT, [*phrases, Phrase("fracture", 59, 67)])
+
+
+def write_radiograph(path):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 30)).astype(np.uint16)
+    fields = {"Modality": "CR", "StudyInstanceUID": "1.2.3", "SOPClassUID": ComputedRadiographyImageStorage}
+    dataset = dicom(pixels, **fields)
+    dataset.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    dataset.save_as(path, enforce_file_format=True)
+    return read_image(path)
+
+
+def on_radiograph():
+    mask = np.zeros((1, 40, 30), dtype=bool)
+    mask[0, 5:20, 4:12] = True
+    boxes = np.array([[0.0, 2, 3, 1, 17, 19], [0, 20, 3, 1, 30, 19]])
+    return GroundedText(
+        TEXT,
+        [
+            Phrase("cyst of the left kidney", 2, 25, mask),
+            Phrase("small pleural effusion", 32, 54, None, boxes, np.array([0.8, 0.7])),
+        ],
+    )
+
+
+OBJECTS = {
+    "masks of a series": (lambda path: write_oriented(path, ORIENTATIONS["oblique"]), grounded),
+    "boxes of a series": (lambda path: write_oriented(path, ORIENTATIONS["sagittal"]), boxed),
+    "radiograph": (write_radiograph, on_radiograph),
+    "text of a radiograph": (write_radiograph, lambda: GroundedText("No abnormality.")),
+}
+
+
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy of the package dicom3tools")
-def test_a_validator_of_the_standard_finds_no_error(tmp_path):
-    image = write_oriented(tmp_path / "series", ORIENTATIONS["oblique"])
-    files = save_dicom_sr(image, grounded(), tmp_path / "out")
-    for path in (files.report, files.segmentation):
+@pytest.mark.parametrize(("write", "text"), OBJECTS.values(), ids=OBJECTS)
+def test_a_validator_of_the_standard_finds_no_error(tmp_path, write, text):
+    image, report = write(tmp_path / "source"), text()
+    files = save_dicom_sr(image, report, tmp_path / "out")
+    document = save_dicom_pdf(image, report, tmp_path / "out" / "document.dcm")
+    for path in filter(None, (files.report, files.segmentation, document)):
         result = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True)
-        assert "Error" not in result.stderr
+        assert "Error" not in result.stderr, result.stderr
+
+
+def test_a_radiograph_has_a_segmentation_and_outlines(tmp_path):
+    image = write_radiograph(tmp_path / "source")
+    files = save_dicom_sr(image, on_radiograph(), tmp_path / "out")
+    np.testing.assert_array_equal(pydicom.dcmread(files.segmentation).pixel_array[5:20, 4:12], 1)
+    items = list(walk(pydicom.dcmread(files.report)))
+    outlines = [
+        np.array(item.GraphicData).reshape(-1, 2) for item in items if item.get("ValueType") == "SCOORD"
+    ]
+    assert [outline[:3].tolist() for outline in outlines] == [
+        [[3, 2], [19, 2], [19, 17]],
+        [[3, 20], [19, 20], [19, 30]],
+    ]
+
+
+def test_report_codes_sites_and_sides_and_names_who_measured(tmp_path):
+    image = write_oriented(tmp_path / "series", ORIENTATIONS["axial"])
+    text = GroundedText(
+        "A cyst of the left kidney. Left pleural effusion.",
+        [
+            Phrase("cyst of the left kidney", 2, 25, masks()[0]),
+            Phrase("Left pleural effusion", 27, 48, masks()[1]),
+        ],
+    )
+    items = list(walk(pydicom.dcmread(save_dicom_sr(image, text, tmp_path / "out").report)))
+    (site,) = (item for item in items if meaning(item) == "Finding Site")
+    assert site.ConceptCodeSequence[0].CodeMeaning == "Kidney"
+    sides = [item.ConceptCodeSequence[0].CodeMeaning for item in items if meaning(item) == "Laterality"]
+    assert sides == ["Left", "Left"]
+    algorithms = {item.TextValue for item in items if meaning(item) == "Algorithm Name"}
+    assert algorithms == {"vividmed mask measurement"}
+
+
+def test_a_box_is_outlined_on_every_slice_that_it_reaches_into(tmp_path):
+    image = write_oriented(tmp_path / "series", ORIENTATIONS["axial"])
+    files = save_dicom_sr(image, boxed(), tmp_path / "out")
+    outlines = [item for item in walk(pydicom.dcmread(files.report)) if item.get("ValueType") == "SCOORD"]
+    referenced = [
+        item.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in outlines
+    ]
+    expected = [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in image.files[1:4]]
+    assert referenced == expected
+
+
+def test_the_document_in_dicom_is_the_pdf(tmp_path):
+    image = write_oriented(tmp_path / "series", ORIENTATIONS["axial"])
+    pdf = save_pdf(image, grounded(), tmp_path / "report.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    dataset = pydicom.dcmread(save_dicom_pdf(image, grounded(), tmp_path / "document.dcm"))
+    assert dataset.EncapsulatedDocument[: dataset.EncapsulatedDocumentLength] == pdf
+    assert dataset.StudyInstanceUID == "1.2.3"
+    assert len(dataset.SourceInstanceSequence) == SIZE[0]
+    assert PATIENT.encode() not in pdf
 
 
 def test_codes_are_those_of_the_dictionary():

@@ -1,14 +1,13 @@
 """Write reports, answer questions, and find what is named, in one scan or many.
 
     vividmed predict ct.nii.gz --model outputs/grg --output results
-    vividmed predict scans/ 'more/*.png' list.csv --model outputs/grg --output results --formats json,html
+    vividmed predict scans/ 'more/*.png' list.csv --model outputs/grg --output results --batch-size 4
     vividmed predict ct.nii.gz --model outputs/vlm --task vqa --prompt "What is the modality?" --output results
     vividmed predict ct.nii.gz --model outputs/grg --task segment --targets "left kidney,spleen" --output results
-    vividmed predict ct.nii.gz --model outputs/grg --task ground --text report.txt --output results
+    vividmed predict --from-dicomweb URL --study UID --to-dicomweb URL --model outputs/grg
 
 Inputs are NIfTI, DICOM, PNG or JPEG files, folders (of a DICOM series, or of scans), globs, and CSV lists. Each scan gets
-a folder with result.json, overlay.png, report.html and masks. Safe to interrupt: run the command again to resume. Not
-for diagnosis. See docs/use.md.
+a folder of its own. Safe to interrupt: run the command again to resume. Not for diagnosis. See docs/use.md.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from vividmed.errors import VividMedError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``vividmed predict``."""
-    inputs = parser.add_argument("inputs", nargs="+", metavar="INPUT", help="file, folder, glob or CSV list")
+    inputs = parser.add_argument("inputs", nargs="*", metavar="INPUT", help="file, folder, glob or CSV list")
     inputs.complete = FILE  # type: ignore[attr-defined]
     model = parser.add_argument(
         "--model", required=True, help="folder or repository of a model or an adapter"
@@ -38,9 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = parser.add_argument("--text", type=Path, help="file with the report to ground")
     text.complete = FILE  # type: ignore[attr-defined]
     parser.add_argument(
-        "--formats", default="json,png,html,nifti", help="separated by commas (default: json,png,html,nifti)"
+        "--formats",
+        default="json,png,html,nifti",
+        metavar="LIST",
+        help="of json,png,html,nifti,pdf,dicom-seg,dicom-sr,dicom-pdf (default: json,png,html,nifti)",
     )
     parser.add_argument("--chat", action="store_true", help="ask questions about one scan in turn")
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=1, help="texts written together (default: 1)"
+    )
     parser.add_argument("--full-resolution", action="store_true", help="draw masks on the image's own voxels")
     parser.add_argument(
         "--max-new-tokens", type=positive_int, default=512, help="longest text (default: 512)"
@@ -51,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: float32"
     )
     parser.add_argument("--load-in-4bit", action="store_true", help="quantise the model (needs bitsandbytes)")
+    parser.add_argument("--from-dicomweb", metavar="URL", help="archive to take studies from")
+    parser.add_argument("--study", nargs="+", metavar="UID", help="studies to take")
+    parser.add_argument("--series", nargs="+", metavar="UID", help="only these series (default: all images)")
+    parser.add_argument("--to-dicomweb", metavar="URL", help="archive to store SEG and SR in")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,21 +69,36 @@ def run(args: argparse.Namespace) -> int:
 
     formats = [name.strip() for name in args.formats.split(",") if name.strip()]
     check_formats(formats)
-    scans = find_scans(args.inputs)
     options = _options(args)
-    if args.output is None and not args.chat:
+    archives = _archives(args)
+    scans = [] if archives else find_scans(args.inputs)
+    if args.output is None and not args.chat and (archives is None or args.to_dicomweb is None):
         raise VividMedError("--output is missing; name a folder for the results")
+    if args.chat and len(scans) != 1:
+        raise VividMedError(f"--chat is about one scan, not {len(scans)}")
 
+    predictor = _predictor(args)
+    if args.chat:
+        return _chat(predictor, scans, args.max_new_tokens)
+    if archives is not None:
+        return _predict_studies(predictor, archives, args, formats, options)
+    return _predict(predictor, scans, args, formats, options)
+
+
+def _predictor(args: argparse.Namespace) -> Any:
     import torch
 
     from vividmed.inference.predictor import Predictor
 
-    predictor = Predictor(
+    if args.device is not None:
+        try:
+            torch.zeros(1, device=args.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise VividMedError(f"--device {args.device}: cannot be used ({reason}); try cpu") from error
+    return Predictor(
         args.model, device=args.device, dtype=getattr(torch, args.dtype), load_in_4bit=args.load_in_4bit
     )
-    if args.chat:
-        return _chat(predictor, scans, args.max_new_tokens)
-    return _predict(predictor, scans, args, formats, options)
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -87,7 +111,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
                 f"--text {args.text}: cannot be read ({error}); give a UTF-8 text file"
             ) from error
     needed = {"vqa": ("prompt", args.prompt), "segment": ("targets", args.targets), "ground": ("text", text)}
-    if args.task in needed and not (needed[args.task][1] or "").strip():
+    if args.task in needed and not (needed[args.task][1] or "").replace(",", "").strip():
         raise VividMedError(f"--task {args.task} needs --{needed[args.task][0]}")
     return {
         "task": args.task,
@@ -99,54 +123,142 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _archives(args: argparse.Namespace) -> tuple[Any, Any] | None:
+    """Source and destination; None for files. The bearer token is the environment variable DICOMWEB_TOKEN."""
+    if args.from_dicomweb is None:
+        for name in ("to_dicomweb", "study", "series"):
+            if getattr(args, name) is not None:
+                raise VividMedError(f"--{name.replace('_', '-')} needs --from-dicomweb")
+        if not args.inputs:
+            raise VividMedError("there is no input; name files, folders or lists, or use --from-dicomweb")
+        return None
+    if args.inputs or args.chat:
+        raise VividMedError("--from-dicomweb takes no INPUT and no --chat; name studies with --study")
+    if not args.study:
+        raise VividMedError("--from-dicomweb needs --study: one or more StudyInstanceUIDs")
+    import os
+    import re
+
+    from vividmed.pacs.client import Pacs
+
+    for uid in [*args.study, *(args.series or ())]:
+        if not re.fullmatch(r"[0-9.]{1,64}", uid):
+            raise VividMedError("--study and --series take UIDs: up to 64 digits and dots")
+    token = os.environ.get("DICOMWEB_TOKEN")
+    source = Pacs(args.from_dicomweb, token=token)
+    return source, None if args.to_dicomweb is None else Pacs(args.to_dicomweb, token=token)
+
+
 def _predict(
     predictor: Any, scans: list[Any], args: argparse.Namespace, formats: list[str], options: dict[str, Any]
 ) -> int:
+    from tqdm import tqdm
+
+    from vividmed.inference.results import RESULT
+
+    failures: list[tuple[str, str]] = []
+    left = [scan for scan in scans if args.overwrite or not (args.output / scan.name / RESULT).is_file()]
+    with tqdm(total=len(left), unit="scan", disable=len(scans) == 1) as progress:
+        for start in range(0, len(left), args.batch_size):
+            batch = left[start : start + args.batch_size]
+            results = predictor.predict_batch([scan.path for scan in batch], **options)
+            for scan, result in zip(batch, results, strict=True):
+                progress.update()
+                try:
+                    if isinstance(result, VividMedError):
+                        raise result
+                    _save(result, args.output / scan.name, formats, {"model": args.model})
+                except VividMedError as error:
+                    if _is_about_output(error, args.output):
+                        raise
+                    failures.append((str(scan.path), str(error)))
+                    continue
+                if len(scans) == 1:
+                    print(result.grounded.text)
+    done = len(scans) - len(left)
+    earlier = f", {done} had a result" if done else ""
+    print(f"{args.output}: {len(left) - len(failures)} scans predicted{earlier}")
+    return _list_failures(failures, args.output, "scans")
+
+
+def _save(result: Any, folder: Path, formats: list[str], run: dict[str, Any]) -> None:
+    from vividmed.inference.results import save_result
+
+    save_result(result, folder, formats=formats, run=run)
+
+
+def _is_about_output(error: VividMedError, output: Path) -> bool:
+    """Whether an error would stop all other scans too."""
+    return str(error).startswith(f"{output}") and "cannot be written" in str(error)
+
+
+def _list_failures(failures: list[tuple[str, str]], output: Path | None, what: str) -> int:
+    """Write and print what failed; returns the exit status."""
     import csv
     import io
 
-    from tqdm import tqdm
-
     from vividmed.files import write_atomically
-    from vividmed.inference.results import RESULT, save_result
 
-    failures: list[tuple[str, str]] = []
-    done = 0
-    for scan in tqdm(scans, unit="scan", disable=len(scans) == 1):
-        folder = args.output / scan.name
-        if (folder / RESULT).is_file() and not args.overwrite:
-            done += 1
-            continue
-        try:
-            result = predictor(scan.path, **options)
-        except VividMedError as error:
-            failures.append((str(scan.path), str(error)))
-            continue
-        save_result(result, folder, formats=formats, run={"model": args.model})
-        if len(scans) == 1:
-            print(result.grounded.text)
-    report = args.output / "failures.csv"
-    if failures:
+    report = None if output is None else output / "failures.csv"
+    if report is not None and failures:
         stream = io.StringIO()
         csv.writer(stream, lineterminator="\n").writerows([("scan", "error"), *failures])
         write_atomically(report, stream.getvalue())
-    else:
+    elif report is not None:
         report.unlink(missing_ok=True)
-    earlier = f", {done} had a result" if done else ""
-    print(f"{args.output}: {len(scans) - done - len(failures)} scans predicted{earlier}")
     for path, reason in failures[:5]:
         print(f"failed: {path}: {reason}")
     if failures:
-        print(f"{len(failures)} scans failed; see {report}")
+        print(f"{len(failures)} {what} failed{'' if report is None else f'; see {report}'}")
     return 1 if failures else 0
+
+
+def _predict_studies(
+    predictor: Any,
+    archives: tuple[Any, Any],
+    args: argparse.Namespace,
+    formats: list[str],
+    options: dict[str, Any],
+) -> int:
+    from tqdm import tqdm
+
+    from vividmed.pacs.client import pseudonym
+    from vividmed.pacs.worker import Question, process_studies
+
+    source, destination = archives
+
+    def keep(series: Any, result: Any) -> None:
+        if args.output is not None:
+            folder = args.output / f"study-{pseudonym(series.study)}" / f"series-{pseudonym(series.uid)}"
+            _save(result, folder, formats, {"model": args.model})
+
+    outcomes = process_studies(
+        predictor,
+        list(dict.fromkeys(args.study)),
+        source=source,
+        destination=destination,
+        question=Question(options, args.model),
+        series=args.series or (),
+        keep=keep,
+    )
+    failures: list[tuple[str, str]] = []
+    counts: dict[str, int] = {}
+    for outcome in tqdm(outcomes, total=len(args.study), unit="study", disable=len(args.study) == 1):
+        name = pseudonym(outcome.study)
+        counts[outcome.state] = counts.get(outcome.state, 0) + 1
+        failures += [(f"study {name}", reason) for reason in [outcome.error, *outcome.skipped] if reason]
+    print(
+        ", ".join(
+            f"{count} {'study' if count == 1 else 'studies'} {state}" for state, count in counts.items()
+        )
+    )
+    return _list_failures(failures, args.output, "studies or series")
 
 
 def _chat(predictor: Any, scans: list[Any], max_new_tokens: int) -> int:
     """Questions from standard input, answered with the conversation so far; an empty line ends it."""
     from vividmed.processing.reading import read_image
 
-    if len(scans) != 1:
-        raise VividMedError(f"--chat is about one scan, not {len(scans)}")
     image = read_image(scans[0].path)
     messages: list[dict[str, str]] = []
     while True:
@@ -157,9 +269,6 @@ def _chat(predictor: Any, scans: list[Any], max_new_tokens: int) -> int:
         if not question:
             return 0
         messages.append({"role": "user", "content": question})
-        batch = predictor.processor(images=image, conversations=messages).to(predictor.model.device)
-        output = predictor.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
-        length = batch["input_ids"].shape[1]
-        (answer,) = predictor.processor.post_process_text(output, prompt_length=length)
-        print(answer.text, flush=True)
-        messages.append({"role": "assistant", "content": answer.text})
+        answer = predictor.chat(image, messages, max_new_tokens=max_new_tokens)
+        print(answer, flush=True)
+        messages.append({"role": "assistant", "content": answer})

@@ -50,11 +50,13 @@ class PhraseCodes:
         category: anatomical structure or morphological abnormality.
         concept: the target's, or a private one of the phrase itself.
         side: left or right, where the phrase has one and the concept does not say it.
+        site: the structure that a finding is in, where the phrase names one with a code.
     """
 
     category: Any
     concept: CodedConcept
     side: Any | None
+    site: CodedConcept | None = None
 
 
 def read_sources(image: MedicalImage) -> list[Dataset]:
@@ -68,9 +70,9 @@ def read_sources(image: MedicalImage) -> list[Dataset]:
             f"{image.source}: DICOM objects refer to the series they are about, but this image was not read from DICOM; "
             "give the DICOM series, or leave out the DICOM formats"
         )
-    if not image.oriented:
+    if not image.oriented and image.size[0] > 1:
         raise VividMedError(
-            f"{image.source}: DICOM objects need a volume with positions; leave out the DICOM formats"
+            f"{image.source}: DICOM objects need slices with positions; leave out the DICOM formats"
         )
     sources: list[Dataset] = [
         pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in image.files
@@ -101,7 +103,11 @@ def code_phrase(text: str, tagger: Tagger | None = None) -> PhraseCodes:
         return PhraseCodes(category, _private(target.name), _side(text))
     concept = CodedConcept(code.value, "SCT", code.meaning[:64])
     says_side = any(side in code.meaning.lower() for side in ("left", "right"))
-    return PhraseCodes(category, concept, None if says_side else _side(code.side or text))
+    side = None if says_side else _side(code.side or text)
+    sites = [] if target.category != "anomaly" else [one.target for one in mentions if one not in findings]
+    found = (target_codes().get(name) for name in reversed(sites))
+    site = next((CodedConcept(one.value, "SCT", one.meaning[:64]) for one in found if one is not None), None)
+    return PhraseCodes(category, concept, side, site)
 
 
 def stable_uid(*parts: str) -> str:
@@ -116,6 +122,24 @@ def stable_uid(*parts: str) -> str:
     number = number & ~(0xF << 76) | (8 << 76)
     number = number & ~(3 << 62) | (2 << 62)
     return f"{_UID_ROOT}{number}"
+
+
+def object_uid(
+    kind: str, series: str, *, model: str = "", identity: str | None = None, content: Sequence[str] = ()
+) -> str:
+    """Identifier of an object about a series.
+
+    Args:
+        kind: such as ``"SEG"``.
+        series: SeriesInstanceUID of the source.
+        model: name of the model.
+        identity: what the object depends on besides the series, so that it can be known before the object is made; by
+            default the model's name and ``content``.
+        content: text and digests of masks.
+    """
+    if identity is not None:
+        return stable_uid(kind, series, identity)
+    return stable_uid(kind, series, model, *content)
 
 
 def series_number(sources: Sequence[Dataset], offset: int) -> int:

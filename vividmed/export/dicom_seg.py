@@ -18,6 +18,7 @@ from vividmed.export.dicom_objects import (
     MODEL,
     code_phrase,
     mask_digests,
+    object_uid,
     read_sources,
     save_dicom,
     series_number,
@@ -55,9 +56,9 @@ def save_dicom_seg(image: MedicalImage, grounded: GroundedText, path: str | Path
 
 
 def build_dicom_seg(
-    image: MedicalImage, grounded: GroundedText, *, model: str = ""
+    image: MedicalImage, grounded: GroundedText, *, model: str = "", identity: str | None = None
 ) -> tuple[Segmentation, list[Finding]]:
-    """The object and the findings of its segments, in order; see :func:`save_dicom_seg`."""
+    """The object and the findings of its segments, in order; see :func:`save_dicom_seg` and :func:`object_uid`."""
     findings = [finding for finding in collect_findings(image, grounded) if finding.mask is not None]
     if not findings:
         raise VividMedError(
@@ -77,9 +78,15 @@ def build_dicom_seg(
             _describe(finding, number, algorithm, series, model)
             for number, finding in enumerate(findings, start=1)
         ],
-        series_instance_uid=stable_uid("SEG series", series, model),
+        series_instance_uid=object_uid("SEG series", series, model=model, identity=identity),
         series_number=series_number(sources, 0),
-        sop_instance_uid=stable_uid("SEG", series, model, grounded.text, *mask_digests(findings)),
+        sop_instance_uid=object_uid(
+            "SEG",
+            series,
+            model=model,
+            identity=identity,
+            content=(grounded.text, *mask_digests(findings)),
+        ),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MODEL,
@@ -89,6 +96,9 @@ def build_dicom_seg(
         content_description="Phrases of a report",
         series_description="VividMed masks (research only)",
     )
+    if not image.oriented:
+        # Without a place in the patient, the standard asks for the directions, of which a source may say nothing.
+        segmentation.PatientOrientation = sources[0].get("PatientOrientation")
     return segmentation, findings
 
 
@@ -110,4 +120,6 @@ def _describe(
     if coded.side is not None:
         item = hd.sr.CodedConcept.from_code(coded.side)
         description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [item]
+    if coded.site is not None:
+        description.AnatomicRegionSequence = [coded.site]
     return description

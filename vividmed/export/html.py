@@ -5,6 +5,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -17,6 +18,7 @@ from vividmed.data.masks import pack_mask
 from vividmed.errors import VividMedError
 from vividmed.export.findings import Finding, collect_findings, crop, split_text
 from vividmed.export.intensity import display_range, sample_intensities
+from vividmed.export.measurements import measure
 from vividmed.export.palette import text_colour
 from vividmed.export.planes import Plane, display_planes
 from vividmed.files import write_atomically
@@ -115,6 +117,7 @@ def html(
         script="\n".join([(viewer / name).read_text(encoding="utf-8") for name in _SCRIPTS] + [panel.script]),
         data=_json(content),
         panel=controls,
+        measured=_measured_table(image, findings),
     )
     write_atomically(path, page.encode())
     return path
@@ -124,6 +127,29 @@ def _json(content: Any) -> str:
     """JSON for a script element, inside which only "<" could end the data early."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
+
+
+def _measured_table(image: MedicalImage, findings: list[Finding]) -> str:
+    """What was measured on the masks, as HTML apart from the report; empty if nothing was."""
+    rows = []
+    for finding in findings:
+        measured = None if finding.mask is None else measure(image, finding.mask)
+        if measured is not None:
+            mean = "" if measured.mean_hu is None else f"{measured.mean_hu:.0f}"
+            figures = (measured.volume_ml, measured.longest_diameter_mm, measured.short_diameter_mm)
+            cells = [
+                f"{finding.number}",
+                escape(finding.text),
+                *(f"{figure:.1f}" for figure in figures),
+                mean,
+            ]
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    if not rows:
+        return ""
+    names = ("", "phrase", "volume, mL", "longest, mm", "across, mm", "mean, HU")
+    header = "".join(f"<th>{name}</th>" for name in names)
+    caption = "Measured on the masks, not written by the model"
+    return f'<table id="measured"><caption>{caption}</caption><tr>{header}</tr>{"".join(rows)}</table>'
 
 
 def _reduction(image: MedicalImage, max_values: int) -> Triple:

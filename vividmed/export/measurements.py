@@ -9,6 +9,9 @@ from scipy.spatial.distance import pdist, squareform
 
 from vividmed.processing.medical_image import MedicalImage
 
+MEASURED_BY = "vividmed mask measurement"
+"""Algorithm of the measured values, which the model did not write."""
+
 
 @dataclass(frozen=True)
 class Measurements:

@@ -85,6 +85,19 @@ def overlay(
     return picture
 
 
+def draw_slices(
+    image: MedicalImage,
+    grounded: GroundedText,
+    *,
+    window: Sequence[float] | None = None,
+    width: int = 1200,
+    font: str | Path | None = None,
+) -> list[Image.Image]:
+    """Draw the rows of :func:`overlay` one by one, without the report; arguments and errors are the same."""
+    findings = collect_findings(image, grounded)
+    return _Painter(image, findings, width, load_font(font), window).rows()
+
+
 class _Painter:
     """Draws slices of one image, all in one scale."""
 

@@ -11,6 +11,7 @@ from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.hub_files import check_place, use_taxonomy_of_model
 from vividmed.training.peft import adapter_base, find_adapter, load_adapter
+from vividmed.training.presence import read_record
 
 
 def load_trained(
@@ -54,6 +55,7 @@ def load_trained(
         ) from error
     if adapter is not None:
         model = load_adapter(model, adapter)
+        read_record(model.config, Path(adapter))
     if not load_in_4bit:
         model = model.to(device or _default_device())
     return model.eval(), processor

@@ -1,7 +1,9 @@
 """One scan in, a grounded text out: the Python twin of ``vividmed predict``."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,6 +74,18 @@ class Predictor:
     def can_ground(self) -> bool:
         """Whether the model has a segmenter."""
         return self.model.segmenter is not None or self.model.instance_segmenter is not None
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of the weights and of what the configuration says about grounding, wherever they were loaded from."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            flat = tensor.detach().flatten()
+            some = flat[:: max(1, len(flat) // 64)][:64].float().cpu().numpy()
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + some.tobytes())
+        config = self.model.config
+        digest.update(repr((config.target_forms, config.presence_thresholds)).encode())
+        return digest.hexdigest()
 
     def __call__(self, scan: ImageSource, **options: Any) -> Result:
         """Look at one scan; options as in :meth:`predict_batch`.

@@ -8,15 +8,16 @@ from typing import Any
 
 from vividmed.errors import VividMedError
 from vividmed.export import html, overlay, save_masks
-from vividmed.export.measurements import measure
+from vividmed.export.measurements import MEASURED_BY, measure
 from vividmed.export.notice import NOTICE
+from vividmed.export.pdf import check_reportlab, save_pdf
 from vividmed.files import write_atomically
 from vividmed.inference.predictor import Result
 from vividmed.version import __version__
 
 RESULT = "result.json"
 
-FORMATS = ("json", "png", "html", "nifti", "dicom-seg", "dicom-sr")
+FORMATS = ("json", "png", "html", "nifti", "pdf", "dicom-seg", "dicom-sr", "dicom-pdf")
 DEFAULT_FORMATS = ("json", "png", "html", "nifti")
 
 
@@ -24,11 +25,13 @@ def check_formats(formats: Sequence[str]) -> None:
     """Check names of formats.
 
     Raises:
-        VividMedError: one is unknown.
+        VividMedError: one is unknown, or its package is not installed.
     """
     for name in formats:
         if name not in FORMATS:
             raise VividMedError(f"format {name!r} is unknown; use {', '.join(FORMATS)}")
+    if {"pdf", "dicom-pdf"} & set(formats):
+        check_reportlab()
 
 
 def save_result(
@@ -43,8 +46,8 @@ def save_result(
     Args:
         result: of one scan.
         folder: for the files of this scan.
-        formats: ``png`` (overlay), ``html`` (interactive page), ``nifti`` (masks), and of a DICOM series ``dicom-seg``
-            (masks) and ``dicom-sr`` (report, with its masks).
+        formats: ``png`` (overlay), ``html`` (interactive page), ``nifti`` (masks), ``pdf`` (report), and of DICOM files
+            ``dicom-seg`` (masks), ``dicom-sr`` (report, with its masks) and ``dicom-pdf`` (the PDF as an object).
         run: what the result comes from, such as the model's name; kept in ``result.json``.
 
     Raises:
@@ -67,6 +70,12 @@ def _write(name: str, result: Result, folder: Path, model: str) -> None:
         html(image, grounded, folder / "report.html")
     elif name == "nifti":
         save_masks(image, grounded, folder / "masks")
+    elif name == "pdf":
+        save_pdf(image, grounded, folder / "report.pdf", model=model)
+    elif name == "dicom-pdf":
+        from vividmed.export.dicom_pdf import save_dicom_pdf
+
+        save_dicom_pdf(image, grounded, folder / "document.dcm", model=model)
     elif name == "dicom-sr":
         from vividmed.export.dicom_sr import save_dicom_sr
 
@@ -102,6 +111,7 @@ def describe(result: Result, run: dict[str, Any] | None = None) -> dict[str, Any
         "question": result.question,
         "text": result.grounded.text,
         "phrases": phrases,
+        "measured_by": f"{MEASURED_BY} {__version__}, on the masks; not written by the model",
         "size": list(result.image.size),
         "run": {**(run or {}), "vividmed": __version__},
     }

@@ -10,11 +10,13 @@ from vividmed.data.bad_rows import usable_rows
 from vividmed.data.batches.augmentation import AugmentationSettings
 from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.data.conversations import Conversation, build_conversation
+from vividmed.data.sample import load_sample
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture_conversations import mixture_conversation
 from vividmed.training.grounded_answers import SampleOverlays
 from vividmed.training.grounding_trainer import GroundingTrainer
 from vividmed.training.loading import load_processor
+from vividmed.training.presence import calibrate_presence, trained_forms, write_record
 from vividmed.training.settings.arguments import AnsweringTrainingArguments, ModelArguments, TextDataArguments
 from vividmed.training.settings.grounding_arguments import GroundingArguments
 from vividmed.training.stages.language import LanguageStage
@@ -71,6 +73,24 @@ class GroundingStage(LanguageStage):
             max_new_tokens=self.args.generation_max_new_tokens,
             context=trainer.accelerator.autocast,
         )
+
+    def record(self, trainer: VividMedTrainer, rows: StageRows) -> None:
+        config = trainer.model.config
+        config.target_forms = {**(config.target_forms or {}), **trained_forms(rows.train)} or None
+        held_out = self._held_out_localization(rows)
+        if held_out is not None:
+            with trainer.accelerator.autocast():
+                calibrate_presence(trainer.model, trainer.processing_class, held_out)
+        if self.model_args.use_peft and trainer.is_world_process_zero():
+            write_record(config, self.args.folder)
+
+    def _held_out_localization(self, rows: StageRows) -> Any:
+        """Held-out rows that say which targets are absent; None if there are none."""
+        if self.row_kind == "localization" or rows.evaluation is None:
+            return rows.evaluation
+        # Reports only mark what is there, so the sample's localization rows are asked where its reports trained.
+        is_sample = self.data_args.dataset_name is None and self.data_args.mixture is None
+        return load_sample("localization", "test") if is_sample else None
 
     def transform(self, rows: StageRows) -> GroundingTransform:
         """Turns rows into examples; a mixture draws the conversations about its own rows."""

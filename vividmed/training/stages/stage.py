@@ -142,6 +142,9 @@ class Stage(ABC):
     def method(self) -> dict[str, Any]:
         """Start and method of training, for the card: ``base_model``, ``method``, ``adapter``."""
 
+    def record(self, trainer: VividMedTrainer, rows: StageRows) -> None:  # noqa: B027 (most stages record nothing)
+        """Write into the model's configuration what its users need to know of the training; every process does."""
+
     def settings(self) -> dict[str, Any]:
         """Settings of its own that the card lists, by name."""
         return {}
@@ -195,6 +198,7 @@ def run_stage(stage: Stage) -> StageResult:
             say(memory_summary(trainer.model))
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         after = measuring.of_final_weights()
+        stage.record(trainer, rows)
         trainer.save_final()
         if trainer.is_world_process_zero():
             before = measuring.of_start(checkpoint)
