@@ -1,15 +1,34 @@
 """``vividmed predict`` and ``vividmed evaluate``, from inputs to files, with a small random model."""
 
+import errno
 import json
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.fixtures.dicom_files import write_series
 from tests.fixtures.paths import REPOSITORY
 from vividmed.cli.main import main
+from vividmed.inference.predictor import Predictor
 
 MODEL = str(REPOSITORY / "tests" / "fixtures" / "checkpoints" / "556ac31" / "model")
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return Predictor(MODEL, device="cpu")
+
+
+@pytest.fixture
+def predictor(loaded, monkeypatch):
+    """A predictor that every command shares, so that the model is loaded once."""
+    monkeypatch.setattr(
+        "vividmed.inference.predictor.Predictor", type("Shared", (), {"__new__": lambda *_, **__: loaded})
+    )
+    return loaded
 
 
 @pytest.fixture
@@ -72,28 +91,198 @@ def record(asked):
     return call
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["absent.nii.gz", "--model", MODEL, "--output", "out"], "no such file"),
-        (["{image}", "--model", "absent", "--output", "out"], "absent"),
-        (["{image}", "--model", MODEL], "--output is missing"),
-        (["{image}", "--model", MODEL, "--output", "out", "--task", "vqa"], "--task vqa needs --prompt"),
-        (["{image}", "--model", MODEL, "--output", "out", "--task", "segment"], "needs --targets"),
-        (["{image}", "--model", MODEL, "--output", "out", "--task", "ground"], "needs --text"),
-        (["{image}", "--model", MODEL, "--output", "out", "--formats", "pdf"], "format 'pdf' is unknown"),
-        (["{image}", "--model", MODEL, "--output", "out", "--task", "ground", "--text", "no.txt"], "no.txt"),
-        (["{image}", "{image}2", "--model", MODEL, "--output", "out"], "no such file"),
-    ],
-)
-def test_wrong_input_is_one_line(images, tmp_path, monkeypatch, capsys, arguments, message):
+def write(name, content):
+    """A function that puts a file, or the files of a folder, under a name in a folder and returns its path."""
+
+    def make(folder):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return str(path)
+
+    return make
+
+
+def folder_of(**files):
+    def make(folder):
+        (folder / "given").mkdir()
+        for name, content in files.items():
+            (folder / "given" / name.replace("_", ".")).write_bytes(content)
+        return str(folder / "given")
+
+    return make
+
+
+def nifti(values, zooms=(1.0, 1.0, 1.0)):
+    def make(folder):
+        image = nib.Nifti1Image(values, np.diag([*zooms, 1.0]))
+        image.to_filename(folder / "scan.nii.gz")
+        return str(folder / "scan.nii.gz")
+
+    return make
+
+
+def cut(make, keep):
+    def made(folder):
+        path = Path(make(folder))
+        path.write_bytes(path.read_bytes()[:keep])
+        return str(path)
+
+    return made
+
+
+def mixed_series(folder):
+    for number in (1, 2):
+        volume = np.zeros((2, 8, 8), dtype=np.int16)
+        write_series(folder / f"part{number}", volume, SeriesInstanceUID=f"1.2.{number}")
+    both = folder / "both"
+    both.mkdir()
+    for number, path in enumerate([*(folder / "part1").iterdir(), *(folder / "part2").iterdir()]):
+        path.rename(both / f"{number}.dcm")
+    return str(both)
+
+
+def gap(folder):
+    write_series(folder / "gap", np.zeros((5, 8, 8), dtype=np.int16), shuffled=False)
+    (folder / "gap" / "IM0002").unlink()
+    return str(folder / "gap")
+
+
+def empty_folder(folder):
+    (folder / "empty").mkdir()
+    return str(folder / "empty")
+
+
+VOXELS = np.zeros((4, 8, 8), dtype=np.int16)
+BAD_SCANS = {
+    "text file": (write("notes.txt2", b"not an image"), "unknown file type"),
+    "text named nifti": (write("a.nii.gz", b"not an image"), "a.nii.gz"),
+    "text named png": (write("a.png", b"not an image"), "a.png"),
+    "text named dicom": (write("a.dcm", b"not an image"), "a.dcm"),
+    "empty nifti": (write("a.nii.gz", b""), "empty"),
+    "empty png": (write("a.png", b""), "empty"),
+    "cut nifti": (cut(nifti(np.random.default_rng(0).normal(size=(16, 16, 16))), 400), "scan.nii.gz"),
+    "4D": (nifti(np.zeros((8, 8, 4, 3), dtype=np.int16)), "scan.nii.gz"),
+    "no voxels": (nifti(np.zeros((0, 8, 8), dtype=np.int16)), "scan.nii.gz"),
+    "complex values": (nifti(VOXELS.astype(np.complex64)), "scan.nii.gz"),
+    "mixed series": (mixed_series, "series"),
+    "missing slice": (gap, "slice is missing"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_SCANS.values(), ids=BAD_SCANS)
+def test_a_scan_that_cannot_be_read_is_listed_in_one_line(tmp_path, capsys, predictor, make, message):
+    output = tmp_path / "out"
+    assert predict(make(tmp_path), output) == 1
+    printed = capsys.readouterr().out.splitlines()
+    (failed,) = (line for line in printed if line.startswith("failed: "))
+    assert message in failed
+    assert [path.name for path in output.iterdir()] == ["failures.csv"]
+    assert len((output / "failures.csv").read_text().splitlines()) == 2
+
+
+OUT = ["--output", "out"]
+DICOMWEB = ["--from-dicomweb", "http://127.0.0.1:9/dicom-web"]
+BAD_COMMANDS = {
+    "absent file": (["absent.nii.gz", *OUT], "no such file"),
+    "one of two is absent": (["{image}", "{image}2", *OUT], "no such file"),
+    "glob without match": (["*.mha", *OUT], "no image found"),
+    "empty folder": ([empty_folder, *OUT], "no image found"),
+    "folder of texts": ([folder_of(a_md=b"text"), *OUT], "no image found"),
+    "empty list": ([write("list.csv", b""), *OUT], "no image found"),
+    "list of absent files": ([write("list.csv", b"path\nabsent.nii.gz\n"), *OUT], "line 2: no such file"),
+    "list that is no text": ([write("list.csv", b"\xff\xfe\x00a"), *OUT], "not a readable list"),
+    "no input": ([*OUT], "there is no input"),
+    "no output": (["{image}"], "--output is missing"),
+    "output is a file": (["{image}", "--output", "{image}"], "cannot be written"),
+    "vqa without prompt": (["{image}", *OUT, "--task", "vqa"], "--task vqa needs --prompt"),
+    "segment without targets": (["{image}", *OUT, "--task", "segment"], "needs --targets"),
+    "targets of commas": (["{image}", *OUT, "--task", "segment", "--targets", " , ,"], "needs --targets"),
+    "ground without text": (["{image}", *OUT, "--task", "ground"], "needs --text"),
+    "absent text": (["{image}", *OUT, "--task", "ground", "--text", "no.txt"], "no.txt"),
+    "text that is none": (["{image}", *OUT, "--task", "ground", "--text", "{image}"], "cannot be read"),
+    "text that names nothing": (
+        ["{image}", *OUT, "--task", "ground", "--text", write("a.txt", b"Nothing to see.")],
+        "names nothing",
+    ),
+    "unknown task": (["{image}", *OUT, "--task", "translate"], "unknown value 'translate'"),
+    "unknown format": (["{image}", *OUT, "--formats", "jpg"], "format 'jpg' is unknown"),
+    "unknown dtype": (["{image}", *OUT, "--dtype", "int8"], "unknown value 'int8'"),
+    "unknown device": (["{image}", *OUT, "--device", "abacus"], "--device abacus"),
+    "unknown argument": (["{image}", *OUT, "--fromats", "png"], "did you mean --formats"),
+    "batch of none": (["{image}", *OUT, "--batch-size", "0"], "not a whole number above 0"),
+    "tokens that are no number": (["{image}", *OUT, "--max-new-tokens", "many"], "not a whole number"),
+    "chat about two": (["{image}", "{image}", "{images}", "--chat"], "about one scan"),
+    "study without archive": (["{image}", *OUT, "--study", "1.2"], "--study needs --from-dicomweb"),
+    "target archive only": (["{image}", "--to-dicomweb", "http://x"], "--to-dicomweb needs --from-dicomweb"),
+    "archive and input": (["{image}", *DICOMWEB, "--study", "1.2", *OUT], "takes no INPUT"),
+    "archive without study": ([*DICOMWEB, *OUT], "needs --study"),
+    "study that is no uid": ([*DICOMWEB, *OUT, "--study", "Doe^Jane"], "take UIDs"),
+    "archive that is no url": (["--from-dicomweb", "pacs", "--study", "1.2", *OUT], "begins with http"),
+    "archive with a bad port": (
+        ["--from-dicomweb", "http://a:b/", "--study", "1.2", *OUT],
+        "begins with http",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_COMMANDS.values(), ids=BAD_COMMANDS)
+def test_wrong_input_is_one_line(images, tmp_path, monkeypatch, capsys, predictor, arguments, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert main(["predict", *(word.format(image=images / "image0.png") for word in arguments)]) == 2
+    places = {"image": images / "image0.png", "images": images}
+    words = [word(tmp_path) if callable(word) else word.format(**places) for word in arguments]
+    assert main(["predict", "--model", MODEL, "--max-new-tokens", "2", *words]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("absent", "absent"), (empty_folder, "empty"), (write("model/config.json", b"{"), "cannot be loaded")],
+    ids=["absent", "empty folder", "damaged"],
+)
+def test_a_model_that_cannot_be_loaded_is_one_line(images, tmp_path, monkeypatch, capsys, model, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    name = model if isinstance(model, str) else model(tmp_path).removesuffix("/config.json")
+    assert main(["predict", str(images / "image0.png"), "--model", name, *OUT]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_model_without_segmenters_says_that_it_cannot_segment(
+    images, tmp_path, monkeypatch, capsys, predictor
+):
+    monkeypatch.setattr(type(predictor), "can_ground", False)
+    assert predict(images / "image0.png", tmp_path / "out", "--task", "segment", "--targets", "liver") == 2
+    assert "needs a model with segmenters" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_the_run_in_one_line(images, tmp_path, monkeypatch, capsys, predictor):
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vividmed.files.os.fsync", full)
+    assert predict(images / "image0.png", tmp_path / "out", "--formats", "json") == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert error.count("\n") == 1
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_an_archive_that_does_not_answer_fails_its_study_in_one_line(
+    tmp_path, monkeypatch, capsys, predictor
+):
+    pytest.importorskip("dicomweb_client")
+    monkeypatch.setattr("vividmed.pacs.client.time.sleep", lambda seconds: None)
+    arguments = ["predict", "--model", MODEL, *DICOMWEB, "--study", "1.2.3", "--output", str(tmp_path)]
+    assert main(arguments) == 1
+    (failed,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: "))
+    assert "check that the archive runs" in failed
+    assert "1.2.3" not in failed
 
 
 @pytest.mark.slow
