@@ -71,7 +71,8 @@ def decode(
     """Embeddings of one image and what the decoder was given and made of them."""
     (embeddings,) = model.image_encoder(group_images({0: image}, [patch_size]))
     keys, positions = model.prompt_encoder(embeddings)
-    group = DecoderGroup(prompts, keys.expand(len(prompts), -1, -1, -1, -1), positions, patch_size[0])
+    images = torch.zeros(len(prompts), dtype=torch.long)
+    group = DecoderGroup(prompts, keys, images, positions, patch_size[0])
     (decoded,) = model.mask_decoder([group])
     return embeddings[0], group, decoded
 

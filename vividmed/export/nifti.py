@@ -17,6 +17,8 @@ from vividmed.processing.medical_image import MedicalImage
 INDEX = "grounding.json"
 LABELS = "labels.nii.gz"
 
+_COMPRESSION = 6
+"""Level 9 takes ten times as long for masks that are a sixth smaller."""
 _SCANNER, _ALIGNED = 1, 2
 """Codes of NIfTI for "scanner coordinates" and for "aligned to something else"."""
 
@@ -106,4 +108,4 @@ def _nifti(array: np.ndarray, image: MedicalImage) -> bytes:
     nifti.set_qform(image.affine, code)
     nifti.set_sform(image.affine, code)
     nifti.header.set_xyzt_units("mm")
-    return gzip.compress(nifti.to_bytes(), mtime=0)
+    return gzip.compress(nifti.to_bytes(), compresslevel=_COMPRESSION, mtime=0)

@@ -18,6 +18,7 @@ from vividmed.files import write_atomically
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.processing.medical_image import MedicalImage
 
+_COMPRESSION = 2
 _MARGIN = 24
 _GAP = 8
 _HEADER = 40
@@ -80,7 +81,7 @@ def overlay(
         top += part.height
     if path is not None:
         stream = io.BytesIO()
-        picture.save(stream, "PNG")
+        picture.save(stream, "PNG", compress_level=_COMPRESSION)
         write_atomically(Path(path), stream.getvalue())
     return picture
 

@@ -57,16 +57,21 @@ class DepthAdaptiveConv3d(nn.Conv3d):
 
 
 class DepthAdaptiveConvTranspose3d(nn.ConvTranspose3d):
-    """Upsampling by two; where depth must not grow, the kernel is averaged over its two slices."""
+    """Upsampling by two; where depth must not grow, the kernel is averaged over its two slices.
+
+    Blocks of the result do not overlap, so each voxel becomes a block by one matrix product. Blocks stay nested, with
+    their channels last: norms and activations need no other order, and only what is small in the end is rearranged.
+    """
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=2, stride=2)
 
     def forward(self, input: torch.Tensor, upsample_depth: bool) -> torch.Tensor:  # type: ignore[override]
-        """(N, C, D, H, W) to (N, out_channels, 2D or D, 2H, 2W)."""
-        if upsample_depth:
-            return F.conv_transpose3d(input, self.weight, self.bias, stride=2)
-        return F.conv_transpose3d(input, self.weight.mean(dim=2, keepdim=True), self.bias, stride=(1, 2, 2))
+        """(..., C), channels last, to (..., 2 or 1, 2, 2, out_channels), the block of each voxel in z, y, x."""
+        weight = self.weight if upsample_depth else self.weight.mean(dim=2, keepdim=True)
+        matrix = weight.movedim(1, -1).flatten(1)
+        blocks = (input @ matrix).unflatten(-1, (*weight.shape[2:], self.out_channels))
+        return blocks if self.bias is None else blocks + self.bias
 
 
 def resample(grid: torch.Tensor, shape: Sequence[int], *, conserve_sum: bool = False) -> torch.Tensor:

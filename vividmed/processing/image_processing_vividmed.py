@@ -202,6 +202,11 @@ class VividMedImageProcessor(BaseImageProcessor):
         mean, std = (torch.tensor(x).reshape(3, 1, 1, 1) for x in (self.image_mean, self.image_std))
         return (values - mean) / std
 
+    def denormalize(self, values: torch.Tensor) -> torch.Tensor:
+        """Invert :meth:`normalize`."""
+        mean, std = (torch.tensor(x).reshape(3, 1, 1, 1) for x in (self.image_mean, self.image_std))
+        return values * std + mean
+
     def _intensity_range(self, image: MedicalImage) -> tuple[float, float]:
         array = image.array
         lowest, highest = float(array.min()), float(array.max())

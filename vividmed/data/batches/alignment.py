@@ -11,6 +11,7 @@ import torch
 from vividmed.data.bad_rows import OnBadSample, Rows, prepare_rows, row_name
 from vividmed.data.batches.augmentation import Augmentation, AugmentationSettings
 from vividmed.data.batches.collator import BatchSize
+from vividmed.data.batches.deformation import Deformation, DeformationSettings
 from vividmed.data.batches.examples import read_images
 from vividmed.data.batches.labels import grounding_labels
 from vividmed.data.conversations import PhraseTarget, sample_generator
@@ -69,6 +70,7 @@ class SegmentationTransform:
         label_type: label type to train on. Targets without such a label are not prompted.
         seed: seed of all draws.
         augmentation: settings of the augmentation; None for none.
+        deformation: random deformation and loss of quality of the image, with its labels; None for none.
         crops: how volumes are cropped; None to take them whole. Boxes need whole images.
         max_present: largest number of present targets per example.
         max_targets: number of targets per example, filled up with absent ones.
@@ -79,6 +81,7 @@ class SegmentationTransform:
     label_type: LabelType = "mask"
     seed: int = 0
     augmentation: AugmentationSettings | None = None
+    deformation: DeformationSettings | None = None
     crops: CropSettings | None = None
     max_present: int = 14
     max_targets: int = 16
@@ -109,12 +112,17 @@ class SegmentationTransform:
             image, row = augmentation.image(image), augmentation.row(row)
         plan = processor.plan(image.size, image.affine if image.oriented else None)
         values = plan.apply(torch.from_numpy(image.array)).clamp(0, 1)
+        values = augmentation.intensity(values)
         phrases = self._phrases(row, generator, all_targets=not training)
+        labels = grounding_labels(row, phrases, size=size, plan=plan, augmentation=augmentation)
+        if training and self.deformation:
+            deformation = Deformation.of_image(self.deformation, generator, values)
+            values, labels = deformation.image(values), deformation.labels(labels)
         return AlignmentExample(
-            values=augmentation.intensity(values).expand(3, -1, -1, -1),
+            values=values.expand(3, -1, -1, -1),
             patch_size=plan.patch_size,
             targets=[phrase.text for phrase in phrases],
-            labels=grounding_labels(row, phrases, size=size, plan=plan, augmentation=augmentation),
+            labels=labels,
         )
 
     def _phrases(

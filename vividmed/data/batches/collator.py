@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from vividmed.data.bad_rows import OnBadSample, Rows, prepare_rows, row_name
+from vividmed.data.batches.deformation import Deformation, DeformationSettings
 from vividmed.data.batches.examples import to_example
 from vividmed.errors import VividMedError
 
@@ -49,6 +50,7 @@ class VividMedCollator:
             training; the draw depends on (seed, epoch, index) only. None: no augmentation at all.
         intensity_jitter: largest change of contrast (as a share) and of brightness (in standard deviations of the
             normalised image) in the same rows.
+        deformation: random deformation and loss of quality of images, with their labels, in the same rows.
         on_bad_sample: what to do with rows that cannot be read or prepared: ``"error"``, or ``"skip"`` to leave them
             out with a warning.
         spare_rows: with ``"skip"``, rows that stand in, without labels, for a batch that has no usable row left.
@@ -70,6 +72,7 @@ class VividMedCollator:
         spare_rows: Rows | Sequence[Mapping[str, Any]] = (),
         augmentation_seed: int | None = None,
         intensity_jitter: float = 0.0,
+        deformation: DeformationSettings | None = None,
         transform: Callable[[Mapping[str, Any]], Any] = to_example,
     ):
         self.processor = processor
@@ -80,6 +83,7 @@ class VividMedCollator:
         self.spare_rows = spare_rows
         self.augmentation_seed = augmentation_seed
         self.intensity_jitter = intensity_jitter
+        self.deformation = deformation or DeformationSettings()
         self.transform = transform
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -121,7 +125,7 @@ class VividMedCollator:
 
     def encode(self, example: Any, generator: np.random.Generator | None) -> dict[str, Any]:
         """Tensors of one example as ``transform`` gives it: a batch of one sample."""
-        return self.processor(
+        prepared = self.processor(
             images=[example["images"]],
             conversations=[example["messages"]],
             max_length=self.max_length,
@@ -129,6 +133,15 @@ class VividMedCollator:
             padding_side="right",
             generator=generator,
         )
+        if generator is not None and self.deformation:
+            images = self.processor.image_processor
+            prepared["pixel_values"] = [
+                images.normalize(
+                    Deformation.of_image(self.deformation, generator, image).image(images.denormalize(image))
+                )
+                for image in prepared["pixel_values"]
+            ]
+        return prepared
 
     def _generator(self, row: Mapping[str, Any]) -> np.random.Generator | None:
         if self.augmentation_seed is None or row.get("epoch") is None:

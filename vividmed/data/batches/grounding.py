@@ -9,6 +9,7 @@ import torch
 
 from vividmed.data.batches.augmentation import Augmentation, AugmentationSettings, equalize
 from vividmed.data.batches.collator import VividMedCollator
+from vividmed.data.batches.deformation import Deformation
 from vividmed.data.batches.examples import read_images
 from vividmed.data.batches.labels import grounding_labels
 from vividmed.data.conversations import Conversation, PhraseTarget, build_conversation, sample_generator
@@ -188,8 +189,30 @@ class GroundedCollator(VividMedCollator):
             values = [example.intensity(image) for image in values]
             prepared["pixel_values"] = [self.processor.image_processor.normalize(image) for image in values]
         labels = example.labels(plans[0], kept) if plans else {}
+        if generator is not None and self.deformation:
+            labels = self._deform(prepared, values, labels, generator)
         phrases = example.conversation.phrases
         names = [
             " and ".join(phrases[i].targets) for i in labels.get("mask_phrases", torch.empty(0)).tolist()
         ]
         return {**prepared, "grounding_values": values, "grounding_labels": labels, "target_names": names}
+
+    def _deform(
+        self,
+        prepared: dict[str, Any],
+        values: list[torch.Tensor],
+        labels: GroundingLabels,
+        generator: np.random.Generator,
+    ) -> GroundingLabels:
+        """Deform the images in place and return the labels that move with the first of them."""
+        images = self.processor.image_processor
+        grounded = "grounding_values" in prepared
+        for number, image in enumerate(prepared["pixel_values"]):
+            deformation = Deformation.of_image(self.deformation, generator, image)
+            changed = deformation.image(values[number] if grounded else images.denormalize(image))
+            prepared["pixel_values"][number] = images.normalize(changed)
+            if grounded:
+                values[number] = changed
+            if number == 0:
+                labels = deformation.labels(labels)
+        return labels

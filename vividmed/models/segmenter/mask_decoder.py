@@ -21,13 +21,15 @@ class DecoderGroup(NamedTuple):
 
     Attributes:
         prompts: (P, E).
-        embeddings: (P, E, d, h, w), the embeddings of each prompt's image, dense prompt added.
+        embeddings: (N, E, d, h, w), the embeddings of the images, dense prompt added.
+        images: (P,) int64, the image of each prompt.
         positions: (E, d, h, w), the code of the grid.
         patch_depth: z of the images' patch size.
     """
 
     prompts: torch.Tensor
     embeddings: torch.Tensor
+    images: torch.Tensor
     positions: torch.Tensor
     patch_depth: int
 
@@ -80,11 +82,26 @@ class MaskUpscaling(nn.Module):
         self.conv2 = DepthAdaptiveConvTranspose3d(size // 4, size // 8)
 
     def forward(self, embeddings: torch.Tensor, patch_depth: int) -> torch.Tensor:
-        """(P, E, d, h, w) to (P, E / 8, d', 4h, 4w), see :func:`low_res_shape`."""
+        """Refine voxels to nested blocks.
+
+        Args:
+            embeddings: (P, E, d, h, w).
+            patch_depth: z of the images' patch size.
+
+        Returns:
+            (P, d, h, w, a, 2, 2, b, 2, 2, E / 8): each voxel a block of blocks, see :func:`unnest`; a * b is
+            :func:`depth_upscaling`.
+        """
         factor = depth_upscaling(patch_depth)
-        features = self.conv1(embeddings, upsample_depth=factor >= 2)
-        features = F.gelu(self.norm(features.movedim(1, -1)).movedim(-1, 1))
+        features = self.conv1(embeddings.movedim(1, -1), upsample_depth=factor >= 2)
+        features = F.gelu(self.norm(features))
         return F.gelu(self.conv2(features, upsample_depth=factor == 4))
+
+
+def unnest(blocks: torch.Tensor) -> torch.Tensor:
+    """Arrange blocks of blocks (P, d, h, w, a, 2, 2, b, 2, 2, M) on one grid: (P, M, d', 4h, 4w)."""
+    ordered = blocks.permute(0, 10, 1, 4, 7, 2, 5, 8, 3, 6, 9)
+    return ordered.flatten(8, 10).flatten(5, 7).flatten(2, 4)
 
 
 class MaskDecoder(nn.Module):
@@ -118,10 +135,12 @@ class MaskDecoder(nn.Module):
         ]
         image = torch.cat([group.embeddings.flatten(2).mT.flatten(0, 1) for group in groups])
         positions = torch.cat(
-            [group.positions.flatten(1).T.repeat(len(group.prompts), 1) for group in groups]
+            [group.positions.flatten(1).T.repeat(len(group.embeddings), 1) for group in groups]
         )
 
-        states, image = self.transformer(tokens.flatten(0, 1), image, positions, sequences)
+        states, image = self.transformer(
+            tokens.flatten(0, 1), image, positions, sequences, [group.images for group in groups]
+        )
 
         states = states.unflatten(0, (len(prompts), tokens.shape[1]))[:, 1:-1]
         rows = image.split([sequence.batch_size * sequence.key_length for sequence in sequences])
@@ -153,4 +172,5 @@ class MaskDecoder(nn.Module):
         """
         features = self.upscaling(embeddings, patch_depth)
         filters = self.mask_head(states) + self.prompt_head(prompts)[:, None]
-        return (filters @ features.flatten(2)).unflatten(2, features.shape[2:])
+        drawn = features.flatten(1, -2) @ filters.mT
+        return unnest(drawn.unflatten(1, features.shape[1:-1]))

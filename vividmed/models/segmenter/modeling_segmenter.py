@@ -135,7 +135,8 @@ class SegmenterPreTrainedModel(CheckedPreTrainedModel):
             decoder_groups.append(
                 DecoderGroup(
                     prompts=torch.cat([embeddings.new_zeros(0, self.config.hidden_size), *group_prompts]),
-                    embeddings=embeddings.index_select(0, rows),
+                    embeddings=embeddings,
+                    images=rows,
                     positions=positions,
                     patch_depth=group.patch_size[0],
                 )
@@ -270,7 +271,12 @@ class InstanceSegmenter(SegmenterPreTrainedModel):
 
 
 def _interpolate(low_res: torch.Tensor, group: ImageGroup) -> torch.Tensor:
-    return F.interpolate(low_res, group.images.shape[2:], mode="trilinear", align_corners=False)
+    size = group.images.shape[2:]
+    if low_res.shape[2] == size[0] and low_res.numel():
+        # Nothing changes along depth, and interpolation in the plane is several times as fast.
+        flat = F.interpolate(low_res.flatten(1, 2), size[1:], mode="bilinear", align_corners=False)
+        return flat.unflatten(1, low_res.shape[1:3])
+    return F.interpolate(low_res, size, mode="trilinear", align_corners=False)
 
 
 def _scatter(

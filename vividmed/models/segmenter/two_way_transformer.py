@@ -23,9 +23,32 @@ class TwoWayAttention(RaggedAttention):
         self.out_proj = nn.Linear(inner_size, config.hidden_size)
 
     def forward(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, groups: Sequence[SequenceGroup]
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        groups: Sequence[SequenceGroup],
+        *,
+        query_rows: torch.Tensor | None = None,
+        key_rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        return self.out_proj(self.attend(self.q_proj(query), self.k_proj(key), self.v_proj(value), groups))
+        """Attend from queries to keys.
+
+        Args:
+            query: rows of queries.
+            key: rows of keys.
+            value: rows of values.
+            groups: the sequences in the rows.
+            query_rows: for each row that ``groups`` means, the row of ``query``; None if they are the same. Rows that
+                several sequences share are projected once.
+            key_rows: the same for ``key`` and ``value``.
+        """
+        q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
+        if query_rows is not None:
+            q = q.index_select(0, query_rows)
+        if key_rows is not None:
+            k, v = k.index_select(0, key_rows), v.index_select(0, key_rows)
+        return self.out_proj(self.attend(q, k, v, groups))
 
 
 class TwoWayMLP(nn.Module):
@@ -73,8 +96,18 @@ class TwoWayLayer(GradientCheckpointingLayer):
         token_positions: torch.Tensor,
         image_positions: torch.Tensor,
         groups: Sequence[SequenceGroup],
+        rows: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See :class:`TwoWayTransformer`; returns the new tokens and image rows."""
+        """See :class:`TwoWayTransformer`; returns the new tokens, and for each prompt the rows of its image.
+
+        Args:
+            tokens: (P * T, E).
+            image: (S, E), or (U, E) if ``rows`` is given.
+            token_positions: same shape as ``tokens``.
+            image_positions: same shape as ``image``.
+            groups: the sequences.
+            rows: (S,) the row of ``image`` for each row of each prompt's image, in the first layer.
+        """
         token_groups = [
             SequenceGroup(group.batch_size, group.query_length, group.query_length) for group in groups
         ]
@@ -87,16 +120,24 @@ class TwoWayLayer(GradientCheckpointingLayer):
 
         placed_image = image + image_positions
         placed = tokens + token_positions
-        tokens = self.norm2(tokens + self.token_to_image_attention(placed, placed_image, image, groups))
+        tokens = self.norm2(
+            tokens + self.token_to_image_attention(placed, placed_image, image, groups, key_rows=rows)
+        )
         tokens = self.norm3(tokens + self.mlp(tokens))
 
         placed = tokens + token_positions
-        update = self.image_to_token_attention(placed_image, placed, tokens, _reverse(groups))
+        update = self.image_to_token_attention(
+            placed_image, placed, tokens, _reverse(groups), query_rows=rows
+        )
+        image = image if rows is None else image.index_select(0, rows)
         return tokens, self.norm4(image + update)
 
 
 class TwoWayTransformer(nn.Module):
-    """Decoder body: every prompt has its own copy of its image, which attention in both directions refines."""
+    """Decoder body: every prompt has its own copy of its image, which attention in both directions refines.
+
+    The prompts of an image differ from the end of the first layer on, so that layer projects each image only once.
+    """
 
     def __init__(self, config: SegmenterConfig):
         super().__init__()
@@ -112,21 +153,39 @@ class TwoWayTransformer(nn.Module):
         image: torch.Tensor,
         image_positions: torch.Tensor,
         groups: Sequence[SequenceGroup],
+        images: Sequence[torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the decoder on all prompts of a batch.
 
         Args:
             tokens: (P * T, E), T tokens for each of P prompts; their own position codes too.
-            image: (S, E), for each prompt the embeddings of its image, end to end.
-            image_positions: (S, E).
+            image: (U, E), the embeddings of the images of each group, end to end.
+            image_positions: (U, E).
             groups: prompts whose images have equally many embeddings, in the order of the rows.
+            images: for each group (P of the group,) int64, the image of each prompt.
 
         Returns:
-            Tokens (P * T, E) and image (S, E).
+            Tokens (P * T, E), and image (S, E), for each prompt the embeddings of its image as attention leaves them.
         """
         tokens = differentiable_input(tokens, self.layers)
         token_positions = tokens
+        rows = _rows_of_prompts(groups, images, image.device)
         for layer in self.layers:
-            tokens, image = layer(tokens, image, token_positions, image_positions, groups)
+            tokens, image = layer(tokens, image, token_positions, image_positions, groups, rows)
+            if rows is not None:
+                image_positions, rows = image_positions.index_select(0, rows), None
         update = self.final_attention(tokens + token_positions, image + image_positions, image, groups)
         return self.final_norm(tokens + update), image
+
+
+def _rows_of_prompts(
+    groups: Sequence[SequenceGroup], images: Sequence[torch.Tensor], device: torch.device
+) -> torch.Tensor:
+    """(S,) int64: for each prompt in turn, the rows of its image among those of all images."""
+    rows, start = [], 0
+    for group, of_prompts in zip(groups, images, strict=True):
+        within = torch.arange(group.key_length, device=device)
+        first = start + of_prompts * group.key_length
+        rows.append((first[:, None] + within).flatten())
+        start += (int(of_prompts.max()) + 1) * group.key_length if len(of_prompts) else 0
+    return torch.cat(rows)

@@ -78,7 +78,7 @@ def read_dicom_file(path: Path, *, voi_window: bool = False) -> MedicalImage:
         VividMedError: unreadable or truncated file, no pixel data, a malformed field, an image larger than the limit,
             a mosaic, or frames that do not form a regular stack.
     """
-    dataset = _read_dataset(path)
+    dataset = read_dataset(path)
     source = str(path)
     _refuse_mosaic(dataset, source)
     frames = decode(dataset, source, voi_window=voi_window)
@@ -179,7 +179,7 @@ def _image_files(folder: Path) -> dict[Path, Dataset]:
         if not path.stat().st_size or not is_dicom(path):
             strangers.append(path)
             continue
-        dataset = _read_dataset(path)
+        dataset = read_dataset(path)
         if not _is_image(dataset):
             others.append(path.name)
             continue
@@ -222,7 +222,12 @@ def _refuse_mosaic(dataset: Dataset, source: str) -> None:
         )
 
 
-def _read_dataset(path: Path) -> Dataset:
+def read_dataset(path: Path) -> Dataset:
+    """Read a DICOM file of any kind.
+
+    Raises:
+        VividMedError: it cannot be read, or is too large.
+    """
     with readable_as(path, "DICOM file"):
         check_image_size(path, (path.stat().st_size,))
         with path.open("rb") as file:

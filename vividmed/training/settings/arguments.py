@@ -12,6 +12,7 @@ from vividmed.errors import VividMedError
 from vividmed.hub.base_model import find_base_model_id
 from vividmed.metrics.names import is_greater_better
 from vividmed.training.adapter_groups import GROUPS, PUBLISHED, check_groups
+from vividmed.training.settings.deformation_arguments import DeformationArguments
 from vividmed.training.settings.refused_arguments import refuse_unused, refuse_without
 
 
@@ -33,7 +34,7 @@ class StageArguments:
 
 
 @dataclass
-class DataArguments:
+class DataArguments(DeformationArguments):
     """Arguments that choose the rows.
 
     Args:
@@ -109,6 +110,7 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dataset_name is None:
             refuse_without(self, "dataset_name", ("dataset_config", "dataset_revision"))
         if self.mixture is None:

@@ -68,6 +68,7 @@ class AlignmentStage(Stage):
             label_type=self.label_type,
             seed=self.args.seed,
             augmentation=AugmentationSettings() if args.augment else None,
+            deformation=self.data_args.deformation(),
             max_present=args.max_present,
             max_targets=args.max_targets,
             crops=CropSettings() if getattr(args, "crop", False) else None,

@@ -110,5 +110,6 @@ class LanguageStage(Stage):
             on_bad_sample=self.data_args.on_bad_sample,
             spare_rows=rows.spare,
             augmentation_seed=self.args.seed,
+            deformation=self.data_args.deformation(),
             **options,
         )
