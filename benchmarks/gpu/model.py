@@ -1,5 +1,6 @@
 """Models with random weights on the device, and batches for them; nothing is downloaded or written."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,13 @@ from vividmed.models.quantization import FULL_PRECISION_MODULES
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.tokenizer import load_tiny_tokenizer
-from vividmed.training.peft import add_adapter, select_modules
+from vividmed.training.adapter_groups import select_modules
+from vividmed.training.peft import add_adapter
 from vividmed.training.trainer import _NOT_FOR_THE_MODEL
 
 RANK, ALPHA = 64, 8
 _WORDS = "The heart is normal in size. "
-_FULL_PRECISION_ROOTS = tuple(name.replace("\\", "") for name in FULL_PRECISION_MODULES)
+_FULL_PRECISION = re.compile(rf"({'|'.join(FULL_PRECISION_MODULES)})(\.|$)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ def quantize(model: VividMedForCausalLM, dtype: torch.dtype) -> None:
     import bitsandbytes as bnb
 
     for name, module in list(model.named_modules()):
-        if not isinstance(module, nn.Linear) or name.startswith(_FULL_PRECISION_ROOTS):
+        if not isinstance(module, nn.Linear) or _FULL_PRECISION.match(name):
             continue
         layer = bnb.nn.Linear4bit(
             module.in_features,
