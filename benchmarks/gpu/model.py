@@ -128,7 +128,7 @@ def adapt(model: VividMedForCausalLM) -> nn.Module:
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     return adapted.train()
 
 
