@@ -31,7 +31,7 @@ class Verb:
 
 
 VERBS: dict[tuple[str, ...], Verb] = {
-    ("train",): Verb("train a stage: vlm, vg, grg, finetune, align-sam or align-isam", "train"),
+    ("train",): Verb("train vlm, vg, grg, finetune, align-sam or align-isam", "train"),
     ("prepare",): Verb("turn an original data set into a Hugging Face data set", "prepare"),
     ("prepare", "table"): Verb("turn a table of images and texts into a data set", "prepare"),
     ("prepare", "imagefolder"): Verb("turn a folder with metadata.csv into a data set", "prepare"),
@@ -42,6 +42,8 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("merge",): Verb("merge an adapter into its base model", "train"),
     ("push",): Verb("publish a prepared data set or a trained model on the Hub", "data"),
     ("predict",): Verb("report on scans, answer questions, find what is named", "inference"),
+    ("app",): Verb("open a page with a viewer and a conversation", "app"),
+    ("serve",): Verb("serve a model over HTTP, with OpenAI's protocol", "serve"),
     ("evaluate", "predict"): Verb("ask a model about the rows of a data set", "evaluation"),
     ("evaluate", "score"): Verb("score predictions, with intervals by patient", "evaluation"),
     ("data", "preview"): Verb("draw rows of a prepared data set and count what they contain", "prepare"),

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from vividmed.data.masks import pack_mask
 from vividmed.errors import VividMedError
 from vividmed.export.findings import Finding, collect_findings, crop, split_text
-from vividmed.export.intensity import display_range, sample_intensities
+from vividmed.export.intensity import display_range, sample_intensities, window_presets
 from vividmed.export.measurements import measure
 from vividmed.export.palette import text_colour
 from vividmed.export.planes import Plane, display_planes
@@ -30,10 +30,6 @@ logger = logging.get_logger(__name__)
 
 _PANEL_DATA = '<script type="application/json" id="panel-data">{}</script>'
 _SCRIPTS = ("slice_view.js", "viewer.js")
-_HOUNSFIELD_WINDOWS = {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}
-"""The usual display windows of CT, (level, width) in HU."""
-_HOUNSFIELD_AIR = -500
-"""Only CT has values below this."""
 _TAILS = (0.05, 99.95)
 """Percentiles between which the 256 grey levels lie."""
 
@@ -188,7 +184,6 @@ def _image(image: MedicalImage, factors: Triple, window: Sequence[float] | None)
     values = np.nan_to_num(_block_mean(image.array, factors), nan=levels[0])
     # The nearest level: the borders lie half-way between neighbours.
     codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, values).astype(np.uint8)
-    hounsfield = image.modality == "CT" or (image.modality is None and levels[0] < _HOUNSFIELD_AIR)
     return {
         "voxels": _encode(codes.tobytes()),
         "channels": len(codes),
@@ -197,7 +192,7 @@ def _image(image: MedicalImage, factors: Triple, window: Sequence[float] | None)
         "factors": list(factors),
         "levels": [float(f"{level:.6g}") for level in levels],
         "window": [(low + high) / 2, high - low],
-        "presets": _HOUNSFIELD_WINDOWS if hounsfield else {},
+        "presets": window_presets(image, lowest=levels[0]),
     }
 
 

@@ -10,6 +10,10 @@ from vividmed.processing.medical_image import MedicalImage
 _SAMPLE = 1 << 20
 """Voxels that percentiles are taken from, evenly spaced."""
 _PERCENTILES = (0.5, 99.5)
+_HOUNSFIELD_WINDOWS = {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}
+"""The usual display windows of CT, (level, width) in HU."""
+_HOUNSFIELD_AIR = -500
+"""Only CT has values below this."""
 
 
 def display_range(image: MedicalImage, window: Sequence[float] | None = None) -> tuple[float, float]:
@@ -35,6 +39,17 @@ def display_range(image: MedicalImage, window: Sequence[float] | None = None) ->
     above = values[values > values.min()]
     low, high = np.percentile(above, _PERCENTILES) if above.size else (values.min(), values.min() + 1)
     return (float(low), float(high)) if low < high else (float(low) - 1, float(high))
+
+
+def window_presets(image: MedicalImage, *, lowest: float) -> dict[str, tuple[int, int]]:
+    """The usual display windows of an image, (level, width) by name; none if its values are not Hounsfield units.
+
+    Args:
+        image: of any modality.
+        lowest: of its intensities, without outliers.
+    """
+    is_ct = image.modality == "CT" or (image.modality is None and lowest < _HOUNSFIELD_AIR)
+    return _HOUNSFIELD_WINDOWS if is_ct else {}
 
 
 def sample_intensities(image: MedicalImage) -> np.ndarray:

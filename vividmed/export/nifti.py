@@ -53,9 +53,9 @@ def save_masks(image: MedicalImage, grounded: GroundedText, folder: str | Path) 
     masks = {finding.number: finding.mask for finding in findings if finding.mask is not None}
     names = {number: f"mask_{number:02d}.nii.gz" for number in masks}
     for number, mask in masks.items():
-        write_atomically(folder / names[number], _nifti(mask.astype(np.uint8), image))
+        write_atomically(folder / names[number], encode_mask(mask, image))
     if masks:
-        write_atomically(folder / LABELS, _nifti(_label_map(image, findings), image))
+        write_atomically(folder / LABELS, encode_nifti(_label_map(image, findings), image))
     index = {
         "text": grounded.text,
         "grid": {
@@ -71,6 +71,11 @@ def save_masks(image: MedicalImage, grounded: GroundedText, folder: str | Path) 
     content = json.dumps(index, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
     write_atomically(folder / INDEX, content.encode())
     return folder / INDEX
+
+
+def encode_mask(mask: np.ndarray, image: MedicalImage) -> bytes:
+    """Encode a mask (D, H, W) as a compressed NIfTI file on the grid of its image."""
+    return encode_nifti(mask.astype(np.uint8), image)
 
 
 def _label_map(image: MedicalImage, findings: list[Finding]) -> np.ndarray:
@@ -100,8 +105,8 @@ def _entry(image: MedicalImage, finding: Finding, mask_name: str | None) -> dict
     }
 
 
-def _nifti(array: np.ndarray, image: MedicalImage) -> bytes:
-    """Encode a compressed NIfTI file; (D, H, W) is written as (x, y, z)."""
+def encode_nifti(array: np.ndarray, image: MedicalImage) -> bytes:
+    """Encode an array as a compressed NIfTI file on the grid of its image; (D, H, W) is written as (x, y, z)."""
     fits = max(image.size) <= np.iinfo(np.int16).max
     nifti = (nib.Nifti1Image if fits else nib.Nifti2Image)(array.T, None)
     code = _SCANNER if image.oriented else _ALIGNED

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nibabel.spatialimages import SpatialImage
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vividmed.errors import VividMedError
 from vividmed.processing.dicom import is_dicom, read_dicom_file, read_dicom_series
@@ -72,8 +72,15 @@ def read_encoded(content: bytes, source: str) -> MedicalImage:
     if is_nifti(content):
         return read_nifti(lambda: nifti_from_bytes(content, source), source)
     raise_pillow_limit()
-    with readable_as(source, _PICTURE), Image.open(BytesIO(content)) as picture:
-        return _read_picture(picture, source)
+    try:
+        with readable_as(source, _PICTURE), Image.open(BytesIO(content)) as picture:
+            return _read_picture(picture, source)
+    except VividMedError as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            raise VividMedError(
+                f"{source}: not a 2D image or NIfTI file of a known type; give a PNG, JPEG or NIfTI file"
+            ) from error
+        raise
 
 
 def as_list(images: ImageSource | Sequence[ImageSource] | None) -> list[ImageSource]:
