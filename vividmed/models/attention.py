@@ -32,7 +32,13 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention written out; (B, heads, L, head_dim) to (B, L, heads, head_dim) and the weights."""
+    """Attention written out; (B, heads, L, head_dim) to (B, L, heads, head_dim) and the weights.
+
+    Keys and values may have fewer heads than queries: each then serves several of them.
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(2, 3) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask

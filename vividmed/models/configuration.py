@@ -25,6 +25,8 @@ _LARGEST = {
     "num_hidden_layers": 256,
     "decoder_num_hidden_layers": 256,
     "num_attention_heads": 1024,
+    "num_key_value_heads": 1024,
+    "head_dim": 1 << 12,
     "decoder_num_attention_heads": 1024,
     "num_channels": 16,
     "num_instance_queries": 1 << 12,

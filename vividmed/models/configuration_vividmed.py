@@ -10,6 +10,9 @@ from vividmed.models.configuration import CheckedConfig
 from vividmed.models.phrase_forms import check_presence_thresholds, check_target_forms
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+"""Scalings of rotary positions, by their names in transformers."""
+
 
 @strict
 class VividMedVisionConfig(CheckedConfig):
@@ -47,7 +50,17 @@ class VividMedVisionConfig(CheckedConfig):
 
 @strict
 class VividMedTextConfig(CheckedConfig):
-    """Configuration of CogVLM's decoder: Vicuna 7B with a second set of weights for image tokens.
+    """Configuration of the decoder: a language model of the Llama type with a second set of weights for image tokens.
+
+    The defaults are those of the published model, whose language model is Vicuna 7B. Other language models differ in:
+
+    - ``num_key_value_heads`` (grouped-query attention; None for as many as there are heads) and ``head_dim`` (None for
+      ``hidden_size / num_attention_heads``)
+    - ``attention_bias`` (of query, key and value), ``attention_output_bias`` and ``mlp_bias``
+    - ``query_key_norm``, a root mean square norm of each query and key
+    - ``rope_parameters``, the base and the scaling of rotary positions, as transformers writes them
+    - ``attention_window``, the number of tokens that a token sees, itself included, in the layers from
+      ``attention_window_first_layer`` on; None for all
 
     ``rope_low_precision`` computes rotary angles in the model's dtype as the published code did, which rounds
     positions above 256 in bfloat16. Use it only for weights that were trained that way; see docs/differences.md.
@@ -55,21 +68,53 @@ class VividMedTextConfig(CheckedConfig):
 
     model_type = "vividmed_text"
     base_config_key = "text_config"
+    # Read by transformers where it fills in rope_parameters.
+    default_theta = 10000.0
 
     vocab_size: int = 32008
     hidden_size: int = 4096
     intermediate_size: int = 11008
     num_hidden_layers: int = 32
     num_attention_heads: int = 32
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
     hidden_act: str = "silu"
     max_position_embeddings: int = 2048
     rms_norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
+    rope_parameters: dict[str, Any] | None = None
     rope_low_precision: bool = False
+    attention_bias: bool = False
+    attention_output_bias: bool = False
+    attention_window: int | None = None
+    attention_window_first_layer: int = 0
+    query_key_norm: bool = False
+    mlp_bias: bool = False
     initializer_range: float = 0.02
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
+
+    def __post_init__(self, **kwargs: Any):
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if self.head_dim is None and self.num_attention_heads:
+            self.head_dim = self.hidden_size // self.num_attention_heads
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Raise ValueError if heads or rotary positions are impossible; runs on every construction."""
+        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        if groups and heads % groups:
+            raise ValueError(
+                f"num_attention_heads {heads} must be a multiple of num_key_value_heads {groups}"
+            )
+        if self.attention_window is not None and self.attention_window < 1:
+            raise ValueError(
+                f"attention_window {self.attention_window} must be at least 1, or null for no window"
+            )
+        rope_type = (self.rope_parameters or {}).get("rope_type", "default")
+        if rope_type not in ROPE_TYPES:
+            raise ValueError(f"rope_type {rope_type!r} is unknown; use one of {', '.join(ROPE_TYPES)}")
 
 
 @strict
@@ -181,6 +226,38 @@ class VividMedConfig(CheckedConfig):
             **kwargs,
         )
 
+    @classmethod
+    def preset(
+        cls, name: str, *, vocab_size: int | None = None, grounding: bool = False, **kwargs: Any
+    ) -> "VividMedConfig":
+        """A model of a standard size.
+
+        Args:
+            name: ``17b``, the published model; ``3b`` and ``1b``, the same on smaller parts; or ``tiny``, see
+                :meth:`tiny`. The names are rounded numbers of weights, without segmenters.
+            vocab_size: number of tokens, of which the last eight are the special tokens in the published order; by
+                default 32008, or that of the packaged tokenizer for ``tiny``.
+            grounding: add both segmenters, in the published size or tiny.
+            **kwargs: further settings of this class.
+
+        Raises:
+            VividMedError: there is no such preset.
+        """
+        if name not in PRESETS:
+            raise VividMedError(f"preset {name!r} is unknown; use one of {', '.join(PRESETS)}")
+        if name == "tiny":
+            sizes = {} if vocab_size is None else {"vocab_size": vocab_size}
+            return cls.tiny(**sizes, grounding=grounding, **kwargs)
+        parts = _preset(name, vocab_size)
+        if grounding:
+            parts |= {
+                "segmenter_config": SegmenterConfig(),
+                "instance_segmenter_config": InstanceSegmenterConfig(),
+            }
+        size = parts["text_config"].vocab_size
+        markers = {"phrase_start_token_id": size - 4, "phrase_end_token_id": size - 3}
+        return cls(**(parts | markers | kwargs))
+
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Check that model and tokenizer share one vocabulary.
 
@@ -199,3 +276,51 @@ class VividMedConfig(CheckedConfig):
                     f"the tokenizer's id of {token} is {found} but the model expects {expected}: "
                     "load both from the same folder"
                 )
+
+
+def _preset(name: str, vocab_size: int | None) -> dict[str, Any]:
+    """Vision tower, decoder and segmenters of a preset."""
+    if name == "17b":
+        return {"text_config": VividMedTextConfig(vocab_size=vocab_size or 32008)}
+    vision, text = _SMALLER[name]
+    return {
+        "vision_config": VividMedVisionConfig(**vision),
+        "text_config": VividMedTextConfig(vocab_size=vocab_size or 32008, **text),
+    }
+
+
+# Towers of EVA-CLIP's sizes, and decoders of the sizes of Llama 3.2 1B and SmolLM2 360M: the vision experts double the
+# weights of a decoder's layers.
+_SMALLER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "3b": (
+        {
+            "hidden_size": 1408,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 16,
+        },
+        {
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+        },
+    ),
+    "1b": (
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+        },
+        {
+            "hidden_size": 960,
+            "intermediate_size": 2560,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 15,
+            "num_key_value_heads": 5,
+        },
+    ),
+}
+PRESETS = ("17b", "3b", "1b", "tiny")

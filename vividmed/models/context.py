@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import and_masks, create_causal_mask
 
 from vividmed.errors import VividMedError
 from vividmed.models.cache import as_cache_argument
@@ -19,6 +19,7 @@ from vividmed.models.layout import (
     lay_end_to_end,
     number_samples,
     same_sample,
+    within_window,
 )
 
 
@@ -30,6 +31,7 @@ class DecoderContext:
         routing: which expert each token uses, and where it stands in the rows that attention sees.
         position_embeddings: cosine and sine of the rotary angles, each (B, 1, L, head_dim).
         attention_mask: in the form that the attention implementation takes.
+        window_mask: the same for layers in which a token sees only those within a window.
         cache: keys and values of the tokens before these, extended by each layer.
         options: further arguments of the attention implementation.
     """
@@ -37,6 +39,7 @@ class DecoderContext:
     routing: TokenRouting
     position_embeddings: tuple[torch.Tensor, torch.Tensor]
     attention_mask: Any = None
+    window_mask: Any = None
     cache: Cache | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -52,6 +55,7 @@ class DecoderContext:
             routing=self.routing.to(device, non_blocking=non_blocking),
             position_embeddings=(move(cosine), move(sine)),
             attention_mask=move(self.attention_mask),
+            window_mask=move(self.window_mask),
             options={name: move(value) for name, value in self.options.items()},
         )
 
@@ -116,16 +120,24 @@ def build_context(
         routing = TokenRouting.text(shape)
     else:
         routing = TokenRouting.build(tokens.token_type_ids, samples, shape, end_to_end)
-    causal_mask = None
+    causal_mask = window_mask = None
     if end_to_end:
         position_ids, lengths = lay_end_to_end(position_ids.expand(shape), samples)
         options = {**options, **lengths}
     else:
-        causal_mask = create_causal_mask(
-            config=config,
-            inputs_embeds=embeddings,
-            attention_mask=samples if packed else tokens.attention_mask,
-            and_mask_function=same_sample(samples) if packed and samples is not None else None,
+        overlay = same_sample(samples) if packed and samples is not None else None
+        arguments = {
+            "config": config,
+            "inputs_embeds": embeddings,
+            "attention_mask": samples if packed else tokens.attention_mask,
             **as_cache_argument(cache),
-        )
-    return DecoderContext(routing, rotary(position_ids, embeddings.dtype), causal_mask, cache, options)
+        }
+        causal_mask = create_causal_mask(**arguments, and_mask_function=overlay)
+        window = config.text_config.attention_window
+        if window is not None:
+            near = within_window(window)
+            overlay = near if overlay is None else and_masks(near, overlay)
+            window_mask = create_causal_mask(**arguments, and_mask_function=overlay)
+    return DecoderContext(
+        routing, rotary(position_ids, embeddings.dtype), causal_mask, window_mask, cache, options
+    )

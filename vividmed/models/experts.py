@@ -134,13 +134,15 @@ def _scatter(tokens: torch.Tensor, order: torch.Tensor | None, shape: tuple[int,
 
 
 class GatedMLP(nn.Module):
-    """down(act(gate(x)) * up(x)), without biases."""
+    """down(act(gate(x)) * up(x))."""
 
-    def __init__(self, hidden_size: int, intermediate_size: int, activation: nn.Module):
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, activation: nn.Module, *, bias: bool = False
+    ):
         super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=bias)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=bias)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=bias)
         self.activation = activation
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -150,10 +152,12 @@ class GatedMLP(nn.Module):
 class ExpertMLP(nn.Module):
     """A gated MLP for image tokens and one for text."""
 
-    def __init__(self, hidden_size: int, intermediate_size: int, activation: nn.Module):
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, activation: nn.Module, *, bias: bool = False
+    ):
         super().__init__()
-        self.language_mlp = GatedMLP(hidden_size, intermediate_size, activation)
-        self.vision_mlp = GatedMLP(hidden_size, intermediate_size, activation)
+        self.language_mlp = GatedMLP(hidden_size, intermediate_size, activation, bias=bias)
+        self.vision_mlp = GatedMLP(hidden_size, intermediate_size, activation, bias=bias)
 
     def forward(self, tokens: torch.Tensor, routing: TokenRouting) -> torch.Tensor:
         """(N, C) to (N, C)."""

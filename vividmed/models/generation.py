@@ -136,7 +136,12 @@ class VividMedGenerationMixin(GenerationMixin):
         return super()._get_candidate_generator(*args, model_kwargs=model_kwargs, **kwargs)
 
     def create_masks_for_generate(self, config: Any, **arguments: Any) -> Any:
-        """The causal mask of a step with a compilable cache, for the implementation that the decoder uses."""
+        """The causal mask of a step with a compilable cache, for the implementation that the decoder uses.
+
+        A decoder whose layers differ in what they see makes its masks itself.
+        """
+        if self.config.text_config.attention_window is not None:
+            return arguments.get("attention_mask")
         names = ("inputs_embeds", "attention_mask", "position_ids", *CACHE_NAMES)
         return create_causal_mask(
             config=self.config, **{name: arguments[name] for name in names if name in arguments}

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vividmed.models.attention import eager_attention_forward
@@ -40,19 +41,34 @@ class VividMedRotaryEmbedding(nn.Module):
 
     def __init__(self, config: VividMedTextConfig):
         super().__init__()
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.theta = config.rope_theta
+        self.config = config
+        self.head_dim = int(config.head_dim or 0)  # the configuration fills it in
+        self.rope_parameters = dict(config.rope_parameters or {})
         self.low_precision = config.rope_low_precision
 
     @torch.no_grad()
     def forward(self, position_ids: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, L) positions to cosine and sine, each (B, 1, L, head_dim) in ``dtype``."""
-        exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=position_ids.device)
-        inverse_frequencies = self.theta ** (-exponents / self.head_dim)
+        inverse_frequencies, scaling = self._frequencies(position_ids)
         working_dtype = dtype if self.low_precision else torch.float32
         angles = position_ids[:, None, :, None].to(working_dtype) * inverse_frequencies.to(working_dtype)
         angles = torch.cat([angles, angles], dim=-1)
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        return (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)
+
+    def _frequencies(self, position_ids: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Radians per position, (head_dim / 2,), and the factor of cosine and sine."""
+        device = position_ids.device
+        rope_type = self.rope_parameters["rope_type"]
+        if rope_type == "default":
+            exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device)
+            return self.rope_parameters["rope_theta"] ** (-exponents / self.head_dim), 1.0
+        length = None
+        if self.rope_type in (
+            "dynamic",
+            "longrope",
+        ):  # scaled only where a sequence is longer than in pre-training
+            length = int(position_ids.max()) + 1 if position_ids.numel() else 1
+        return ROPE_INIT_FUNCTIONS[rope_type](self.config, device, seq_len=length)
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -65,19 +81,28 @@ class VividMedAttention(nn.Module):
     """Causal attention with expert projections; the fused projection contains query, key and value in this order."""
 
     is_causal = True
-    num_key_value_groups = 1
 
     def __init__(self, config: VividMedConfig, layer_idx: int):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
-        size = config.text_config.hidden_size
-        self.head_dim = size // config.text_config.num_attention_heads
+        text = config.text_config
+        size, self.head_dim = text.hidden_size, text.head_dim
+        self.heads = (text.num_attention_heads, text.num_key_value_heads, text.num_key_value_heads)
+        self.num_key_value_groups = text.num_attention_heads // text.num_key_value_heads
         self.scaling = self.head_dim**-0.5
-        self.vision_expert_query_key_value = nn.Linear(size, 3 * size, bias=False)
-        self.vision_expert_dense = nn.Linear(size, size, bias=False)
-        self.language_expert_query_key_value = nn.Linear(size, 3 * size, bias=False)
-        self.language_expert_dense = nn.Linear(size, size, bias=False)
+        self.window = text.attention_window if layer_idx >= text.attention_window_first_layer else None
+        inner, fused = self.heads[0] * self.head_dim, sum(self.heads) * self.head_dim
+        bias, output_bias = text.attention_bias, text.attention_output_bias
+        self.vision_expert_query_key_value = nn.Linear(size, fused, bias=bias)
+        self.vision_expert_dense = nn.Linear(inner, size, bias=output_bias)
+        self.language_expert_query_key_value = nn.Linear(size, fused, bias=bias)
+        self.language_expert_dense = nn.Linear(inner, size, bias=output_bias)
+        self.query_norm: VividMedRMSNorm | None = None
+        self.key_norm: VividMedRMSNorm | None = None
+        if text.query_key_norm:
+            self.query_norm = VividMedRMSNorm(self.head_dim, eps=text.rms_norm_eps)
+            self.key_norm = VividMedRMSNorm(self.head_dim, eps=text.rms_norm_eps)
 
     def forward(
         self, tokens: torch.Tensor, context: DecoderContext
@@ -87,8 +112,10 @@ class VividMedAttention(nn.Module):
         fused = routing.apply(
             tokens, self.vision_expert_query_key_value, self.language_expert_query_key_value
         )
-        rows = routing.to_attention(fused).unflatten(2, (3, -1, self.head_dim))
-        query, key, value = rows.permute(2, 0, 3, 1, 4).unbind(0)
+        rows = routing.to_attention(fused).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        query, key, value = rows.split(self.heads, dim=1)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, *context.position_embeddings), rotate(key, *context.position_embeddings)
         if context.cache is not None:
             key, value = context.cache.update(key, value, self.layer_idx)
@@ -96,14 +123,16 @@ class VividMedAttention(nn.Module):
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
+        window = {} if self.window is None else {"sliding_window": self.window}
         attended, weights = attend(
             self,
             query,
             key,
             value,
-            context.attention_mask,
+            context.attention_mask if self.window is None else context.window_mask,
             dropout=0.0,
             scaling=self.scaling,
+            **window,
             **context.options,
         )
         attended = routing.from_attention(attended.flatten(2))
@@ -117,7 +146,9 @@ class VividMedDecoderLayer(GradientCheckpointingLayer):
         super().__init__()
         text = config.text_config
         self.self_attn = VividMedAttention(config, layer_idx)
-        self.mlp = ExpertMLP(text.hidden_size, text.intermediate_size, ACT2FN[text.hidden_act])
+        self.mlp = ExpertMLP(
+            text.hidden_size, text.intermediate_size, ACT2FN[text.hidden_act], bias=text.mlp_bias
+        )
         self.input_layernorm = VividMedRMSNorm(text.hidden_size, eps=text.rms_norm_eps)
         self.post_attention_layernorm = VividMedRMSNorm(text.hidden_size, eps=text.rms_norm_eps)
 

@@ -156,6 +156,15 @@ def same_sample(samples: torch.Tensor) -> Callable:
     return mask_function
 
 
+def within_window(window: int) -> Callable:
+    """A mask function that keeps attention within the last ``window`` tokens, the querying one included."""
+
+    def mask_function(batch_idx: Any, head_idx: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return kv_idx > q_idx - window
+
+    return mask_function
+
+
 def check_token_ids(input_ids: torch.Tensor, vocab_size: int) -> None:
     """Check that every token id is a row of the embedding table.
 

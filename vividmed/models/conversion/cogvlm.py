@@ -6,21 +6,24 @@ the special tokens, and every tensor is accounted for in a report.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from vividmed.errors import VividMedError
 from vividmed.models.configuration_vividmed import VividMedConfig
+from vividmed.models.conversion.reading import CheckpointReader
 from vividmed.models.conversion.report import LoadReport
+from vividmed.models.conversion.rules import ConversionPlan, Source, all_of, fitted_rows
 from vividmed.models.depth import resample
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 
 NUM_SPECIAL_TOKENS = 8
-PATCH_EMBEDDING = "model.vision.patch_embedding."
+VISION = "model.vision."
+PATCH_EMBEDDING = VISION + "patch_embedding."
 TOKEN_ROWS = ("model.embed_tokens.weight", "lm_head.weight")
 
 
@@ -45,48 +48,47 @@ def inflate_positions(positions: torch.Tensor, grid: Sequence[int]) -> torch.Ten
     return flat[:, :, None].repeat(1, 1, depth, 1, 1)
 
 
-def add_token_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """Append rows for new tokens at the mean of the existing ones (random rows would be far too long)."""
-    mean = rows.float().mean(0, keepdim=True).to(rows.dtype)
-    return torch.cat([rows, mean.expand(count, -1)])
-
-
-def convert_cogvlm_state_dict(
-    state_dict: dict[str, torch.Tensor], config: VividMedConfig, report: LoadReport | None = None
-) -> dict[str, torch.Tensor]:
-    """Rename, resample and extend a CogVLM state dict to that of :class:`VividMedForCausalLM`.
+def plan_cogvlm(plan: ConversionPlan, reader: CheckpointReader, config: VividMedConfig) -> None:
+    """Plan the language model and the vision tower from a CogVLM checkpoint.
 
     Args:
-        state_dict: tensors under CogVLM's names, from the 2D checkpoint or from one that is already 3D.
-        config: configuration of the model to fill.
-        report: records what was copied, converted and dropped.
+        plan: gets the rules.
+        reader: a checkpoint under CogVLM's names, 2D or already 3D.
+        config: configuration of the model to make.
     """
-    report = report or LoadReport()
-    vision = config.vision_config
-    converted: dict[str, torch.Tensor] = {}
-    for name, tensor in state_dict.items():
+    for source in all_of(reader):
+        name = source.name
         if name.endswith("rotary_emb.inv_freq"):
-            report.dropped.append(name)
-            continue
-        new: dict[str, torch.Tensor] = {name: tensor}
-        if name in TOKEN_ROWS:
-            new = {name: _fit_token_rows(name, tensor, config.text_config.vocab_size)}
-        elif name == PATCH_EMBEDDING + "proj.weight" and tensor.ndim == 4:
-            new = {name: inflate_patch_kernel(tensor, vision.patch_size)}
-        elif name == PATCH_EMBEDDING + "cls_embedding":
-            new = {name + ".weight": tensor}
-        elif name == PATCH_EMBEDDING + "position_embedding.weight":
-            if tensor.ndim == 2:
-                new = {
-                    PATCH_EMBEDDING + "cls_pos_embed.weight": tensor[:1],
-                    name: inflate_positions(tensor[1:], vision.position_grid),
-                }
-            else:
-                new = {name: resample(tensor, vision.position_grid)}
-        report.copied += [key for key, value in new.items() if value is tensor and key == name]
-        report.converted += [key for key, value in new.items() if value is not tensor or key != name]
-        converted.update(new)
-    return converted
+            plan.ignored.append(source)
+        elif name in TOKEN_ROWS:
+            plan.add(name, [source], fitted_rows(config.text_config.vocab_size))
+        elif name.startswith(VISION):
+            plan_vision_tensor(plan, source, name, config)
+        else:
+            plan.copy(source, name)
+
+
+def plan_vision_tensor(plan: ConversionPlan, source: Source, name: str, config: VividMedConfig) -> None:
+    """Plan what becomes of one tensor of a vision tower.
+
+    Args:
+        plan: gets the rules.
+        source: the tensor, of a tower for 2D images or one that is already 3D.
+        name: its name in CogVLM, ``model.vision.…``.
+        config: configuration of the model to make.
+    """
+    grid = config.vision_config.position_grid
+    if name == PATCH_EMBEDDING + "proj.weight":
+        plan.add(name, [source], partial(fit_patch_kernel, patch_size=config.vision_config.patch_size))
+    elif name == PATCH_EMBEDDING + "cls_embedding":
+        plan.copy(source, name + ".weight")
+    elif name == PATCH_EMBEDDING + "position_embedding.weight" and source.shape.ndim == 2:
+        plan.add(PATCH_EMBEDDING + "cls_pos_embed.weight", [source], _first_row)
+        plan.add(name, [source], partial(_inflate_after_first_row, grid=grid))
+    elif name == PATCH_EMBEDDING + "position_embedding.weight":
+        plan.add(name, [source], partial(resample, shape=grid))
+    else:
+        plan.copy(source, name)
 
 
 def load_cogvlm(
@@ -96,7 +98,9 @@ def load_cogvlm(
     position_grid: Sequence[int] = (8, 32, 32),
     dtype: torch.dtype = torch.bfloat16,
 ) -> tuple[VividMedForCausalLM, LoadReport]:
-    """Build a VividMed model from a CogVLM checkpoint in safetensors.
+    """Build a VividMed model from a CogVLM checkpoint, in memory.
+
+    ``vividmed build`` writes the same model to disk without taking its memory.
 
     Args:
         folder: with CogVLM's config.json and its weights.
@@ -112,28 +116,32 @@ def load_cogvlm(
     """
     folder = Path(folder)
     config = config_from_cogvlm(folder / "config.json", patch_size=patch_size, position_grid=position_grid)
-    report = LoadReport()
-    state_dict = convert_cogvlm_state_dict(dict(_read_safetensors(folder)), config, report)
     with torch.device("meta"):
         model = VividMedForCausalLM(config)
-    expected = model.state_dict()
-    report.missing = sorted(expected.keys() - state_dict.keys())
-    report.unexpected = sorted(state_dict.keys() - expected.keys())
+    reader = CheckpointReader(folder)
+    plan = ConversionPlan(model)
+    plan_cogvlm(plan, reader, config)
+    report = plan.report(all_of(reader))
     report.raise_if_incomplete(str(folder), "is it a CogVLM checkpoint of this size?")
-    for name, tensor in state_dict.items():
-        if tensor.shape != expected[name].shape:
-            raise VividMedError(
-                f"{folder}: {name} has shape {tuple(tensor.shape)} but config.json asks for "
-                f"{tuple(expected[name].shape)}; give a folder whose config.json belongs to its weights"
-            )
-    model.load_state_dict({name: tensor.to(dtype) for name, tensor in state_dict.items()}, assign=True)
+    plan.check_shapes()
+    model.load_state_dict({name: plan.make(name).to(dtype).clone() for name in plan.names()}, assign=True)
     return model, report
 
 
 def config_from_cogvlm(
-    path: Path, *, patch_size: Sequence[int], position_grid: Sequence[int]
+    path: Path,
+    *,
+    patch_size: Sequence[int],
+    position_grid: Sequence[int],
+    vocab_size: int | None = None,
 ) -> VividMedConfig:
     """Read CogVLM's config.json.
+
+    Args:
+        path: the file.
+        patch_size: (z, y, x) of the new patch convolution.
+        position_grid: (z, y, x) of the new grid of position embeddings.
+        vocab_size: number of tokens, the eight new ones included; by default those of CogVLM and these.
 
     Raises:
         VividMedError: the file is missing or describes another architecture.
@@ -141,7 +149,8 @@ def config_from_cogvlm(
     try:
         source: dict[str, Any] = json.loads(path.read_text())
         vision = source["vision_config"]
-        vocab_size = source["vocab_size"]
+        if vocab_size is None:
+            vocab_size = source["vocab_size"] + NUM_SPECIAL_TOKENS
         return VividMedConfig(
             vision_config={
                 "hidden_size": vision["hidden_size"],
@@ -154,12 +163,14 @@ def config_from_cogvlm(
                 "position_grid": tuple(position_grid),
             },
             text_config={
-                "vocab_size": vocab_size + NUM_SPECIAL_TOKENS,
+                "vocab_size": vocab_size,
                 **{key: source[key] for key in _TEXT_KEYS},
             },
-            phrase_start_token_id=vocab_size + 4,
-            phrase_end_token_id=vocab_size + 5,
+            phrase_start_token_id=vocab_size - 4,
+            phrase_end_token_id=vocab_size - 3,
         )
+    except VividMedError:
+        raise
     except FileNotFoundError:
         raise VividMedError(f"{path} does not exist: give the folder of a CogVLM checkpoint") from None
     except (KeyError, TypeError, ValueError) as error:
@@ -182,17 +193,16 @@ _TEXT_KEYS = (
 )
 
 
-def _fit_token_rows(name: str, rows: torch.Tensor, vocab_size: int) -> torch.Tensor:
-    if len(rows) > vocab_size:
-        raise VividMedError(f"{name} has {len(rows)} rows, more than the model's vocab_size {vocab_size}")
-    return rows if len(rows) == vocab_size else add_token_rows(rows, vocab_size - len(rows))
+def fit_patch_kernel(kernel: torch.Tensor, patch_size: Sequence[int]) -> torch.Tensor:
+    """A patch kernel of any size, (out, in, y, x) or (out, in, z, y, x), as one of ``patch_size`` (z, y, x)."""
+    if kernel.ndim == 4:
+        return inflate_patch_kernel(kernel, patch_size)
+    return resample(kernel, patch_size, conserve_sum=True)
 
 
-def _read_safetensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise VividMedError(f"{folder} has no *.safetensors: convert the checkpoint to safetensors first")
-    for file in files:
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                yield name, tensors.get_tensor(name)
+def _first_row(rows: torch.Tensor) -> torch.Tensor:
+    return rows[:1]
+
+
+def _inflate_after_first_row(rows: torch.Tensor, *, grid: Sequence[int]) -> torch.Tensor:
+    return inflate_positions(rows[1:], grid)

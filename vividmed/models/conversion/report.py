@@ -1,6 +1,6 @@
 """Accounts for each tensor of a checkpoint of another project."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from vividmed.errors import VividMedError
 
@@ -39,3 +39,16 @@ class LoadReport:
             if names:
                 shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
                 raise VividMedError(f"{source} {problem} {len(names)} tensors ({shown}): {remedy}")
+
+    def to_dict(self) -> dict[str, list[str]]:
+        """The names under the words that the commands use: copied, converted, new, ignored, missing, unexpected."""
+        names = {"initialized": "new", "dropped": "ignored"}
+        return {names.get(fate, fate): sorted(tensors) for fate, tensors in asdict(self).items()}
+
+    def summary(self) -> str:
+        """One line with the number of tensors of each fate."""
+        counts = {fate: len(tensors) for fate, tensors in self.to_dict().items()}
+        return ", ".join(f"{counts[fate]} {fate}" for fate in counts if counts[fate] or fate in _ALWAYS)
+
+
+_ALWAYS = ("copied", "converted", "new", "ignored")

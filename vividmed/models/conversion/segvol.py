@@ -6,12 +6,17 @@ ours computes with it, or refused.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 
 from vividmed.errors import VividMedError
+from vividmed.models.conversion.initialization import new_tensor
+from vividmed.models.conversion.reading import CheckpointReader
 from vividmed.models.conversion.report import LoadReport
+from vividmed.models.conversion.rules import ConversionPlan, all_of
 from vividmed.models.depth import resample
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.models.segmenter.prompt_encoder import missing_frequencies
@@ -67,6 +72,109 @@ def segmenter_tensor_name(name: str, *, instance: bool) -> str | None:
     for published, ours in RENAMES:
         name = re.sub(published, ours, name)
     return name
+
+
+def plan_segmenter(
+    plan: ConversionPlan,
+    module: str,
+    reader: CheckpointReader,
+    *,
+    prefix: str,
+    patch_size: Sequence[int] = (4, 16, 16),
+    position_grid: Sequence[int] = (8, 16, 16),
+) -> None:
+    """Plan a segmenter of the model from published or SegVol weights, as :func:`convert_segmenter_state_dict` does.
+
+    Args:
+        plan: gets the rules.
+        module: ``segmenter`` or ``instance_segmenter``.
+        reader: the weights; names without ``prefix`` are left to others.
+        prefix: as for :func:`convert_segmenter_state_dict`.
+        patch_size: as for :func:`convert_segmenter_state_dict`.
+        position_grid: as for :func:`convert_segmenter_state_dict`.
+    """
+    for source in all_of(reader, prefix):
+        name = segmenter_tensor_name(
+            source.name.removeprefix(prefix), instance=module == "instance_segmenter"
+        )
+        full = f"{module}.{name}"
+        if name is None:
+            plan.ignored.append(source)
+        elif full in plan.expected:
+            wanted = plan.expected[full]
+            shape = source.shape.shape
+            if tuple(shape) == tuple(wanted.shape):
+                plan.copy(source, full)
+                continue
+            present: torch.Tensor = wanted
+            if name == "mask_decoder.mask_tokens.weight" and len(wanted) > shape[0]:
+                present = new_tensor(plan.model, full, seed=plan.seed)
+            fit = partial(
+                _fitted, name=name, present=present, patch_size=patch_size, position_grid=position_grid
+            )
+            plan.add(full, [source], fit)
+
+
+def segmenter_sizes(
+    reader: CheckpointReader, prefix: str, *, num_attention_heads: int | None = None
+) -> dict[str, Any]:
+    """Read the sizes of a segmenter's configuration off the shapes of published or SegVol weights.
+
+    Args:
+        reader: the weights.
+        prefix: as for :func:`convert_segmenter_state_dict`.
+        num_attention_heads: of the image encoder, which shapes do not show; by default heads of 64 channels.
+
+    Raises:
+        VividMedError: they are not the weights of a segmenter.
+    """
+    shapes = {
+        name.removeprefix(prefix): tuple(tensor.shape)
+        for name, tensor in reader.shapes.items()
+        if name.startswith(prefix)
+    }
+    blocks = {int(m[1]) for name in shapes if (m := re.match(r"image_encoder\.blocks\.(\d+)\.", name))}
+    layers = {
+        int(m[1]) for name in shapes if (m := re.match(r"mask_decoder\.transformer\.layers\.(\d+)\.", name))
+    }
+    hidden = shapes.get("image_encoder.norm.weight", (0,))[0]
+    inner = shapes.get("image_encoder.blocks.0.mlp.linear1.weight", (0,))[0]
+    decoder_inner = shapes.get("mask_decoder.transformer.layers.0.mlp.lin1.weight", (0,))[0]
+    if not (blocks and layers and hidden and inner and decoder_inner):
+        raise VividMedError(
+            f"{reader.place}: contains no segmenter of SegVol's form under {prefix!r} (image_encoder, mask_decoder); "
+            "give the weights of SegVol"
+        )
+    heads = num_attention_heads or next(
+        count for count in (hidden // 64, 12, 8, 4, 2, 1) if count and hidden % count == 0
+    )
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": max(blocks) + 1,
+        "num_attention_heads": heads,
+        "decoder_intermediate_size": decoder_inner,
+        "decoder_num_hidden_layers": max(layers) + 1,
+    }
+
+
+def segmenter_prefix(reader: CheckpointReader, *, preferred: str = "") -> str:
+    """What stands before ``image_encoder.`` in the names of a segmenter's weights, as ``model.`` in SegVol's.
+
+    Args:
+        reader: the weights.
+        preferred: the prefix to take if the file contains several segmenters.
+
+    Raises:
+        VividMedError: the file contains no segmenter, or several and none under ``preferred``.
+    """
+    found = sorted({name.partition("image_encoder.")[0] for name in reader if "image_encoder." in name})
+    if len(found) > 1 and any(preferred and prefix.endswith(preferred) for prefix in found):
+        found = [prefix for prefix in found if preferred and prefix.endswith(preferred)]
+    if len(found) != 1:
+        what = f"several segmenters ({', '.join(found)})" if found else "no segmenter (image_encoder.)"
+        raise VividMedError(f"{reader.place}: contains {what}; give the weights of one segmenter")
+    return found[0]
 
 
 def convert_segmenter_state_dict(
@@ -190,6 +298,12 @@ def fit_segmenter_tensor(
     if name == "mask_decoder.mask_tokens.weight":
         return torch.cat([tensor[: len(present)], present[len(tensor) :].to(tensor)])
     return tensor
+
+
+def _fitted(tensor: torch.Tensor, *, name: str, present: torch.Tensor, **sizes: Any) -> torch.Tensor:
+    if tensor.is_meta:
+        present = present.to("meta")
+    return fit_segmenter_tensor(name, tensor, present, **sizes)
 
 
 def _fit_patch_kernel(kernel: torch.Tensor, shape: Sequence[int], patch_size: Sequence[int]) -> torch.Tensor:
