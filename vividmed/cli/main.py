@@ -39,6 +39,8 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("prepare", "coco"): Verb("turn a COCO file into a data set", "prepare"),
     ("prepare", "bids"): Verb("turn a BIDS data set into a data set", "prepare"),
     ("ground-reports",): Verb("make grounded reports from images and plain reports", "grounded-reports"),
+    ("build",): Verb("build a base model from CogVLM or any Llama", "data"),
+    ("convert",): Verb("convert a published adapter, or merge it", "data"),
     ("merge",): Verb("merge an adapter into its base model", "train"),
     ("push",): Verb("publish a prepared data set or a trained model on the Hub", "data"),
     ("predict",): Verb("report on scans, answer questions, find what is named", "inference"),

@@ -53,6 +53,7 @@ _MODEL_FILES = (
     "config.json",
     "generation_config.json",
     ADAPTER_CONFIG,
+    "model_settings.json",
     "*processor_config.json",
     "tokenizer*.json",
     "special_tokens_map.json",

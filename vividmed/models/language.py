@@ -63,10 +63,8 @@ class VividMedRotaryEmbedding(nn.Module):
             exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device)
             return self.rope_parameters["rope_theta"] ** (-exponents / self.head_dim), 1.0
         length = None
-        if self.rope_type in (
-            "dynamic",
-            "longrope",
-        ):  # scaled only where a sequence is longer than in pre-training
+        if rope_type in ("dynamic", "longrope"):
+            # These scale only sequences that are longer than those of the pre-training.
             length = int(position_ids.max()) + 1 if position_ids.numel() else 1
         return ROPE_INIT_FUNCTIONS[rope_type](self.config, device, seq_len=length)
 

@@ -16,6 +16,7 @@ Notable features:
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,9 +24,10 @@ from torch import nn
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import slice_logits_to_keep
-from transformers.utils import can_return_tuple
+from transformers.utils import cached_file, can_return_tuple
 
 from vividmed.errors import VividMedError
+from vividmed.models.adapter_settings import ADAPTER_SETTINGS_FILE, prepare_base, read_adapter_settings
 from vividmed.models.backbone import VividMedModel
 from vividmed.models.base import VividMedCausalLMOutput, VividMedPreTrainedModel
 from vividmed.models.cache import CACHE_NAME, as_cache_argument
@@ -86,6 +88,18 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
         )
         self.grounding_losses = grounding_losses or GroundingLosses()
         self.post_init()
+
+    def load_adapter(self, peft_model_id: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Load an adapter, after giving the model what the adapter needs; see the parent's method."""
+        if peft_model_id is not None:
+            path = cached_file(
+                peft_model_id,
+                ADAPTER_SETTINGS_FILE,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+            prepare_base(self, read_adapter_settings(None if path is None else Path(path)))
+        return super().load_adapter(peft_model_id, *args, **kwargs)
 
     def get_image_features(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
         """Encode images; see :meth:`VividMedModel.get_image_features`."""

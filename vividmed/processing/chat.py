@@ -13,7 +13,15 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from vividmed.errors import VividMedError
-from vividmed.processing.special_tokens import SYSTEM, USER, SpecialTokenIds
+from vividmed.processing.special_tokens import (
+    NEGATIVE_PHRASE_END,
+    NEGATIVE_PHRASE_START,
+    PHRASE_END,
+    PHRASE_START,
+    SYSTEM,
+    USER,
+    SpecialTokenIds,
+)
 
 IGNORE = -100
 """Label of a position that the loss ignores."""
@@ -22,6 +30,8 @@ IMAGE_PLACEHOLDER_ID = 0
 """Token id at the positions of visual tokens."""
 
 Truncation = Literal["error", "answer"]
+
+_MARKERS = (PHRASE_START, PHRASE_END, NEGATIVE_PHRASE_START, NEGATIVE_PHRASE_END)
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ def encode_chat(
     Args:
         turns: at least one.
         image_tokens: number of patch tokens of each image, without its begin and end token.
-        tokenizer: Llama tokenizer with the special tokens.
+        tokenizer: tokenizer with the special tokens.
         special: its special ids.
         grounding: whether to ask for grounded text (``<grd>``) or plain text (``<ngrd>``).
         phrase_start_weight: loss weight where the next token opens a phrase.
@@ -113,6 +123,7 @@ def encode_chat(
     for turn in turns:
         prompt = tokenizer.encode(f"{USER} {turn.query}{SYSTEM}", add_special_tokens=False)
         answer = [] if turn.answer is None else _answer_ids(turn.answer, tokenizer)
+        _check_structure([*prompt, *answer], special, tokenizer)
         text += prompt + answer
         labels += [IGNORE] * (len(prompt) - 1) + _answer_labels(answer, special)
         from_answer += [False] * len(prompt) + [True] * len(answer)
@@ -163,9 +174,25 @@ def _image_prefix(
 
 
 def _answer_ids(answer: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    # SentencePiece puts a space before every text. The tokenizers of transformers 5 leave it out where the text begins
-    # with one, which the published code did not.
-    return tokenizer.encode(f" {answer}" if answer.startswith(" ") else answer, add_special_tokens=False)
+    # An answer is preceded by a space, unless it begins with a marker. SentencePiece puts one before every text. The
+    # tokenizers of transformers 5 leave it out where the text begins with one, which the published code did not.
+    spaced = answer.startswith(" ") if _puts_space_first(tokenizer) else not answer.startswith(_MARKERS)
+    return tokenizer.encode(f" {answer}" if spaced else answer, add_special_tokens=False)
+
+
+def _puts_space_first(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer reads every text as if a space came before it, as those of Llama and Vicuna do."""
+    first = tokenizer.encode("a", add_special_tokens=False)[:1]
+    return bool(first) and str(tokenizer.convert_ids_to_tokens(first)[0]).startswith("▁")
+
+
+def _check_structure(
+    ids: Sequence[int], special: SpecialTokenIds, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Refuse text in which the tokenizer finds its own begin or end token, whatever that looks like."""
+    if found := {special.begin, special.end}.intersection(ids):
+        token = tokenizer.convert_ids_to_tokens(found.pop())
+        raise VividMedError(f"the text contains {token}, which builds the conversation; remove it")
 
 
 def _answer_labels(answer: list[int], special: SpecialTokenIds) -> list[int]:

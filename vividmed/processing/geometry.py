@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from vividmed.errors import VividMedError
 from vividmed.processing.orientation import canonical_axes
+from vividmed.processing.published_resampling import resize_and_pad, smooth_and_resize
 from vividmed.triples import Triple
 
 T = TypeVar("T")
@@ -151,6 +152,18 @@ class ResizePlan:
     def apply(self, image: torch.Tensor) -> torch.Tensor:
         """Map an image (..., D, H, W) from the original to the model grid; float32, linear with anti-aliasing."""
         return self._pad(resize(self._orient(image).float(), self.resized_size))
+
+    def apply_published(self, image: torch.Tensor, *, grounding: bool) -> torch.Tensor:
+        """Map an image (C, D, H, W) from the original to the model grid as the published code did; float32.
+
+        Args:
+            image: on the original grid, in [0, 1].
+            grounding: as the segmenters saw it, otherwise as the vision tower did.
+        """
+        image = self._orient(image).float()
+        if grounding:
+            return resize_and_pad(image, self.resized_size, self.padding)
+        return self._pad(smooth_and_resize(image, self.resized_size))
 
     def apply_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """Map binary masks (..., D, H, W) from the original to the model grid; a voxel is set if half covered."""

@@ -23,6 +23,7 @@ _QUANTILE_SAMPLE = 1 << 20
 """Voxels that percentiles are taken from, evenly spaced: exact enough, and fast on whole-body volumes."""
 _HOUNSFIELD_FAT = -50
 _HOUNSFIELD_BONE = 500
+RESAMPLINGS = ("antialias", "published")
 _LARGEST_BUDGET = 1 << 16
 _LARGEST_PATCH = 1 << 10
 
@@ -49,8 +50,7 @@ class VividMedImageProcessor(BaseImageProcessor):
 
     Eight-bit images are used as they are. Other intensities are scaled to [0, 1] between two percentiles of the
     voxels above the minimum (which is often the padding around the field of view), or by a fixed window. Padding is
-    black. Resizing is linear and low-pass filtered (``torch.nn.functional.interpolate`` with ``antialias``), so that
-    torchvision is not needed.
+    black. Resizing is linear; ``resampling`` says how images that shrink are filtered.
 
     Args:
         patch_size: base patch (z, y, x) of the vision tower, in voxels; z is a power of two.
@@ -60,6 +60,9 @@ class VividMedImageProcessor(BaseImageProcessor):
         percentiles: lower and upper percentile that become 0 and 1.
         window: (level, width) in HU to use instead, except for images known not to be CT. A CT image whose values do not
             look like HU is refused; an image of unknown modality then falls back to the percentiles, with a warning.
+        resampling: ``"antialias"`` resizes with a low-pass filter of the right width (``interpolate`` with ``antialias``)
+            for vision tower and segmenters alike. ``"published"`` resizes as the published code did, for weights that
+            were trained on its pixels: with a Gaussian for the vision tower, without any filter for the segmenters.
         image_mean: mean that is subtracted from the channels in [0, 1].
         image_std: standard deviation that divides the channels.
     """
@@ -72,6 +75,7 @@ class VividMedImageProcessor(BaseImageProcessor):
         "max_slice_tokens",
         "percentiles",
         "window",
+        "resampling",
         "image_mean",
         "image_std",
     )
@@ -86,6 +90,7 @@ class VividMedImageProcessor(BaseImageProcessor):
         max_slice_tokens: int = 4,
         percentiles: Sequence[float] = (0.5, 99.5),
         window: Sequence[float] | None = None,
+        resampling: str = "antialias",
         image_mean: Sequence[float] = tuple(OPENAI_CLIP_MEAN),
         image_std: Sequence[float] = tuple(OPENAI_CLIP_STD),
         **kwargs,
@@ -97,6 +102,7 @@ class VividMedImageProcessor(BaseImageProcessor):
         self.max_slice_tokens = _whole("max_slice_tokens", max_slice_tokens)
         self.percentiles = _numbers("percentiles", percentiles, 2)
         self.window = None if window is None else _numbers("window", window, 2)
+        self.resampling = resampling
         self.image_mean = _numbers("image_mean", image_mean, 3)
         self.image_std = _numbers("image_std", image_std, 3)
         self._validate()
@@ -171,7 +177,11 @@ class VividMedImageProcessor(BaseImageProcessor):
         """
         image = read_image(source)
         plan = self._plan(image.size, image.affine, oriented=image.oriented, generator=generator)
-        values = plan.apply(self.scale_intensity(image)).clamp(0, 1).expand(3, -1, -1, -1).contiguous()
+        scaled = self.scale_intensity(image)
+        if self.resampling == "published":
+            seen, grounded = (_channels(plan.apply_published(scaled, grounding=g)) for g in (False, True))
+            return PreparedImage(self.normalize(seen), grounded, plan)
+        values = _channels(plan.apply(scaled))
         return PreparedImage(self.normalize(values), values, plan)
 
     def plan(self, size: Triple, affine: np.ndarray | None = None) -> ResizePlan:
@@ -276,11 +286,17 @@ class VividMedImageProcessor(BaseImageProcessor):
             "percentiles": not 0 <= self.percentiles[0] < self.percentiles[1] <= 100
             and "must rise within 0 to 100",
             "window": self.window is not None and not self.window[1] > 0 and "needs a width above 0",
+            "resampling": self.resampling not in RESAMPLINGS and f"must be one of {', '.join(RESAMPLINGS)}",
             "image_std": not min(self.image_std) > 0 and "needs values above 0",
         }
         for name, problem in problems.items():
             if problem:
                 raise VividMedError(f"image processor: {name}={getattr(self, name)} {problem}")
+
+
+def _channels(values: torch.Tensor) -> torch.Tensor:
+    """(1 or 3, D, H, W) to three channels in [0, 1]."""
+    return values.clamp(0, 1).expand(3, -1, -1, -1).contiguous()
 
 
 def _numbers(name: str, value: Any, count: int) -> tuple[float, ...]:

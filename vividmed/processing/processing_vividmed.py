@@ -46,7 +46,7 @@ class VividMedProcessor(ProcessorMixin):
 
     Args:
         image_processor: prepares the images.
-        tokenizer: Llama (SentencePiece) tokenizer with VividMed's special tokens.
+        tokenizer: tokenizer of the language model with VividMed's special tokens.
         chat_template: Jinja template of the text; None takes VividMed's.
         phrase_start_weight: loss weight of positions whose next token opens a phrase; published as 5.
     """
@@ -62,9 +62,7 @@ class VividMedProcessor(ProcessorMixin):
         phrase_start_weight: float = 5.0,
     ):
         if tokenizer is None:
-            raise VividMedError(
-                "processor: the tokenizer is missing; give a Llama tokenizer with the special tokens"
-            )
+            raise VividMedError("processor: the tokenizer is missing; give one with the special tokens")
         super().__init__(
             image_processor,
             tokenizer,

@@ -73,8 +73,7 @@ def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> SpecialTokenIds:
         )
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise VividMedError(
-            f"tokenizer {tokenizer.name_or_path!r} has no begin or end token; use a Llama (SentencePiece) tokenizer "
-            "with <s> and </s>"
+            f"tokenizer {tokenizer.name_or_path!r} has no begin or end token; set its bos_token and eos_token"
         )
     system, user, grounding, no_grounding, p, p_end, np, np_end = (
         vocabulary[token] for token in SPECIAL_TOKENS

@@ -146,7 +146,7 @@ def _check_names(folder: Path, unused: set[str], missing: set[str]) -> None:
         published = any(name.removeprefix(_PREFIX).startswith(_PUBLISHED_PREFIXES) for name in unused)
         remedy = (
             "sam., isam_model. and vg_proj. are the published names of the segmenters and their projection, "
-            "which cannot be converted yet"
+            "which vividmed convert turns into ours"
             if published
             else "name the base model that the adapter was trained on, with its segmenters"
         )

@@ -273,7 +273,7 @@ def check_architecture(source: str, revision: str) -> None:
     if found != VividMedConfig.model_type:
         raise VividMedError(
             f"--model_name_or_path {source} holds a model of type {found!r}, not 'vividmed'; "
-            "CogVLM checkpoints are converted first, see docs/training.md"
+            "build one from CogVLM or a language model with vividmed build, see docs/weights.md"
         )
 
 

@@ -18,6 +18,11 @@ from vividmed.files import packaged_folder, write_atomically
 from vividmed.hub.base_model import find_base_model_id
 from vividmed.hub.markdown import table_cell
 from vividmed.models.adapter_merging import AdapterMerger, merge_checkpoint
+from vividmed.models.adapter_settings import (
+    ADAPTER_SETTINGS_FILE,
+    configure_base,
+    read_adapter_settings,
+)
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.loading import check_complete
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
@@ -103,6 +108,7 @@ def _write_weights(base: Path, adapter: Path, output: Path, dtype: torch.dtype |
         raise VividMedError(
             f"{base}: the base model is stored quantised; name the unquantised one that it was made from (--base-model)"
         )
+    configure_base(config, read_adapter_settings(adapter / ADAPTER_SETTINGS_FILE))
     with torch.device("meta"):
         model = VividMedForCausalLM(config)
     wanted, tied = model.state_dict().keys(), model.all_tied_weights_keys

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from vividmed.errors import VividMedError
 from vividmed.hub.base_model import is_hub_id
+from vividmed.models.adapter_settings import ADAPTER_SETTINGS_FILE, prepare_base, read_adapter_settings
 from vividmed.training.adapted_model import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -79,7 +80,7 @@ def find_adapter(source: str | Path, *, revision: str | None = None) -> Path | N
     config = find_file(source, ADAPTER_CONFIG, revision=revision)
     if config is None or find_file(source, "config.json", revision=revision) is not None:
         return None
-    for name in (ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE):
+    for name in (ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE, ADAPTER_SETTINGS_FILE):
         find_file(source, name, revision=revision)
     return config.parent
 
@@ -137,6 +138,7 @@ def load_adapter(
         )
     config = read_adapter_config(folder)
     config.inference_mode = not is_trainable
+    prepare_base(model, read_adapter_settings(folder / ADAPTER_SETTINGS_FILE))
     try:
         adapted = AdaptedVividMed(model, config)
     except ValueError as error:

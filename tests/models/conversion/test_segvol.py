@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.fixtures.segvol import SEGVOL_GRID, SEGVOL_PATCH, segvol_weights
 from vividmed.errors import VividMedError
 from vividmed.models.conversion.segvol import load_segmenter_weights, segmenter_tensor_name
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
@@ -18,73 +19,12 @@ SIZES = {
     "decoder_intermediate_size": 20,
     "decoder_num_attention_heads": 2,
 }
-PATCH, GRID = (2, 4, 4), (2, 2, 4)
-
-
-def attention(inner: int) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name in ("q_proj", "k_proj", "v_proj"):
-        shapes |= {f"{name}.weight": (inner, 16), f"{name}.bias": (inner,)}
-    return shapes | {"out_proj.weight": (16, inner), "out_proj.bias": (16,)}
-
-
-def norm(name: str, size: int = 16) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (size,), f"{name}.bias": (size,)}
-
-
-def under(prefix: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
-
-
-def linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+PATCH, GRID = SEGVOL_PATCH, SEGVOL_GRID
 
 
 @pytest.fixture
 def segvol() -> dict[str, torch.Tensor]:
-    """A SegVol checkpoint in miniature: its names and forms, small sizes."""
-    block = norm("norm1") | norm("norm2") | linear("attn.out_proj", 16, 16) | {"attn.qkv.weight": (48, 16)}
-    block |= linear("mlp.linear1", 16, 24) | linear("mlp.linear2", 24, 16)
-    layer = under("self_attn", attention(16)) | linear("mlp.lin1", 16, 20) | linear("mlp.lin2", 20, 16)
-    for index in range(1, 5):
-        layer |= norm(f"norm{index}")
-    for direction in ("token_to_image", "image_to_token"):
-        layer |= under(f"cross_attn_{direction}", attention(8))
-    decoder = {"iou_token.weight": (1, 16), "mask_tokens.weight": (4, 16)}
-    decoder |= linear("txt_align_upscaled_embedding", 16, 2) | norm("transformer.norm_final_attn")
-    decoder |= under("transformer.layers.0", layer) | under("transformer.layers.1", layer)
-    decoder |= under("transformer.final_attn_token_to_image", attention(8))
-    decoder |= {"output_upscaling.0.weight": (16, 4, 2, 2, 2), "output_upscaling.0.bias": (4,)}
-    decoder |= {"output_upscaling.1.weight": (4, 2, 3, 3), "output_upscaling.1.bias": (4, 2, 3, 3)}
-    decoder |= {"output_upscaling.3.weight": (4, 2, 2, 2, 2), "output_upscaling.3.bias": (2,)}
-    for index in range(4):
-        for position, outputs in enumerate((16, 16, 2)):
-            decoder |= linear(f"output_hypernetworks_mlps.{index}.layers.{position}", 16, outputs)
-    decoder |= linear("iou_prediction_head.layers.0", 16, 4)
-    shapes = (
-        under("mask_decoder", decoder) | under("image_encoder.blocks.0", block) | norm("image_encoder.norm")
-    )
-    shapes |= under(
-        "image_encoder.patch_embedding",
-        {
-            "patch_embeddings.1.weight": (16, 2 * 4 * 4),
-            "patch_embeddings.1.bias": (16,),
-            "position_embeddings": (1, 2 * 2 * 4, 16),
-        },
-    )
-    shapes |= under(
-        "prompt_encoder",
-        {
-            "pe_layer.positional_encoding_gaussian_matrix": (3, 8),
-            "point_embeddings.0.weight": (1, 16),
-            "not_a_point_embed.weight": (1, 16),
-            "mask_downscaling.0.weight": (4, 1, 2, 2),
-            "no_mask_embed.weight": (1, 16),
-        },
-    )
-    shapes |= {"text_encoder.dim_align.weight": (16, 8)}
-    generator = torch.Generator().manual_seed(0)
-    return {f"model.{name}": torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return segvol_weights()
 
 
 def load(model, segvol):

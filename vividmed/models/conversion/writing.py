@@ -42,12 +42,15 @@ class Shard:
     names: tuple[str, ...]
 
 
-def plan_shards(shapes: Mapping[str, torch.Tensor], shard_bytes: int = SHARD_BYTES) -> list[Shard]:
+def plan_shards(
+    shapes: Mapping[str, torch.Tensor], shard_bytes: int = SHARD_BYTES, *, weights_name: str = "model"
+) -> list[Shard]:
     """Distribute tensors over files, in the order given.
 
     Args:
         shapes: for each name a tensor of the shape and dtype to write; its values are not read.
         shard_bytes: largest file, unless a single tensor is larger.
+        weights_name: name of the files, without number and suffix.
     """
     groups: list[list[str]] = [[]]
     size = 0
@@ -57,9 +60,9 @@ def plan_shards(shapes: Mapping[str, torch.Tensor], shard_bytes: int = SHARD_BYT
             size = 0
         groups[-1].append(name)
         size += tensor.nbytes
-    files = ["model.safetensors"]
+    files = [f"{weights_name}.safetensors"]
     if len(groups) > 1:
-        files = [f"model-{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups))]
+        files = [f"{weights_name}-{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups))]
     return [Shard(file, tuple(group)) for file, group in zip(files, groups, strict=True)]
 
 
@@ -70,6 +73,7 @@ def write_shards(
     *,
     fingerprint: Mapping[str, Any],
     shard_bytes: int = SHARD_BYTES,
+    weights_name: str = "model",
     on_shard: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, dict[str, Any]]:
     """Write the weights of a model; what an interrupted call with the same fingerprint wrote is checked and kept.
@@ -80,6 +84,7 @@ def write_shards(
         make: returns the tensor of a name.
         fingerprint: plain data that says what the weights are made of and how.
         shard_bytes: as for :func:`plan_shards`.
+        weights_name: as for :func:`plan_shards`.
         on_shard: called after each file with the number of finished files and of all.
 
     Returns:
@@ -89,7 +94,7 @@ def write_shards(
         VividMedError: a file cannot be written, or a tensor is not finite or of another shape than promised.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shards = plan_shards(shapes, shard_bytes)
+    shards = plan_shards(shapes, shard_bytes, weights_name=weights_name)
     plan = json.loads(json.dumps({"fingerprint": fingerprint, "shards": [list(s.names) for s in shards]}))
     finished = _finished_files(folder, plan)
     for index, shard in enumerate(shards):
@@ -102,7 +107,9 @@ def write_shards(
         weight_map = {name: shard.file for shard in shards for name in shard.names}
         total = sum(tensor.nbytes for tensor in shapes.values())
         index_file = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        write_atomically(folder / "model.safetensors.index.json", json.dumps(index_file, indent=1) + "\n")
+        write_atomically(
+            folder / f"{weights_name}.safetensors.index.json", json.dumps(index_file, indent=1) + "\n"
+        )
     (folder / PROGRESS_FILE).unlink(missing_ok=True)
     return finished
 

@@ -1,0 +1,41 @@
+"""``vividmed build --llm``: any language model of the Llama type becomes a VividMed that writes the same text."""
+
+import pytest
+import torch
+
+from tests.fixtures.others_weights import LANGUAGE_MODELS, save_language_model
+from vividmed import VividMedForCausalLM, VividMedProcessor
+from vividmed.cli.main import main
+
+
+@pytest.fixture(scope="module", params=LANGUAGE_MODELS)
+def built(request, tmp_path_factory):
+    """A language model, and the model and processor that the command builds from it."""
+    folder = tmp_path_factory.mktemp("llm")
+    original = save_language_model(folder / "llm", request.param, max_shard_size="20KB")
+    assert main(["build", "--llm", str(folder / "llm"), "--output", str(folder / "base")]) == 0
+    model = VividMedForCausalLM.from_pretrained(folder / "base").eval()
+    return original, model, VividMedProcessor.from_pretrained(folder / "base"), folder
+
+
+@torch.no_grad()
+def test_text_has_the_logits_of_the_language_model(built):
+    original, model, _, _ = built
+    ids = torch.randint(0, 300, (2, 40), generator=torch.Generator().manual_seed(1))
+    ours = model(input_ids=ids).logits[..., :300]
+    theirs = original(input_ids=ids).logits
+    assert (ours - theirs).abs().max() < 1e-4
+    padded = torch.cat([torch.zeros(2, 3, dtype=torch.long), ids], dim=1)
+    mask = torch.cat([torch.zeros(2, 3, dtype=torch.long), torch.ones_like(ids)], dim=1)
+    after = model(input_ids=padded, attention_mask=mask).logits[:, 3:, :300]
+    assert (after - ours).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_greedy_text_is_the_language_models(built, cache):
+    original, model, _, _ = built
+    ids = torch.randint(0, 256, (1, 10), generator=torch.Generator().manual_seed(2))
+    options = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
+    theirs = original.generate(ids, **options)
+    ours = model.generate(ids, cache_implementation=cache, **options)
+    assert ours.tolist() == theirs.tolist()
