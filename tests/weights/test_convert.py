@@ -16,7 +16,6 @@ from vividmed.training.peft import load_adapter
 
 golden = Golden(GOLDEN)
 SIZES = ["--patch-size", "4", "8", "8", "--position-grid", "4", "6", "6"]
-HEADS = ["--segmenter-heads", "4"]
 
 
 def convert(*arguments) -> int:
@@ -52,7 +51,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def merged(place):
-    files = ["--sam-checkpoint", place / "sam.ckpt", "--isam-checkpoint", place / "isam.ckpt", *HEADS]
+    files = ["--sam-checkpoint", place / "sam.ckpt", "--isam-checkpoint", place / "isam.ckpt"]
     arguments = [GOLDEN / "adapter", "--base", place / "base", "--merge", "--output", place / "merged"]
     assert convert(*arguments, *files) == 0
     return VividMedForCausalLM.from_pretrained(place / "merged").eval()
@@ -104,7 +103,7 @@ def test_every_tensor_of_the_adapter_is_used(place, merged):
 def test_segmenters_without_their_alignment_are_refused_and_the_file_is_named(place, capsys, given, message):
     files = [argument for name in given for argument in (f"--{name}-checkpoint", place / f"{name}.ckpt")]
     arguments = [GOLDEN / "adapter", "--base", place / "base", "--merge", "--output", place / "refused"]
-    assert convert(*arguments, *files, *HEADS) == 2
+    assert convert(*arguments, *files) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -156,7 +155,7 @@ def test_unknown_and_missing_tensors_of_an_adapter_are_refused(place, tmp_path, 
 @torch.no_grad()
 def test_unmerged_adapter_equals_the_merged_model_on_every_road(place, merged, tmp_path):
     """Also on a base without segmenters, which the adapter brings."""
-    files = ["--sam-checkpoint", place / "sam.ckpt", "--isam-checkpoint", place / "isam.ckpt", *HEADS]
+    files = ["--sam-checkpoint", place / "sam.ckpt", "--isam-checkpoint", place / "isam.ckpt"]
     target = tmp_path / "adapter"
     assert convert(GOLDEN / "adapter", "--base", place / "base", "--output", target, *files) == 0
     real = golden.tensors("02_lm")["attention_mask"].bool()

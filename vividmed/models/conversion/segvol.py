@@ -123,7 +123,8 @@ def segmenter_sizes(
     Args:
         reader: the weights.
         prefix: as for :func:`convert_segmenter_state_dict`.
-        num_attention_heads: of the image encoder, which shapes do not show; by default heads of 64 channels.
+        num_attention_heads: of the image encoder, which shapes do not show; by default heads of 64
+            channels, or of 8 in encoders whose width is no multiple of 64.
 
     Raises:
         VividMedError: they are not the weights of a segmenter.
@@ -145,9 +146,8 @@ def segmenter_sizes(
             f"{reader.place}: contains no segmenter of SegVol's form under {prefix!r} (image_encoder, mask_decoder); "
             "give the weights of SegVol"
         )
-    heads = num_attention_heads or next(
-        count for count in (hidden // 64, 12, 8, 4, 2, 1) if count and hidden % count == 0
-    )
+    per_head = 64 if hidden % 64 == 0 else 8
+    heads = num_attention_heads or max(hidden // per_head, 1)
     return {
         "hidden_size": hidden,
         "intermediate_size": inner,
