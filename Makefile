@@ -80,6 +80,8 @@ parity: install
 
 bench: install
 	$(BIN)/python -m benchmarks.decoder
+	$(BIN)/python -m benchmarks.segmenter
+	$(BIN)/python -m benchmarks.inference
 
 hf-common: install
 	$(BIN)/python -m benchmarks.hf_common

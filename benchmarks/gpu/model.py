@@ -104,9 +104,10 @@ def quantize(model: VividMedForCausalLM, dtype: torch.dtype) -> None:
             quant_type="nf4",
             device="meta",
         )
-        layer.weight = bnb.nn.Params4bit(
+        weight: Any = bnb.nn.Params4bit(
             module.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
-        ).to(module.weight.device)
+        )
+        layer.weight = weight.to(module.weight.device)  # quantises
         if module.bias is not None:
             layer.bias = nn.Parameter(module.bias.data, requires_grad=False)
         parent, _, leaf = name.rpartition(".")
@@ -137,7 +138,7 @@ def rows(scale: Scale, lengths: list[int]) -> list[dict[str, Any]]:
     generator = np.random.default_rng(0)
     per_words = len(scale.processor.tokenizer(_WORDS, add_special_tokens=False)["input_ids"])
     image_tokens = scale.processor.num_image_tokens(scale.volume, np.diag([-1.0, -1.0, 1.0, 1.0]))
-    samples = []
+    samples: list[dict[str, Any]] = []
     for length in lengths:
         repeats = max(1, (length - image_tokens - 24) // per_words)
         array = generator.integers(0, 255, (1, *scale.volume), dtype=np.uint8)

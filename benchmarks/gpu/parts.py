@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -132,33 +133,31 @@ def decoding(model: VividMedForCausalLM, scale: Scale, device: torch.device) -> 
     ).to(device)
     inputs.pop("geometry", None)
     inputs["pixel_values"] = [image.to(device, scale.dtype) for image in inputs["pixel_values"]]
+
+    def generate(new_tokens: int, options: dict[str, Any]) -> None:
+        length: dict[str, Any] = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
+        model.generate(**inputs, **length, **options, do_sample=False)
+
     weights = language_bytes(model)
     bandwidth = copy_bandwidth(device)
     limit = weights / bandwidth
-    for name, options in (
-        ("decoding, dynamic cache", {}),
-        ("decoding, static cache and compile", {"cache_implementation": "static"}),
-    ):
+    caches: dict[str, dict[str, Any]] = {
+        "decoding, dynamic cache": {},
+        "decoding, static cache and compile": {"cache_implementation": "static"},
+    }
+    for name, options in caches.items():
         try:
             torch.compiler.reset()
-            times = []
-            for new_tokens in (1, 1 + scale.new_tokens):
-                length = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
-                times.append(
-                    seconds(
-                        lambda length=length, options=options: model.generate(
-                            **inputs, **length, **options, do_sample=False
-                        ),
-                        device,
-                        scale.rounds,
-                    )
-                )
-            per_token = max(1e-9, times[1] - times[0]) / scale.new_tokens
+            first, all_tokens = (
+                seconds(partial(generate, new_tokens, options), device, scale.rounds)
+                for new_tokens in (1, 1 + scale.new_tokens)
+            )
+            per_token = max(1e-9, all_tokens - first) / scale.new_tokens
             yield (
                 name,
                 {
                     "ms per token": 1e3 * per_token,
-                    "first token ms": 1e3 * times[0],
+                    "first token ms": 1e3 * first,
                     "limit ms": 1e3 * limit,
                     "share of bandwidth": limit / per_token,
                 },

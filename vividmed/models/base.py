@@ -11,12 +11,10 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from vividmed.errors import VividMedError
 from vividmed.models.cache import CACHE_NAMES
 from vividmed.models.configuration_vividmed import VividMedConfig
-from vividmed.models.cosine_kernels import cosine_kernels
-from vividmed.models.depth import DepthAdaptiveConv3d
 from vividmed.models.language import VividMedAttention
 from vividmed.models.loading import CheckedPreTrainedModel
 from vividmed.models.quantization import keep_full_precision
-from vividmed.models.vision import ParameterModule, PositionEmbedding, VividMedVisionTower
+from vividmed.models.vision import ParameterModule, VividMedVisionTower
 
 
 @dataclass
@@ -111,17 +109,10 @@ class VividMedPreTrainedModel(CheckedPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        vision = self.config.vision_config
-        if isinstance(module, DepthAdaptiveConv3d) and vision.patch_initializer == "cosine":
-            kernels = cosine_kernels(module.out_channels, module.in_channels, module.kernel_size)
-            init.copy_(module.weight, kernels.to(module.weight))
-            init.zeros_(module.bias)
-            return
         super()._init_weights(module)
         std = self.config.initializer_range
         if isinstance(module, ParameterModule):
-            wide = isinstance(module, PositionEmbedding) and vision.position_initializer_range is not None
-            init.normal_(module.weight, std=vision.position_initializer_range if wide else std)
+            init.normal_(module.weight, std=std)
         elif isinstance(module, VividMedVisionTower):
             init.normal_(module.boi, std=std)
             init.normal_(module.eoi, std=std)

@@ -1,6 +1,6 @@
 """Configuration of VividMed: a 3D vision tower, a decoder with vision experts and, optionally, segmenters."""
 
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
@@ -21,10 +21,6 @@ class VividMedVisionConfig(CheckedConfig):
     ``patch_size`` is the kernel of the patch convolution and ``position_grid`` the shape of the learned grid of
     position embeddings, both (z, y, x). The patch that an image is cut into may be thinner in z (see
     :class:`~vividmed.models.depth.DepthAdaptiveConv3d`).
-
-    ``patch_initializer`` and ``position_initializer_range`` concern models with random weights only: how the patch
-    convolution starts (``"cosine"``: see :mod:`vividmed.models.cosine_kernels`), and the spread of position embeddings
-    (None: that of all other weights). A small tower learns far faster with the former and a larger latter.
     """
 
     model_type = "vividmed_vision"
@@ -39,8 +35,6 @@ class VividMedVisionConfig(CheckedConfig):
     position_grid: list[int] | tuple[int, ...] = (8, 32, 32)
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
-    patch_initializer: Literal["normal", "cosine"] = "normal"
-    position_initializer_range: float | None = None
 
     def __post_init__(self, **kwargs: Any):
         self.patch_size = tuple(self.patch_size)
@@ -209,8 +203,6 @@ class VividMedConfig(CheckedConfig):
                 num_attention_heads=4,
                 patch_size=(4, 16, 16),
                 position_grid=(4, 8, 8),
-                patch_initializer="cosine",
-                position_initializer_range=0.5,
             ),
             text_config=VividMedTextConfig(
                 vocab_size=vocab_size,

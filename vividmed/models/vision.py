@@ -30,10 +30,6 @@ class ParameterModule(nn.Module):
         self.weight = nn.Parameter(torch.zeros(shape))
 
 
-class PositionEmbedding(ParameterModule):
-    """Learned grid of position embeddings (1, C, d, h, w)."""
-
-
 class VividMedPatchEmbedding(nn.Module):
     """Patches plus resampled position embeddings, with a class token in front of each image."""
 
@@ -42,7 +38,7 @@ class VividMedPatchEmbedding(nn.Module):
         self.proj = DepthAdaptiveConv3d(config.num_channels, config.hidden_size, config.patch_size)
         self.cls_embedding = ParameterModule(1, config.hidden_size)
         self.cls_pos_embed = ParameterModule(1, config.hidden_size)
-        self.position_embedding = PositionEmbedding(1, config.hidden_size, *config.position_grid)
+        self.position_embedding = ParameterModule(1, config.hidden_size, *config.position_grid)
 
     def forward(
         self, images: Sequence[torch.Tensor], patch_sizes: Sequence[Sequence[int]]

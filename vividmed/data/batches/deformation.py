@@ -98,10 +98,10 @@ class Deformation:
         """
         if self.grid is None:
             return labels
-        moved = GroundingLabels(**labels)  # type: ignore[typeddict-item]
+        moved = GroundingLabels(**labels)
         for name in ("masks", "ignore"):
             if name in labels:
-                moved[name] = self._moved(labels[name].float()) >= _HALF  # type: ignore[literal-required]
+                moved[name] = self._moved(labels[name].float()) >= _HALF
         if "boxes" in labels:
             moved["boxes"] = self._moved_boxes(labels["boxes"])
         return moved

@@ -169,7 +169,7 @@ class TwoWayTransformer(nn.Module):
         """
         tokens = differentiable_input(tokens, self.layers)
         token_positions = tokens
-        rows = _rows_of_prompts(groups, images, image.device)
+        rows: torch.Tensor | None = _rows_of_prompts(groups, images, image.device)
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_positions, image_positions, groups, rows)
             if rows is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vividmed.data.bad_rows import OnBadSample, usable_rows
@@ -53,7 +54,7 @@ class VlmStage(LanguageStage):
                 processor,
                 rows,
                 intensity_jitter=self.data_args.intensity_jitter,
-                transform=transform,
+                transform=partial(_example_of, rows.train),
             ),
             train_dataset=rows.train,
             eval_dataset=rows.evaluation,
@@ -82,6 +83,11 @@ class VlmStage(LanguageStage):
         return Measurement.of_evaluation(
             evaluation, accuracy=score_closed(closed, answers), loss="loss per token"
         )
+
+
+def _example_of(rows: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of ``rows`` as an example; a function of the module, since workers of a data loader may be spawned."""
+    return to_example(row, mixture_conversation(rows, row))
 
 
 def varied_rows(rows: Any, number: int, on_bad_sample: OnBadSample = "error") -> list[Mapping[str, Any]]:
