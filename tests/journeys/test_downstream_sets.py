@@ -32,6 +32,10 @@ SMALLEST = {
     "report_to": "none",
     "disable_tqdm": "true",
 }
+SCORING = {
+    "vqa": ("--samples", "5", "--metrics", "vqa"),
+    "report": ("--samples", "5", "--metrics", "text,findings"),
+}
 PROTOCOL = "description: d\nreport_prompt: Report?\nmax_new_tokens: 2\nmax_image_tokens: 4\nunit: image\n"
 
 
@@ -78,7 +82,7 @@ def test_original_files_become_a_table_of_scores(
         str(tuned), folder, task=task, dataset=str(data), split=split, protocol=str(protocol), device="cpu"
     )
     assert number > 0
-    assert main(["evaluate", "score", str(folder), "--samples", "5", "--card", str(tuned)]) == 0
+    assert main(["evaluate", "score", str(folder), *SCORING[task], "--card", str(tuned)]) == 0
     assert f"| {figure} |" in capsys.readouterr().out
     assert json.loads((folder / "scores.json").read_text())["failures"] == 0
     assert f"Evaluation of task {task}" in (tuned / "README.md").read_text()

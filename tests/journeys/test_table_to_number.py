@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from tests.fixtures.training import small_model, small_processor
 from vividmed.cli.main import main
+from vividmed.data.loading import load_prepared
 
 SPLITS = {"train": 4, "validation": 2, "test": 3}
 QUICK = (
@@ -16,6 +18,8 @@ QUICK = (
     *("--generation_samples", "1", "--generation_max_new_tokens", "3", "--eval_metrics", "token_f1"),
     *("--metric_for_best_model", "token_f1", "--disable_tqdm", "true", "--report_to", "none"),
 )
+
+SCORING = ("--metrics", "vqa", "--samples", "5")
 
 
 @pytest.fixture
@@ -41,14 +45,21 @@ def material(tmp_path, monkeypatch):
 def test_four_commands_lead_from_a_table_to_a_number(material, capsys):
     prepared = ["--images", "images", "--modality", "X-ray", "--output", "data/questions"]
     assert main(["prepare", "table", "questions.csv", *prepared]) == 0
+    load_prepared("data/questions", what="the folder of another day")
+    shutil.rmtree("data/questions")
+    table = (material / "questions.csv").read_text()
+    (material / "questions.csv").write_text(table.replace("an effusion", "a mass"))
+    assert main(["prepare", "table", "questions.csv", *prepared]) == 0
     tuning = ["--model_name_or_path", "outputs/vlm", "--dataset_name", "data/questions"]
     assert main(["train", "--stage", "finetune", *tuning, *QUICK]) == 0
     asked = ["--task", "vqa", "--dataset", "data/questions", "--output", "predictions", "--device", "cpu"]
     assert main(["evaluate", "predict", "outputs/finetune", *asked]) == 0
-    assert main(["evaluate", "score", "predictions", "--plots", "--card", "outputs/finetune"]) == 0
+    assert main(["evaluate", "score", "predictions", *SCORING, "--plots", "--card", "outputs/finetune"]) == 0
     assert "| closed_accuracy |" in capsys.readouterr().out
     scores = json.loads((material / "predictions" / "scores.json").read_text())
     assert (scores["items"], scores["patients"], scores["failures"]) == (3, 3, 0)
+    asked = [json.loads(line) for line in (material / "predictions" / "predictions.jsonl").open()]
+    assert {line["question"] for line in asked} == {"Is there a mass?"}
     assert "data:image/jpeg" in (material / "predictions" / "gallery.html").read_text()
     assert (
         str(material) not in (material / "outputs" / "finetune" / "README.md").read_text().split("## Use")[0]

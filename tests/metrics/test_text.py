@@ -123,6 +123,7 @@ def test_meteor_knows_synonyms():
 
 
 def test_a_missing_wordnet_is_named(monkeypatch):
+    find_wordnet.cache_clear()
     monkeypatch.setattr("vividmed.metrics.wordnet.SYSTEM_FOLDERS", ())
     monkeypatch.setattr("nltk.data.path", [])
     with pytest.raises(VividMedError, match="wordnet-base"):

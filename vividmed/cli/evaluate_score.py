@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         write_atomically(args.folder / f"{stem}{suffix}", text)
     print(table)
     if args.plots:
-        from vividmed.inference.evaluation import rows_of_run
+        from vividmed.inference.task_rows import rows_of_run
         from vividmed.metrics.gallery import write_gallery
         from vividmed.metrics.plots import draw_plots
 

@@ -5,6 +5,7 @@ thus have private files of this machine read and trained on. Files outside the d
 Hub are therefore refused, unless the user states that the data set is their own.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def load_prepared(
     try:
         if config is None and row_kinds:
             config = _config_of(name, row_kinds, revision)
-        loaded = load_dataset(name, config, split=split, revision=revision, streaming=streaming)
+        loaded = load_dataset(
+            name, config, split=split, revision=revision, streaming=streaming, cache_dir=_cache_of(name)
+        )
     except (DatasetsError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise VividMedError(f"{what} cannot be loaded ({reason}); {remedy}") from error
@@ -72,6 +75,25 @@ def load_prepared(
         for rows in loaded.values() if split is None else [loaded]:
             check_image_paths(rows, name)
     return loaded
+
+
+def _cache_of(location: str) -> str | None:
+    """Cache of a folder as it is now; None for a repository, which ``datasets`` tells apart by itself.
+
+    ``datasets`` finds the cache of a folder with a card by the folder's last name only, and would give the rows of
+    another folder of that name, or of the same folder before it was prepared again.
+    """
+    folder = Path(location)
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape"))
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            status = path.stat()
+            digest.update(
+                f"\n{path.name} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape")
+            )
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "folders" / digest.hexdigest()[:16])
 
 
 def _config_of(location: str, row_kinds: Sequence[str], revision: str | None) -> str | None:

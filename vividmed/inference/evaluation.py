@@ -1,8 +1,7 @@
 """A model and a data set by name in, a folder of predictions out."""
 
+import hashlib
 import json
-import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,14 @@ import torch
 import transformers
 from accelerate import PartialState
 
-from vividmed.data.loading import load_prepared
-from vividmed.data.own.direct import prepared_location
-from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 from vividmed.inference.loading import load_trained
-from vividmed.inference.predicting import ROW_KINDS, predict_rows
+from vividmed.inference.predicting import predict_rows
+from vividmed.inference.task_rows import EMBEDDED_SAMPLE, load_task_rows
 from vividmed.metrics.predictions import RUN_FILE, PredictionWriter, Task, predicted_ids
 from vividmed.metrics.protocol import Protocol
 from vividmed.version import __version__
-
-logger = logging.getLogger(__name__)
 
 
 def predict_dataset(
@@ -70,7 +65,7 @@ def predict_dataset(
         "task": task,
         "dataset": dataset or EMBEDDED_SAMPLE,
         "split": split,
-        "fingerprint": rows._fingerprint,
+        "rows": hashlib.sha256("\n".join(rows["id"]).encode()).hexdigest()[:16],
         "protocol": asked.record(),
         "dtype": dtype,
     }
@@ -90,51 +85,6 @@ def predict_dataset(
             batch_size=batch_size,
         )
     return number, len(done)
-
-
-EMBEDDED_SAMPLE = "embedded sample"
-"""What a run calls the data set that is used where none is named."""
-
-
-def rows_of_run(run: Mapping[str, Any]) -> Any:
-    """Rows that a run's predictions are about; none if they are no longer there.
-
-    Args:
-        run: content of the folder's ``run.json``; may be empty.
-    """
-    try:
-        dataset = run["dataset"]
-        rows = load_task_rows(run["task"], None if dataset == EMBEDDED_SAMPLE else dataset, run["split"])
-    except (KeyError, VividMedError) as error:
-        logger.warning(
-            "the rows of the predictions are not found (%s): cases are shown without images", error
-        )
-        return ()
-    return KeyedRows(rows)
-
-
-def load_task_rows(task: Task, dataset: str | None, split: str) -> Any:
-    """Rows of the first kind that the task can ask about and the data set has.
-
-    Raises:
-        VividMedError: the data set cannot be loaded, or has no such split or rows.
-    """
-    from vividmed.data.sample import load_sample
-    from vividmed.data.schema import SCHEMAS
-
-    if dataset is None:
-        return load_sample(ROW_KINDS[task][0], split)
-    splits = load_prepared(prepared_location(dataset), what=f"--dataset {dataset}", row_kinds=ROW_KINDS[task])
-    if split not in splits:
-        raise VividMedError(
-            f"--split {split}: {dataset} has no such split; choose one of {', '.join(splits)}"
-        )
-    rows = splits[split]
-    for kind in ROW_KINDS[task]:
-        if set(SCHEMAS[kind]) <= set(rows.column_names):
-            return rows
-    kinds = " or ".join(ROW_KINDS[task])
-    raise VividMedError(f"--dataset {dataset}: --task {task} needs {kinds} rows; see docs/metrics.md")
 
 
 def _claim(output: Path, run: dict[str, Any], state: PartialState) -> None:

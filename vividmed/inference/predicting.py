@@ -10,7 +10,6 @@ import torch
 
 from vividmed.data.batches.examples import read_images
 from vividmed.data.masks import unpack_mask
-from vividmed.data.schema import RowKind
 from vividmed.errors import VividMedError
 from vividmed.inference.grounding import ground_report
 from vividmed.metrics.masks import encode_mask
@@ -21,13 +20,6 @@ from vividmed.processing.medical_image import MedicalImage
 
 logger = logging.getLogger(__name__)
 
-ROW_KINDS: dict[Task, tuple[RowKind, ...]] = {
-    "vqa": ("vision_language",),
-    "report": ("vision_language", "grounded_report"),
-    "ground": ("localization",),
-    "grounded-report": ("grounded_report",),
-}
-"""Kinds of rows that a task can be asked about."""
 _REPORT_KINDS = ("report", "caption")
 _FACING_PLANES = ("axial", "coronal", "frontal", "pa", "ap")
 

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class _SystemWordNet(WordNetCorpusReader):
         """Only multilingual look-ups need a map between versions."""
 
 
+@cache
 def find_wordnet() -> Any:
     """A reader of WordNet 3.0.
 
