@@ -129,6 +129,11 @@ def prepare(
     ratios = parse_ratios(args.split_ratios) if args.split_ratios else None
     name = check_name(args.name, made_name(default_name))
     listing, reports = read(), read_reports()
+    stated = all(case.split for case in listing.cases if isinstance(case, Case))
+    if ratios is not None and stated:
+        raise VividMedError(
+            "--split-ratios: the data states the split of every patient; leave the argument out"
+        )
     data = [
         OwnData(each, name=name, command=f"vividmed {command}", ratios=ratios)
         for each in (listing, reports)

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from vividmed.data.taxonomy_files import save_taxonomy
 from vividmed.data.terms import combine_terms, write_provenance
 from vividmed.errors import VividMedError
 from vividmed.files import packaged_folder, write_atomically
@@ -28,7 +29,7 @@ from vividmed.models.loading import check_complete
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.adapted_model import ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE
-from vividmed.training.hub_files import model_folder
+from vividmed.training.hub_files import model_folder, use_taxonomy_of_model
 from vividmed.training.peft import adapter_base, find_adapter, read_adapter_config
 from vividmed.training.runs.checkpointing import atomic_folder, readable_write_errors
 from vividmed.training.runs.provenance import model_terms
@@ -90,6 +91,8 @@ def save_merged_model(
             "torch": torch.__version__,
         },
     )
+    for place in (base, adapter):
+        use_taxonomy_of_model(place)
     processor = VividMedProcessor.from_pretrained(str(adapter), revision=revision or "main")
     with (
         readable_write_errors(target),
@@ -98,6 +101,7 @@ def save_merged_model(
         _write_weights(weights, source, partial, None if dtype == "auto" else as_dtype(dtype))
         processor.save_pretrained(partial)
         write_provenance(partial, terms)
+        save_taxonomy(partial)
         write_atomically(partial / "README.md", str(card))
 
 

@@ -37,7 +37,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "split": ("split", "splits", "datasplit", "datasetsplit", "set", "subset", "partition", "phase"),
     "modality": ("modality", "imagemodality", "imagingmodality", "modalityname"),
     "plane": ("plane", "view", "viewposition", "projection", "imageplane", "imageview"),
-    "id": ("id", "rowid", "caseid", "case", "qid", "questionid", "sampleid", "exampleid", "itemid", "uid"),
+    "id": ("id", "rowid", "caseid", "qid", "questionid", "sampleid", "exampleid", "itemid"),
 }  # fmt: skip
 LISTS = ("image", "question", "answer")
 """What may be spread over several columns, such as ``image_1`` and ``image_2``."""

@@ -178,7 +178,10 @@ def _cases(
         if entry.id:
             first = owner.setdefault(entry.id, entry)
             if (first.images, first.patient) != (entry.images, entry.patient):
-                reason = f"the id {entry.id!r} is that of row {first.record.number} too, which has other images; make ids unique"
+                reason = (
+                    f"the id {entry.id!r} is that of row {first.record.number} too, which has other images; "
+                    "make ids unique, or leave the column out by --id-column none"
+                )
                 refused.append(RefusedRow(entry.record.number, columns["id"][0], reason, entry.record.file))
                 continue
             key: object = entry.id
