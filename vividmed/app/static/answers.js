@@ -66,7 +66,7 @@ function table(phrases) {
     const row = body.insertRow();
     const diameters = [measured.longest_diameter_mm, measured.short_diameter_mm].map((mm) => mm.toFixed(0));
     row.insertCell().textContent = text;
-    row.insertCell().textContent = `${measured.volume_ml.toPrecision(3)} mL`;
+    row.insertCell().textContent = `${Number(measured.volume_ml.toPrecision(3))} mL`;
     row.insertCell().textContent = `${diameters.join(" x ")} mm`;
     row.insertCell().textContent = measured.mean_hu == null ? "" : `${measured.mean_hu.toFixed(0)} HU`;
   }
