@@ -133,21 +133,30 @@ def _work(index: int, material: Path, folder: Path) -> None:
     workloads(material, hub)[index].run(folder)
 
 
-def kill_workloads(kills: int, seed: int, folder: Path) -> dict[str, Tally]:
+def kill_workloads(kills: int, seed: int, folder: Path, *, only: str | None = None) -> dict[str, Tally]:
     """Kill all workloads in turn until a number of kills is reached.
 
     Args:
         kills: number of kills, over all workloads.
         seed: random seed of the moments.
         folder: empty folder to work in.
+        only: name of the only workload to kill; None for all.
+
+    Raises:
+        ValueError: there is no workload of that name.
     """
     with _hub(folder) as hub:
         killer = Killer(folder, hub, seed)
-        for index in range(len(killer.workloads)):
+        chosen = [index for index, each in enumerate(killer.workloads) if only in (None, each.name)]
+        if not chosen:
+            raise ValueError(
+                f"no workload {only!r}; name one of {', '.join(w.name for w in killer.workloads)}"
+            )
+        for index in chosen:
             killer.measure(index)
         done = 0
         while done < kills:
-            for index in range(len(killer.workloads)):
+            for index in chosen:
                 if done < kills:
                     done += killer.chain(index, min(kills - done, killer.moments.randint(1, _LONGEST_CHAIN)))
         return killer.tallies

@@ -8,11 +8,13 @@ from pathlib import Path
 import yaml
 from safetensors.torch import load_file
 
+from tests.fixtures.grounded_reports import write_label_maps, write_rows
 from tests.fixtures.hub.cards import make_terms
 from tests.fixtures.hub.folders import prepare as make_prepared_set
 from tests.fixtures.hub.minihub import Hub
 from tests.fixtures.preparation import Toy, add_case
 from tests.fixtures.training import make_rows, small_model, small_processor
+from vividmed.cli.main import main as vividmed
 from vividmed.data.preparation.prepare import prepare_dataset
 from vividmed.hub.publish import publish_dataset
 from vividmed.training.runs.checkpointing import newest_complete_checkpoint
@@ -20,6 +22,7 @@ from vividmed.training.stages.command import main
 
 TOKEN, USER = "hf_tester", "tester"
 _WITH_TIMES_OR_PATHS = ("metrics.jsonl", "config.yaml", "manifest.json", "loss_curve.png")
+_STEPS = ("clean", "tag", "filter", "localize", "rows")
 _SETTINGS = {
     "max_steps": 6,
     "max_length": 96,
@@ -66,6 +69,11 @@ def prepare_material(folder: Path) -> None:
     for number in range(8):
         add_case(folder / "original", f"p{number}_0", seed=number)
     make_prepared_set(folder / "set", shards=8)
+    reports = [
+        f"Findings: The liver and the left kidney are normal. {n} nodules. No effusion." for n in range(40)
+    ]
+    write_rows(folder / "reports", reports)
+    write_label_maps(folder / "maps", len(reports))
 
 
 def workloads(material: Path, hub: Hub) -> list[Workload]:
@@ -110,21 +118,38 @@ def workloads(material: Path, hub: Hub) -> list[Workload]:
     def uploaded(folder: Path) -> dict[str, str]:
         return {name: file.sha256 for name, file in hub.files("dataset", f"{USER}/{folder.name}").items()}
 
+    def ground_reports(folder: Path) -> None:
+        previous = material / "reports"
+        for step in _STEPS:
+            command = ["ground-reports", step, "--input", str(previous), "--output", str(folder / step)]
+            command += ["--shard-studies", "7"]
+            command += ["--masks", str(material / "maps")] if step == "localize" else []
+            if vividmed(command):
+                raise SystemExit(1)
+            previous = folder / step
+
+    def grounded(folder: Path) -> dict[str, str]:
+        return {f"{step}/{name}": value for step in _STEPS for name, value in digests(folder / step).items()}
+
+    def finished_shards(folder: Path) -> int:
+        return len([*folder.glob("*/studies/*.parquet"), *folder.glob("rows/data/*.parquet")])
+
     return [
         Workload("training", train, lambda folder: digests(folder / "run"), trained_steps),
         Workload("LoRA training", train_lora, lambda folder: digests(folder / "run"), trained_steps),
         Workload("preparation", prepare, lambda folder: digests(folder / "out"), finished_cases),
+        Workload("grounded reports", ground_reports, grounded, finished_shards),
         Workload("upload", upload, uploaded, lambda folder: 0),
     ]
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that a finished run or preparation leaves at its top level and in ``data``.
+    """SHA-256 of the files that a finished run leaves at its top level and in its folders of rows.
 
     Logs with times are left out, as is the configuration, which names the folder. Weights are hashed tensor by tensor.
     """
     found = {}
-    for path in sorted([*folder.glob("*"), *folder.glob("data/*")]):
+    for path in sorted([*folder.glob("*"), *folder.glob("data/*"), *folder.glob("studies/*")]):
         if not path.is_file() or path.name.startswith(".") or path.name in _WITH_TIMES_OR_PATHS:
             continue
         digest = hashlib.sha256()

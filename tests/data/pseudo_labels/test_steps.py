@@ -173,8 +173,8 @@ FIXED = [
     "1. Effusion. 2. Nodule, 5mm. 3. None.",
     '{"findings": "liver normal"}',
     "a" * 100_000,
-    "The liver is normal. No effusion in the right lung. " * 2000,
-    "effusion " * 3_000,
+    "The liver is normal. No effusion in the right lung. " * 400,
+    "effusion " * 1_000,
     ".\n" * 10_000,
     "é" * 30_000,
 ]

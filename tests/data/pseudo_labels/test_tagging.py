@@ -72,6 +72,18 @@ def test_what_cannot_be_assessed_is_neither_present_nor_absent(tagger, text, tar
 
 
 @pytest.mark.parametrize(
+    ("text", "statuses"),
+    [
+        ("The bladder and the gallbladder are not seen.", ["absent", "absent"]),
+        ("The heart is normal and the lungs are not seen.", ["present", "absent"]),
+        ("The liver, the spleen and the stomach are visible.", ["present", "present", "present"]),
+    ],
+)
+def test_a_negation_behind_two_subjects_holds_for_both(tagger, text, statuses):
+    assert [mention.status for mention in tagger(text)] == statuses
+
+
+@pytest.mark.parametrize(
     ("text", "target", "side"),
     [
         ("small right pleural effusion", "pleural effusion", "right"),

@@ -61,6 +61,11 @@ _SIDE = re.compile(r"\b(left|right)(?:-sided)?\b", re.IGNORECASE)
 _SIDE_AFTER = re.compile(r"\s+(?:in|of|at|within)\s+(?:the\s+)?(left|right)\b", re.IGNORECASE)
 
 _NODULE_ELSEWHERE = re.compile(NODULE_ELSEWHERE, re.IGNORECASE)
+_AND = re.compile(r"and\s+(?:an?|the)\b", re.IGNORECASE)
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|shows?|contains?|measures?|lies?|appears?|remains?|demonstrates?|there)\b",
+    re.IGNORECASE,
+)
 _WORD = re.compile(r"[^\W_]+(?:[-/'][^\W_]+)*")
 _SENTENCE = re.compile(r"[^.!?\n]+(?:\.(?=\d)[^.!?\n]*)*[.!?]*")
 
@@ -178,18 +183,19 @@ class _Scopes:
         cues = list(CUES.finditer(sentence))
         self._starts = [cue.start() for cue in cues]
         self._ends = [cue.end() for cue in cues]
+        self._sentence = sentence
         self._forwards = self._sweep(cues, "before")
         self._backwards = self._sweep(cues[::-1], "after")[::-1]
 
-    @staticmethod
-    def _sweep(cues: list[re.Match[str]], direction: str) -> list[Status]:
+    def _sweep(self, cues: list[re.Match[str]], direction: str) -> list[Status]:
         """Status behind each cue, in the order given; the word that ends a scope makes it ``present`` again."""
         states: list[Status] = []
         state: Status = "present"
         for cue in cues:
             name = cue.lastgroup or ""
             if name in ("end", "stop"):
-                state = "present"
+                if not (direction == "after" and self._joins_subjects(cue)):
+                    state = "present"
             elif name == f"unassessed_{direction}":
                 state = "not assessable"
             elif name.startswith(f"absent_{direction}"):
@@ -199,6 +205,14 @@ class _Scopes:
                 state = "uncertain"
             states.append(state)
         return states
+
+    def _joins_subjects(self, cue: re.Match[str]) -> bool:
+        """Whether *and the* joins two subjects of one verb: *the liver and the spleen are not seen*."""
+        if not _AND.match(cue.group()):
+            return False
+        before = self._sentence[: cue.start()]
+        clause = max(before.rfind(mark) for mark in (";", ":", " but "))
+        return _VERB.search(before, max(0, clause)) is None
 
     def status(self, start: int, end: int) -> Status:
         """Status of a mention at these characters; cues inside it do not count."""
