@@ -15,12 +15,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 
 from benchmarks.learning.measures import dice
 from benchmarks.learning.phantom_studies import make_phantom, report_row
 from benchmarks.learning.table import Figure, conclude
 from vividmed.cli.main import main as vividmed
+from vividmed.data.loading import load_prepared
 from vividmed.data.masks import unpack_mask
 from vividmed.data.pseudo_labels.tagging import Tagger
 from vividmed.data.sample import load_sample
@@ -97,7 +98,7 @@ def main() -> int:
             return status
         previous = folder / step if step != "review" else previous
     overlaps, covered, known = [], 0, 0
-    rows = load_dataset(str(folder / "rows"), split="train")
+    rows = load_prepared(str(folder / "rows"), what="the rows", split="train")
     for row in rows.with_format("arrow"):
         made = row.to_pylist()[0]
         true = {mask["target"]: mask for mask in truth[made["id"]]["masks"]}

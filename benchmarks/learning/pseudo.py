@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from datasets import load_dataset
 
 from benchmarks.learning.measures import dice
 from benchmarks.learning.phantom_studies import Phantom, make_phantom
@@ -24,6 +23,7 @@ from benchmarks.learning.phantoms import CONFIGS, HELD_OUT, TRAINING, measure, p
 from benchmarks.learning.pseudo_phantoms import NAMES, VALUES, segment, write_label_maps, write_plain_rows
 from benchmarks.learning.table import Figure, conclude
 from vividmed.cli.main import main as vividmed
+from vividmed.data.loading import load_prepared
 from vividmed.training.stages.command import main as train
 
 LARGEST_LOSS_OF_DICE = 0.05
@@ -61,7 +61,7 @@ def agreement_with_truth(phantoms: list[Phantom], rows: Path) -> list[Figure]:
             **({"lung nodule": np.any(phantom.nodules, axis=0)} if phantom.nodules else {}),
         }
         overlaps += [dice(labels == VALUES[name], truth) for name, truth in truths.items()]
-    made = load_dataset(str(rows), split="train").select_columns(["phrases"])
+    made = load_prepared(str(rows), what="the rows", split="train").select_columns(["phrases"])
     phrases = [phrase for row in made for phrase in row["phrases"]]
     return [
         Figure("rows made, per phantom", len(made) / len(phantoms)),

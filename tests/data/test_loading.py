@@ -131,3 +131,26 @@ def test_rows_of_a_repository_may_name_files_of_the_caches_only(path: str, tmp_p
     )
     rows = load_prepared(str(tmp_path / "fetched"), split="train", what="it", allow_outside_images=True)
     check_image_paths(rows, "org/set")
+
+
+def write_carded(folder: Path, value: str) -> Path:
+    """A folder as a preparation leaves it: a card that names the files, and shards."""
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"id": [value]}), folder / "data/train-00000-of-00001.parquet")
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*.parquet\n---\n"
+    (folder / "README.md").write_text(card)
+    return folder
+
+
+def test_folders_of_one_name_are_not_taken_for_each_other(tmp_path):
+    folders = {value: write_carded(tmp_path / value / "rows", value) for value in ("one", "other")}
+    loaded = {
+        value: load_prepared(str(folder), what="it", split="train")["id"] for value, folder in folders.items()
+    }
+    assert loaded == {"one": ["one"], "other": ["other"]}
+
+
+def test_a_folder_that_was_written_again_is_read_again(tmp_path):
+    for value in ("before", "after"):
+        folder = write_carded(tmp_path / "rows", value)
+        assert load_prepared(str(folder), what="it", split="train")["id"] == [value]

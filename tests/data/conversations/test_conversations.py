@@ -366,3 +366,17 @@ def test_question_for_the_modality_does_not_give_it_away():
     for index in range(60):
         front = questions(draw("vision_language", row, index, vision_language=settings))[:2]
         assert not re.search("radiograph|X-ray|scan", " ".join(front))
+
+
+def test_space_that_markers_take_in_belongs_to_no_phrase():
+    """Rows of the published sets write ``a<p> nodule</p>``, and their phrases have the space."""
+    report = "Findings: There is a<p> small nodule</p>, and<p> cyst</p>."
+    row = grounded(report, [], [])
+    plain = report.replace("<p>", "").replace("</p>", "")
+    row["phrases"] = [
+        {"text": text, "start": plain.index(text), "end": plain.index(text) + len(text), "targets": []}
+        for text in (" small nodule", " cyst")
+    ]
+    conversation = draw("grounded_report", row, grounded_report=GroundedReportSettings(grounding=1.0))
+    assert conversation.messages[-1]["content"] == report
+    assert [phrase.text for phrase in conversation.phrases] == ["small nodule", "cyst"]

@@ -12,8 +12,11 @@ from tests.data.adapters import test_ct_rate, test_mimic_cxr  # noqa: F401
 from tests.fixtures.paths import REPOSITORY
 from tests.fixtures.prepared_miniatures import MINIATURES
 from vividmed.cli.main import main
-from vividmed.data.sampling.mixture import load_mixture
+from vividmed.data.sampling.mixture import load_mixture, sample_conversations
 from vividmed.data.terms import read_terms
+
+# Category, left edge as a part of the image, score; the patient's left is on the right of the image.
+FOUND = ((1, 0.6, 0.8), (1, 0.1, 0.7), (2, 0.4, 0.9), (2, 0.4, 0.01))
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +31,10 @@ def write_boxes(path, rows):
     for row in rows:
         for number, picture in enumerate(row["images"]):
             names = {"id": len(images) + 1, "file_name": f"{row['id'].partition(':')[2]}_{number}.jpg"}
+            # The detector finds nothing in one study, which becomes a row without a finding.
+            found = () if "s50000002" in row["id"] else FOUND
             images.append(names | {"width": picture.size[0], "height": picture.size[1]})
-            # The patient's left is on the right of the image.
-            for category, x, score in ((1, 0.6, 0.8), (1, 0.1, 0.7), (2, 0.4, 0.9), (2, 0.4, 0.01)):
+            for category, x, score in found:
                 box = [
                     x * picture.size[0],
                     0.5 * picture.size[1],
@@ -80,6 +84,8 @@ def test_the_published_mixture_is_built_from_the_original_sets(prepared, tmp_pat
     mixtures = tmp_path / "mixtures"
     shutil.copytree(REPOSITORY / "stages/configs/mixtures", mixtures)
     mixture = load_mixture(str(mixtures / "grg.yaml"), root=str(tmp_path / "root"))
+    samples = list(sample_conversations(mixtures / "grg.yaml", 20, root=str(tmp_path / "root")))
+    assert any(phrase.label_type for sample in samples for phrase in sample.conversation.phrases)
     seen = {mixture[index]["id"].partition(":")[0] for index in range(len(mixture))}
     assert seen == {"mimic-cxr", "ct-rate"}
     found = [mixture[index] for index in range(len(mixture))]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import load_dataset
 
 from tests.data.pseudo_labels.test_localizing import swapped
 from tests.fixtures.grounded_reports import CREDENTIALED, body, endpoint, write_label_maps, write_rows
 from vividmed.cli.main import main
+from vividmed.data.loading import load_prepared
 from vividmed.data.masks import unpack_mask
 from vividmed.data.pseudo_labels.review import COLUMNS, agreement, items_of, read_decisions
 from vividmed.data.pseudo_labels.sources import open_source
@@ -72,14 +72,14 @@ def places(folder: Path, case: int = 0):
 
 def test_rows_contain_what_all_checks_agreed_on_and_nothing_else(work):
     assert step("rows", work / "localize", work / "rows-out") == 0
-    rows = load_dataset(str(work / "rows-out"), split="train")
+    rows = load_prepared(str(work / "rows-out"), what="the rows", split="train")
     assert [row["id"] for row in rows] == ["clinic:case0", "clinic:case1"]
     for row in rows:
         validate_row("grounded_report", row)
         assert [mask["target"] for mask in row["masks"]] == ["liver"]
     first = rows[0]
     assert first["report"].startswith(
-        "Findings: The<p> liver</p> is normal. The<p> left kidney</p> is small."
+        "Findings: The <p>liver</p> is normal. The <p>left kidney</p> is small."
     )
     assert [phrase["targets"] for phrase in first["phrases"]] == [["liver"], [], []]
     _, labels = body()

@@ -13,6 +13,7 @@ from vividmed.data.pseudo_labels.filtering import Filtering
 from vividmed.data.pseudo_labels.sources import STUDIES, open_source
 from vividmed.data.pseudo_labels.steps import StepPlan, StudyLog, run_step
 from vividmed.data.pseudo_labels.study import Study
+from vividmed.data.pseudo_labels.tagging import Tagger
 from vividmed.data.pseudo_labels.tagging_step import Tagging
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
@@ -101,6 +102,14 @@ def test_a_step_of_another_version_does_everything_again(rows, tmp_path):
     newer = Tagging()
     newer.version = 2
     assert run_step(newer, source, tmp_path / "out").worked_on == len(REPORTS)
+
+
+def test_targets_of_ones_own_are_part_of_what_decides(rows, tmp_path):
+    source = open_source(str(rows))
+    run_step(Tagging(), source, tmp_path / "out")
+    targets = [target for target in Taxonomy.load() if target.name != "bladder"]
+    fewer = Tagging(tagger=Tagger(Taxonomy(targets)))
+    assert run_step(fewer, source, tmp_path / "out").worked_on == len(REPORTS)
 
 
 def test_datatrove_gives_the_same_files(rows, tmp_path):

@@ -35,12 +35,18 @@ def grounded_report_conversation(
         if targets and (set(targets) <= masked or set(targets) <= boxed):
             label_type = "mask" if set(targets) <= masked else "box"
         phrases.append(
-            PhraseTarget(text=phrase["text"], targets=targets, present=True, label_type=label_type)
+            PhraseTarget(text=phrase["text"].strip(), targets=targets, present=True, label_type=label_type)
         )
     limits: tuple[tuple[LabelType, int], ...] = (("mask", settings.max_masks), ("box", settings.max_boxes))
     for label_type, limit in limits:
         labelled = [i for i, phrase in enumerate(phrases) if phrase.label_type == label_type]
         for i in generator.permutation(labelled)[limit:]:
             phrases[i] = replace(phrases[i], label_type=None)
-    marked = format_grounded_text(plain, [(phrase["start"], phrase["end"]) for phrase in ordered])
+    marked = format_grounded_text(plain, [_span(phrase) for phrase in ordered])
     return Conversation.from_turns([(question, marked)], phrases, grounding=True)
+
+
+def _span(phrase: Mapping[str, Any]) -> tuple[int, int]:
+    """Characters of a phrase without the space that a row's markers may take in (``a<p> nodule</p>``)."""
+    text = phrase["text"]
+    return phrase["start"] + len(text) - len(text.lstrip()), phrase["end"] - len(text) + len(text.rstrip())

@@ -151,7 +151,7 @@ class Cleaning(Step):
     @property
     def settings(self) -> dict[str, Any]:
         model = {"model": self.model.settings, "prompt": self.prompt.digest} if self.model else {}
-        return {"largest_change": self.largest_change, **model}
+        return {"rules": self.tagger.digest, "largest_change": self.largest_change, **model}
 
     def open(self, answers: Path) -> None:
         if self.model:

@@ -12,7 +12,7 @@ from typing import Any
 from vividmed.data.pseudo_labels.language_models import Acceptance, LanguageModel
 from vividmed.data.pseudo_labels.prompts import FILTERING, Prompt
 from vividmed.data.pseudo_labels.steps import Step
-from vividmed.data.pseudo_labels.study import Reject, Study, TaggedPhrase
+from vividmed.data.pseudo_labels.study import Reject, Study, TaggedPhrase, digest
 from vividmed.data.pseudo_labels.tagging_step import read_links
 from vividmed.data.taxonomy import Taxonomy
 
@@ -43,7 +43,9 @@ class Filtering(Step):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"model": self.model.settings, "prompt": self.prompt.digest} if self.model else {}
+        groundable = [target.name for target in self.taxonomy if target.groundable]
+        model = {"model": self.model.settings, "prompt": self.prompt.digest} if self.model else {}
+        return {"targets": digest(groundable)[:12], **model}
 
     def open(self, answers: Path) -> None:
         if self.model:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vividmed.data.pseudo_labels.localizing import Localizing, encoded_images
+from vividmed.data.pseudo_labels.localizing import NOT_USABLE, Localizing, encoded_images
 from vividmed.data.pseudo_labels.sources import Source
 from vividmed.data.pseudo_labels.steps import exclusive, write_table
 from vividmed.data.pseudo_labels.study import USABLE, Place, Study, TaggedPhrase, digest
@@ -18,10 +18,9 @@ from vividmed.data.schema import GROUNDED_REPORT, numbered, plain_target, valida
 from vividmed.data.terms import write_terms
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
-from vividmed.processing.grounded_text import format_grounded_text
 
 _NOTES = ".rows"
-_VERSION = 1
+_VERSION = 3
 SHARD_STUDIES = 100
 Row = dict[str, Any]
 Facts = dict[str, Any]
@@ -208,9 +207,9 @@ def write_rows(
 
 
 def study_rows(study: Study, source_row: Row) -> Iterator[Row]:
-    """Rows of a study: one for each image with a place that counts.
+    """Rows of a study: one for each image with a place that counts, or one without places for a sound study of one image.
 
-    Phrases that count stay marked; those whose place does not count, or was not found, have no target.
+    Reports without a place, such as those of normal images, teach a model when to mark nothing. Phrases that count stay marked; those whose place does not count, or was not found, have no target.
 
     Args:
         study: after ``localize`` or ``review``.
@@ -220,14 +219,18 @@ def study_rows(study: Study, source_row: Row) -> Iterator[Row]:
     pictures = len(source_row["images"])
     phrases = [phrase for phrase in study.phrases if phrase.verdict in USABLE and phrase.status == "present"]
     names = _names(phrases)
-    marked = format_grounded_text(study.text, [(phrase.start, phrase.end) for phrase in phrases])
+    marked, cursor = "", 0
+    for phrase in phrases:
+        marked += f"{study.text[cursor : phrase.start]}<p>{phrase.text}</p>"
+        cursor = phrase.end
+    marked += study.text[cursor:]
     for number, image in enumerate(images):
         located: dict[str, list[Place]] = defaultdict(list)
         for place in study.places:
             query = (place.target, place.side)
             if place.image == number and place.verdict in USABLE and query in names:
                 located[names[query]].append(place)
-        if not located:
+        if not located and not (len(images) == 1 and _says_enough(study)):
             continue
         row = {
             "id": study.id if len(images) == 1 else f"{study.id}_{number}",
@@ -236,7 +239,7 @@ def study_rows(study: Study, source_row: Row) -> Iterator[Row]:
             "volumes": [image] if number >= pictures else [],
             "modality": study.modality,
             "report": marked,
-            "phrases": _phrases(marked, phrases, names, located),
+            "phrases": _phrases(phrases, names, located),
             "masks": [
                 {**place.packed, "target": name}
                 for name, places in located.items()
@@ -271,30 +274,22 @@ def _names(phrases: list[TaggedPhrase]) -> dict[tuple[str, str], str]:
 
 
 def _phrases(
-    marked: str,
-    phrases: list[TaggedPhrase],
-    names: dict[tuple[str, str], str],
-    located: dict[str, list[Place]],
+    phrases: list[TaggedPhrase], names: dict[tuple[str, str], str], located: dict[str, list[Place]]
 ) -> list[Row]:
-    """Phrases as rows store them: with the space that markers take in, at their place in the text without markers."""
+    """Phrases as rows store them."""
     entries = []
-    cursor = 0
-    for count, phrase in enumerate(phrases):
-        opening = marked.index("<p>", cursor)
-        closing = marked.index("</p>", opening)
-        text = marked[opening + len("<p>") : closing]
-        start = opening - count * len("<p></p>")
-        cursor = closing + len("</p>")
+    for phrase in phrases:
         name = names[phrase.target, phrase.side]
-        entries.append(
-            {
-                "text": text,
-                "start": start,
-                "end": start + len(text),
-                "targets": [name] if name in located else [],
-            }
-        )
+        targets = [name] if name in located else []
+        entries.append({"text": phrase.text, "start": phrase.start, "end": phrase.end, "targets": targets})
     return entries
+
+
+def _says_enough(study: Study) -> bool:
+    """Whether a study is worth a row although nothing was located: the localizer looked, and nothing is in doubt."""
+    doubtful = [*study.phrases, *study.places]
+    looked = not any(reject.reason == NOT_USABLE for reject in study.rejects)
+    return bool(study.text) and looked and all(each.verdict in USABLE for each in doubtful)
 
 
 def describe(row: Row) -> Facts:
@@ -314,11 +309,9 @@ def _reason(study: Study) -> str:
     """Why a study gives no row."""
     if not study.text:
         return "no report"
-    if not study.phrases:
-        return "no phrase names a target that is there"
-    if not study.places:
-        return "nothing was found in the image"
-    return "nothing that was found counts"
+    if any(reject.reason == NOT_USABLE for reject in study.rejects):
+        return NOT_USABLE
+    return "nothing was found" if not study.places else "nothing that was found counts"
 
 
 def _by_split(

@@ -39,6 +39,9 @@ from vividmed.processing.reading import read_encoded, read_image
 
 Row = Mapping[str, Any]
 
+NOT_USABLE = "the localizer could not be used"
+"""Reason of a reject."""
+
 _NO_IMAGE = MedicalImage(np.zeros((1, 1, 1, 1), dtype=np.uint8), np.eye(4))
 
 
@@ -142,7 +145,7 @@ class Localizing(Step):
             try:
                 found = list(self.localizer.locate(request))
             except VividMedError as error:
-                rejects.append(Reject(self.name, "the localizer could not be used", str(error)))
+                rejects.append(Reject(self.name, NOT_USABLE, str(error)))
                 continue
             places += self._places(study, number, image, len(encoded), found, queries)
         missing = [query for query in queries if query not in {(p.target, p.side) for p in places}]

@@ -7,16 +7,21 @@ backwards up to a word that ends their scope, as in NegEx (Chapman et al., 2001)
 (``evaluation of X is limited``) not assessable, otherwise present.
 """
 
+import hashlib
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
 from vividmed.data.pseudo_labels.cues import CUES
 from vividmed.data.pseudo_labels.shorthand import NODULE_ELSEWHERE, NOT_TERMS, OTHER_MEANINGS, SHORTHAND
 from vividmed.data.taxonomy import Taxonomy
+
+RULES_VERSION = 1
+"""Raised whenever the code of the rules reads a text otherwise; their tables are compared by content."""
 
 Status = Literal["present", "absent", "uncertain", "not assessable"]
 
@@ -92,6 +97,13 @@ class Tagger:
         for term in self._targets:
             first, *rest = _WORD.findall(term)
             self._longest[first] = max(self._longest.get(first, 0), 1 + len(rest))
+
+    @cached_property
+    def digest(self) -> str:
+        """Short digest of everything that decides on what is read: terms, targets, cues and the version of the rules."""
+        content = [RULES_VERSION, CUES.pattern, _LEADING.pattern, sorted(self._targets.items())]
+        categories = [(target.name, target.category, target.groundable) for target in self.taxonomy]
+        return hashlib.sha256(repr((content, categories)).encode()).hexdigest()[:12]
 
     def __call__(self, text: str) -> list[Mention]:
         """Mentions in the order of the text; a target that is mentioned twice is listed twice."""

@@ -74,7 +74,8 @@ class Tagging(Step):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"model": self.model.settings, "prompt": self.prompt.digest} if self.model else {}
+        model = {"model": self.model.settings, "prompt": self.prompt.digest} if self.model else {}
+        return {"rules": self.tagger.digest, **model}
 
     def open(self, answers: Path) -> None:
         if self.model:
