@@ -287,9 +287,9 @@ def _phrases(
 
 def _says_enough(study: Study) -> bool:
     """Whether a study is worth a row although nothing was located: the localizer looked, and nothing is in doubt."""
-    doubtful = [*study.phrases, *study.places]
+    verdicts = [phrase.verdict for phrase in study.phrases] + [place.verdict for place in study.places]
     looked = not any(reject.reason == NOT_USABLE for reject in study.rejects)
-    return bool(study.text) and looked and all(each.verdict in USABLE for each in doubtful)
+    return bool(study.text) and looked and all(verdict in USABLE for verdict in verdicts)
 
 
 def describe(row: Row) -> Facts:
