@@ -26,6 +26,7 @@ from vividmed.data.schema import schema
 from vividmed.models.language import VividMedDecoderLayer
 from vividmed.models.segmenter.image_encoder import SegmenterEncoderLayer
 from vividmed.models.vision import VividMedVisionLayer
+from vividmed.training.stages.command import main
 
 PROCESSES = 2
 TRAIN = REPOSITORY / "stages" / "train.py"
@@ -103,12 +104,13 @@ def test_sharded_model_has_the_loss_and_gradients_of_the_whole_one(tmp_path):
         torch.testing.assert_close(sharded[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
 
 
-def launch(folder: Path, name: str, launcher: list[str], batch_size: int) -> list[dict]:
-    """Run stage vg and give its log lines."""
+def arguments(folder: Path, name: str, batch_size: int) -> list[str]:
+    """The command line of three steps of stage vg."""
     settings = {
         "model_name_or_path": str(folder / "model"),
         "mixture": str(folder / "mixture.yaml"),
         "output_dir": str(folder / name),
+        "use_cpu": True,
         "max_steps": 3,
         "per_device_train_batch_size": batch_size,
         "learning_rate": 0.01,
@@ -121,13 +123,20 @@ def launch(folder: Path, name: str, launcher: list[str], batch_size: int) -> lis
         "dataloader_pin_memory": False,
     }
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *launcher, str(TRAIN)]
-    command += ["--stage", "vg", "--config", str(folder / f"{name}.yaml")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+    return ["--stage", "vg", "--config", str(folder / f"{name}.yaml")]
+
+
+def launch_two(options: list[str], cache: Path) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2"]
+    command += ["--cpu", str(TRAIN), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cache)}
     environment.pop("WORLD_SIZE", None)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+
+
+def logged(output: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if "loss" in line]
 
 
@@ -147,8 +156,9 @@ def test_two_processes_train_like_one_and_log_the_parts_of_both(tmp_path):
         "conversation": {"grounding": 1.0},
     }
     (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"datasets": [entry]}))
-    one = launch(tmp_path, "one", ["--num_processes", "1", "--cpu"], 2)
-    two = launch(tmp_path, "two", ["--num_processes", "2", "--cpu"], 1)
+    assert main(arguments(tmp_path, "one", batch_size=2)) == 0
+    launch_two(arguments(tmp_path, "two", batch_size=1), tmp_path / "cache")
+    one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
     assert len(one) == len(two) == 3
     for ours, theirs in zip(two, one, strict=True):
         for name in ("loss", "lm_loss", "grounding_loss", "dice", "box_giou", "grad_norm"):

@@ -10,6 +10,7 @@ import pytest
 
 from tests.fixtures.paths import REPOSITORY
 from tests.fixtures.training import make_rows, small_model, small_processor
+from vividmed.training.stages.command import main
 
 TRAIN = REPOSITORY / "stages" / "train.py"
 
@@ -27,17 +28,23 @@ def material(tmp_path_factory) -> tuple[Path, Path]:
     return folder / "model", folder / "data"
 
 
-def launch(material, output: Path, launcher: list[str], *options: str) -> subprocess.CompletedProcess:
+def arguments(material, output: Path, batch_size: int) -> list[str]:
+    """The command line of a run of four steps."""
     model, data = material
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *launcher, str(TRAIN)]
-    command += ["--stage", "vlm", "--config", str(output.parent / "config.yaml"), "--output_dir", str(output)]
-    command += ["--model_name_or_path", str(model), "--dataset_name", str(data), *options]
     (output.parent / "config.yaml").write_text(
         "max_steps: 4\nlogging_steps: 1\nlearning_rate: 1.0e-2\nmax_length: 96\nper_device_eval_batch_size: 2\n"
         "eval_strategy: steps\neval_steps: 2\nsave_steps: 2\ngeneration_samples: 1\ngeneration_max_new_tokens: 2\n"
         "closed_question_samples: 2\nreport_to: none\ndisable_tqdm: true\ndataloader_pin_memory: false\n"
     )
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(output.parent / "cache")}
+    options = ["--stage", "vlm", "--config", str(output.parent / "config.yaml"), "--output_dir", str(output)]
+    options += ["--model_name_or_path", str(model), "--dataset_name", str(data), "--use_cpu"]
+    return [*options, "--per_device_train_batch_size", str(batch_size)]
+
+
+def launch_two(options: list[str], cache: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2"]
+    command += ["--cpu", str(TRAIN), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(cache)}
     environment.pop("WORLD_SIZE", None)
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
@@ -54,9 +61,8 @@ def losses(output: Path) -> list[tuple[int, float]]:
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_the_same_global_batch(material, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    done = launch(material, one, ["--num_processes", "1", "--cpu"], "--per_device_train_batch_size", "4")
-    assert done.returncode == 0, done.stderr[-2000:]
-    done = launch(material, two, ["--num_processes", "2", "--cpu"], "--per_device_train_batch_size", "2")
+    assert main(arguments(material, one, batch_size=4)) == 0
+    done = launch_two(arguments(material, two, batch_size=2), tmp_path / "cache")
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("checkpoint: ") == 1
     assert (two / "checkpoint-4" / "rng_state_1.pth").is_file(), "there was one process only"
