@@ -1,0 +1,1 @@
+"""Tests of the page, through HTTP and in a browser."""
