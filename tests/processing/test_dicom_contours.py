@@ -1,13 +1,9 @@
 """Contours of structure sets become masks on the grid of their series."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from pydicom.dataset import Dataset
-from pydicom.uid import RTStructureSetStorage
 
-from tests.fixtures.dicom_files import dicom, write_series
+from tests.fixtures.dicom_files import structure_set, write_series
 from vividmed.errors import VividMedError
 from vividmed.processing.dicom import contour_names, read_contours
 from vividmed.processing.reading import read_image
@@ -33,32 +29,6 @@ def box(y0: float, x0: float, y1: float, x1: float) -> np.ndarray:
 def circle(y: float, x: float, radius_mm: float) -> np.ndarray:
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     return np.stack([y + radius_mm / ROW * np.sin(angles), x + radius_mm / COLUMN * np.cos(angles)], axis=1)
-
-
-def structure_set(path: Path, regions: list[tuple[str, list[list[float]]]], **fields) -> Path:
-    dataset = dicom(np.zeros((2, 2), np.int16))
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = RTStructureSetStorage
-    dataset.Modality = "RTSTRUCT"
-    del dataset.PixelData
-    rois, drawn = [], []
-    for number, (name, contours) in enumerate(regions, start=1):
-        roi, of_roi = Dataset(), Dataset()
-        roi.ROINumber, roi.ROIName = number, name
-        of_roi.ReferencedROINumber = number
-        of_roi.ContourSequence = []
-        for points in contours:
-            contour = Dataset()
-            contour.ContourGeometricType = "CLOSED_PLANAR"
-            contour.NumberOfContourPoints = len(points) // 3
-            contour.ContourData = [f"{value:.3f}" for value in points]
-            of_roi.ContourSequence.append(contour)
-        rois.append(roi)
-        drawn.append(of_roi)
-    dataset.StructureSetROISequence, dataset.ROIContourSequence = rois, drawn
-    for keyword, value in fields.items():
-        setattr(dataset, keyword, value)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from functools import cache
 
 from vividmed.data.adapters import adapter_names, get_adapter
-from vividmed.data.sample.sources import ARCHIVES
+from vividmed.data.sample.sources import ARCHIVES, NONCOMMERCIAL_ARCHIVES
 from vividmed.data.terms import DatasetTerms
 
 
@@ -27,5 +27,5 @@ def sample_terms() -> tuple[DatasetTerms, ...]:
             terms="the licence is that of the package; where its pixels come from is mostly not stated",
             source=str(archive),
         )
-        for archive in ARCHIVES
+        for archive in (*ARCHIVES, *NONCOMMERCIAL_ARCHIVES)
     )

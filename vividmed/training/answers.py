@@ -9,7 +9,7 @@ import torch
 
 from vividmed.data.batches.examples import to_example
 
-CLOSED_KINDS = ("modality", "presence")
+CLOSED_KINDS = ("modality", "plane", "presence")
 _LISTED = re.compile(r"([^:,.]+):\s*(yes|no)\b", re.IGNORECASE)
 
 
@@ -66,7 +66,7 @@ class Accuracy:
 def score_closed(rows: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, Accuracy]:
     """Accuracy on each kind of question that has one right answer.
 
-    A modality question counts once: the answer must equal the reference except for case, spaces and the final stop. A
+    A question for modality or plane counts once: the answer must equal the reference except for case, spaces and the final stop. A
     presence question counts once for each structure it asks for: the answer must say ``liver: yes`` where the reference
     does.
     """

@@ -96,7 +96,7 @@ def _load(kind: RowKind, args: DataArguments) -> DatasetDict:
     if args.dataset_name is None:
         from vividmed.data.sample import load_sample
 
-        return load_sample(kind)
+        return load_sample(kind, with_noncommercial=args.with_noncommercial)
     return load_prepared(
         prepared_location(args.dataset_name),
         args.dataset_config,

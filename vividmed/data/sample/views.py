@@ -104,7 +104,7 @@ def slices(source: VolumeSource, scan: Scan) -> Iterator[View]:
                 patient=source.name,
                 split=source.split,
                 modality=source.modality,
-                source=_source(source, f"{plane} slice"),
+                source=describe_source(source, f"{plane} slice"),
                 licence=source.archive.licence,
                 image=np.ascontiguousarray(image),
                 plane=plane,
@@ -135,7 +135,7 @@ def volumes(source: VolumeSource, scan: Scan) -> Iterator[View]:
             patient=source.name,
             split=source.split,
             modality=source.modality,
-            source=_source(source, "sub-volume"),
+            source=describe_source(source, "sub-volume"),
             licence=source.archive.licence,
             image=np.rint(array).astype(np.int16),
             affine=part.affine,
@@ -145,8 +145,10 @@ def volumes(source: VolumeSource, scan: Scan) -> Iterator[View]:
         )
 
 
-def _source(source: VolumeSource, what: str) -> str:
-    return f"{source.archive}: {source.image}, {what}"
+def describe_source(source: VolumeSource, what: str) -> str:
+    """Package, file, and how an image was made from it."""
+    by_rule = ", lungs labelled by rule" if source.lungs_by_rule else ""
+    return f"{source.archive}: {source.image}, {what}{by_rule}"
 
 
 def _to_body(scan: Scan) -> Scan:

@@ -102,6 +102,12 @@ class DataArguments(DeformationArguments):
             "help": "Read image files that rows name outside the data set's folder; only for data sets of your own."
         },
     )
+    with_noncommercial: bool = field(
+        default=False,
+        metadata={
+            "help": "Add to the embedded sample four patients whose images must not be used commercially (CC BY-NC 3.0)."
+        },
+    )
     on_bad_sample: Literal["error", "skip"] = field(
         default="error",
         metadata={
@@ -113,6 +119,10 @@ class DataArguments(DeformationArguments):
         super().__post_init__()
         if self.dataset_name is None:
             refuse_without(self, "dataset_name", ("dataset_config", "dataset_revision"))
+        elif self.with_noncommercial:
+            raise VividMedError(
+                "--with_noncommercial has no effect with --dataset_name: it adds patients to the embedded sample"
+            )
         if self.mixture is None:
             refuse_without(self, "mixture", ("mixture_root", "streaming"))
             return
