@@ -7,12 +7,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from tests.fixtures.training import make_row, small_config, small_processor
+from tests.fixtures.training import logged, make_row, small_config, small_processor, small_trainer
 from vividmed.errors import VividMedError
 from vividmed.models.adapter_merging import AdapterMerger, merge_checkpoint
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.training.adapted_model import ADAPTER_WEIGHTS
+from vividmed.training.loading import load_model
 from vividmed.training.merging import save_merged_model
+from vividmed.training.peft import load_adapter
+from vividmed.training.settings.arguments import ModelArguments
 
 PROCESSOR = small_processor()
 BATCH = PROCESSOR(images=make_row(0)["images"], text="What is the modality?")
@@ -128,3 +131,36 @@ def test_adapter_that_does_not_fit_is_refused_and_nothing_is_left(tmp_path, chan
         save_merged_model(tmp_path / "adapter", tmp_path / "merged")
     assert "\n" not in str(caught.value)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+def test_four_bit_run_resumes_reloads_and_merges_onto_the_unquantised_base(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    base, run = tmp_path / "base", tmp_path / "run"
+    VividMedForCausalLM(small_config(PROCESSOR)).save_pretrained(base)
+    PROCESSOR.save_pretrained(base)
+
+    def quantised(source):
+        groups = ["all"] if source == base else None
+        args = ModelArguments(
+            str(source),
+            use_peft=True,
+            lora_r=4,
+            adapter_groups=groups,
+            load_in_4bit=True,
+            use_bnb_nested_quant=True,
+        )
+        return load_model(args, PROCESSOR, base_folder=base, seed=0)
+
+    losses = []
+    for checkpoint in (None, str(run / "checkpoint-10")):
+        trainer = small_trainer(run, model=quantised(base), max_steps=20, save_steps=10)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        losses.append(logged(trainer))
+    assert losses[0] == losses[1]
+    assert losses[0][-1] < losses[0][0]
+    trainer.save_final()
+    torch.testing.assert_close(logits(quantised(run)), logits(trainer.model), atol=1e-6, rtol=1e-6)
+    save_merged_model(run, tmp_path / "merged")
+    expected = logits(load_adapter(VividMedForCausalLM.from_pretrained(base), run))
+    found = logits(VividMedForCausalLM.from_pretrained(tmp_path / "merged"))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

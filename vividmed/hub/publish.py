@@ -5,7 +5,7 @@ Nothing is visible to others unless asked for, and what the terms of the data fo
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,6 +30,7 @@ from vividmed.data.terms import (
 )
 from vividmed.errors import VividMedError
 from vividmed.hub.base_model import find_base_model_id, is_hub_id, record_publication
+from vividmed.hub.card_fields import missing_fields
 from vividmed.hub.dataset_cards import REDISTRIBUTION_NOTICE
 from vividmed.hub.privacy import check_files
 from vividmed.hub.repository import HubRepository, RepoType
@@ -52,6 +53,9 @@ _MODEL_FILES = (
     "*.safetensors.index.json",
     "config.json",
     "generation_config.json",
+    # Settings and figures of the run.
+    "config.yaml",
+    "baseline.json",
     ADAPTER_CONFIG,
     "model_settings.json",
     "*processor_config.json",
@@ -77,6 +81,7 @@ class Published:
         revision: hash of the commit; pass it as ``revision`` when loading, so that later pushes change nothing.
         visibility: ``private``, ``gated`` (everyone sees it, a person approves each reader) or ``public``.
         loading_line: Python expression that loads exactly this revision.
+        missing: what the card of a model does not say, see :mod:`vividmed.hub.card_fields`.
     """
 
     repo_id: str
@@ -84,6 +89,7 @@ class Published:
     revision: str
     visibility: Visibility
     loading_line: str
+    missing: tuple[str, ...] = ()
 
 
 def publish_dataset(
@@ -208,13 +214,37 @@ def publish_model(
     if not any(name.endswith(".safetensors") for name in names):
         raise VividMedError(f"{folder}: contains no safetensors file; save the model with save_pretrained")
     _card(folder, visibility)
+    missing = missing_fields((folder / CARD).read_text(encoding="utf-8"))
     with stage_files(folder, names) as staged:
         loader = _model_loader(staged, base_model_id, Path(folder))
         check_files(staged.folder, staged.names, accept=accept, label=str(folder))
         repository = HubRepository(repo_id, "model")
         published = _publish(repository, staged, _MODEL_REPLACED, provenance, visibility, loader)
     record_publication(folder, published.repo_id, published.revision)
-    return published
+    return replace(published, missing=tuple(missing))
+
+
+def find_repo_type(folder: str | Path) -> RepoType:
+    """Tell what a folder contains: a model or adapter, or a prepared data set.
+
+    Raises:
+        VividMedError: neither, or both.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise VividMedError(f"{folder}: no such folder; name a prepared data set or a saved model")
+    is_model = any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)) or any(
+        folder.glob("*.safetensors")
+    )
+    is_dataset = (
+        (folder / TERMS_FILE).is_file() or any(folder.glob("*.parquet")) or any(folder.glob("*/*.parquet"))
+    )
+    if is_model == is_dataset:
+        found = "both a model and Parquet files" if is_model else "neither a model nor Parquet files"
+        raise VividMedError(
+            f"{folder}: contains {found}; name the folder of one of them, or say which with `push model` or `push dataset`"
+        )
+    return "model" if is_model else "dataset"
 
 
 def _may_leave_dataset(name: str) -> bool:

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import peft
 import torch
 import transformers
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
@@ -17,6 +16,7 @@ from vividmed.data.terms import combine_terms, write_provenance
 from vividmed.errors import VividMedError
 from vividmed.files import packaged_folder, write_atomically
 from vividmed.hub.base_model import find_base_model_id
+from vividmed.hub.cards import fill_template, safe_terms
 from vividmed.hub.markdown import table_cell
 from vividmed.models.adapter_merging import AdapterMerger, merge_checkpoint
 from vividmed.models.adapter_settings import (
@@ -71,7 +71,8 @@ def save_merged_model(
     base = adapter_base(source) if base_model is None else base_model
     weights = model_folder(base)
     terms = combine_terms([*model_terms(adapter), *model_terms(base)])
-    card = ModelCard.from_template(
+    card = fill_template(
+        packaged_folder("model_cards") / "merged.md.jinja",
         ModelCardData(
             library_name="transformers",
             pipeline_tag="image-text-to-text",
@@ -79,16 +80,20 @@ def save_merged_model(
             base_model_relation="finetune",
             tags=["medical", "radiology", "vividmed"],
         ),
-        template_path=str(packaged_folder("model_cards") / "merged.md.jinja"),
-        name=target.name,
-        adapter_name=_name(adapter),
-        base_name=_name(base),
-        provenance=[{name: table_cell(value) for name, value in asdict(each).items()} for each in terms],
-        versions={
-            "vividmed": __version__,
-            "transformers": transformers.__version__,
-            "peft": peft.__version__,
-            "torch": torch.__version__,
+        {
+            "name": table_cell(target.name),
+            "adapter_name": table_cell(_name(adapter)),
+            "base_name": table_cell(_name(base)),
+            "provenance": safe_terms(terms),
+            "modalities": {},
+            "sources": [],
+            "contact": "",
+            "versions": {
+                "vividmed": __version__,
+                "transformers": transformers.__version__,
+                "peft": peft.__version__,
+                "torch": torch.__version__,
+            },
         },
     )
     for place in (base, adapter):
@@ -102,7 +107,7 @@ def save_merged_model(
         processor.save_pretrained(partial)
         write_provenance(partial, terms)
         save_taxonomy(partial)
-        write_atomically(partial / "README.md", str(card))
+        write_atomically(partial / "README.md", card)
 
 
 def _write_weights(base: Path, adapter: Path, output: Path, dtype: torch.dtype | None) -> None:

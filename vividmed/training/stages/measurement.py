@@ -69,6 +69,15 @@ class Measurement:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
+    def numbers(self) -> dict[str, float]:
+        """All figures as numbers, accuracies as shares."""
+        shares = {
+            f"accuracy of {kind} questions": accuracy.correct / accuracy.total
+            for kind, accuracy in self.accuracy.items()
+            if accuracy.total
+        }
+        return {**self.figures, **shares}
+
     def table(self, before: "Measurement | None") -> dict[str, str]:
         """Each figure in words, with that before training where the same was measured.
 

@@ -213,6 +213,7 @@ def run_stage(stage: Stage) -> StageResult:
                 settings=stage.settings(),
                 step=measuring.final_step,
                 metrics=after.table(before),
+                figures=after.numbers(),
             )
             say(after.report(before, trainer.state.log_history) + f"\n\ncheckpoint: {args.output_dir}")
         if args.push_to_hub:
