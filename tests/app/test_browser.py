@@ -57,7 +57,7 @@ def is_error(message) -> bool:
 
 
 def wait(tab) -> None:
-    tab.wait_for_selector("body[data-state=ready]", timeout=60_000)
+    tab.wait_for_selector("body[data-state=ready]", timeout=120_000)
 
 
 def open_file(tab, name: str, content: bytes) -> None:
@@ -90,10 +90,12 @@ def test_phrases_light_up_in_a_series_and_its_segmentation_downloads(tab, tmp_pa
     assert lost.is_disabled()
     ball.focus()
     tab.keyboard.press("Enter")
+    wait(tab)
     assert ball.get_attribute("aria-pressed") == "true"
     with_ball = pixels(tab)
     place = tab.inner_text("#place")
     cube.click()
+    wait(tab)
     assert ball.get_attribute("aria-pressed") == "false"
     assert tab.inner_text("#place") != place, "the cross-hair jumps"
     with_cube = pixels(tab)

@@ -119,7 +119,7 @@ async function ask(event) {
   setState("answering", "Answering...");
   try {
     const found = await (["segment", "ground"].includes(task) ? find(task, text) : converse(task, text, answer));
-    if (found) show(found, answer);
+    if (found) await show(found, answer);
     setState("ready");
   } catch (error) {
     answer.remove();
@@ -154,11 +154,11 @@ async function converse(task, text, answer) {
   return places;
 }
 
-function show(found, answer) {
+async function show(found, answer) {
   shown = found;
   for (const phrase of found.phrases) phrase.extent = extent(phrase);
   showPhrases(answer, found, (phrase, button) => toggle(found, phrase, button));
-  viewer.draw(found.phrases, scan.size);
+  await viewer.draw(found.phrases, scan.size);
   const best = found.phrases.find((phrase) => phrase.slices);
   if (best) viewer.goTo(best.slices, found.grid.affine_xyz_to_ras_mm);
 }
@@ -170,11 +170,13 @@ function extent({ mask, boxes }) {
 
 // Shows one phrase; pressed again, all phrases of its answer.
 async function toggle(found, phrase, button) {
+  setState("drawing");
   const isOn = button.getAttribute("aria-pressed") !== "true";
   for (const other of log.querySelectorAll(".phrase")) other.setAttribute("aria-pressed", "false");
   button.setAttribute("aria-pressed", String(isOn));
   await viewer.draw(isOn ? [phrase] : found.phrases, scan.size);
   viewer.goTo(phrase.slices, found.grid.affine_xyz_to_ras_mm);
+  setState("ready");
 }
 
 async function download(format) {
