@@ -8,6 +8,7 @@ import pytest
 from vividmed.errors import VividMedError
 from vividmed.metrics.bootstrap import bootstrap, compare
 from vividmed.metrics.masks import encode_mask
+from vividmed.metrics.plots import draw_plots
 from vividmed.metrics.predictions import (
     PlacedPhrase,
     Prediction,
@@ -158,6 +159,17 @@ def test_grounding_is_scored_in_all_and_by_target():
     assert scores.figures["ap50/mass"].value == pytest.approx(1)
     assert scores.figures["suppression"].value == 1
     assert "dice/spleen" not in scores.figures
+
+
+def test_a_target_for_which_nothing_was_drawn_counts_as_missed(tmp_path):
+    predictions = grounded()
+    predictions[0].phrases[0].mask = None
+    scores = score(predictions, ["segmentation", "grounding"], samples=5)
+    complete = score(grounded(), ["segmentation"], samples=5)
+    assert scores.counts["dice"] == scores.counts["hit_rate"] == 4
+    assert (scores.counts["suppression"], scores.counts["box_accuracy"]) == (4, 4)
+    assert scores.figures["dice"].value < complete.figures["dice"].value
+    assert draw_plots(predictions, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="split to ask about (default: test)")
     parser.add_argument("--max_rows", type=positive_int, help="ask only about the first N rows")
     parser.add_argument(
-        "--protocol", default="default", help="default, published or a YAML file (default: default)"
+        "--protocol",
+        default="default",
+        help="default, published, a set such as slake or mimic-cxr, or a YAML file (default: default)",
     )
     parser.add_argument(
         "--batch_size", type=positive_int, default=4, help="questions answered together (default: 4)"

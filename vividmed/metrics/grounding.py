@@ -47,6 +47,12 @@ class PhraseGrounding(ItemMetric):
         check_lengths(predictions, references)
         return [_score_phrase(*pair) for pair in zip(predictions, references, strict=True)]
 
+    def count(self, items: Sequence[Mapping[str, Any]], figure: str) -> int:
+        key = {"hit_rate": "hit", "box_accuracy": "box"}.get(figure)
+        if key is None:
+            key = "found" if figure.startswith("instance") else "drawn"
+        return sum(key in item for item in items)
+
     def aggregate(self, items: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         matched, found, true = (
             sum(item.get(name, 0) for item in items) for name in ("matched", "found", "true")

@@ -36,6 +36,11 @@ def encode_mask(mask: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.
     }
 
 
+def empty_mask(like: Mapping[str, Any]) -> dict[str, Any]:
+    """A mask without any voxel, on the grid of another one."""
+    return encode_mask(np.zeros(like["size"], dtype=bool), tuple(like["spacing"]))
+
+
 def decode_mask(mask: Mapping[str, Any]) -> np.ndarray:
     """(D, H, W) bool."""
     return unpack_mask({"target": "", "box": mask["box"], "bits": mask["bits"]}, mask["size"])

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from vividmed.errors import VividMedError
+from vividmed.metrics.masks import empty_mask
 from vividmed.metrics.metric import ItemMetric
 from vividmed.metrics.names import METRIC_TASKS, SOURCES, expand
 from vividmed.metrics.predictions import Prediction
@@ -172,7 +173,7 @@ def _masks(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], lis
     found, true, patients = [], [], []
     for phrase, reference, prediction in _pairs(predictions):
         if reference.mask is not None:
-            found.append(phrase.mask or {**reference.mask, "box": [0] * 6, "bits": b""})
+            found.append(phrase.mask or empty_mask(reference.mask))
             true.append(reference.mask)
             patients.append(prediction.patient)
     return found, true, patients
