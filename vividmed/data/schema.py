@@ -82,7 +82,7 @@ SCHEMAS: dict[str, Features] = {
 }
 
 _PHRASE_OPEN, _PHRASE_CLOSE = "<p>", "</p>"
-_REQUIRED_TEXT = ("id", "patient", "modality", "source", "licence")
+_REQUIRED_TEXT = ("id", "patient", "source", "licence")  # the modality is not always recorded
 
 
 def schema(row_kind: str) -> Features:
@@ -124,8 +124,7 @@ def validate_row(row_kind: str, row: Mapping[str, Any]) -> None:
         if isinstance(feature, List) and any(entry is None for entry in row[name]):
             raise VividMedError(f"{where}: field {name!r} has a null entry; fill or remove it")
     for name in _REQUIRED_TEXT:
-        # Collections of captions and questions do not always record the modality.
-        if not row[name] and (row_kind, name) != ("vision_language", "modality"):
+        if not row[name]:
             raise VividMedError(f"{where}: field {name!r} is empty; fill it")
     if not row["images"] and not row["volumes"]:
         raise VividMedError(f"{where}: fields 'images' and 'volumes' are both empty; a row needs an image")

@@ -108,8 +108,6 @@ def test_coco_boxes_train_visual_grounding_and_are_scored(base: Path, tmp_path: 
         tmp_path / "boxes.json",
         "--images",
         tmp_path / "images",
-        "--modality",
-        "X-ray",
         "--output",
         data,
     )

@@ -135,7 +135,7 @@ ODD = {
     "findings and impression": Odd("image,Findings,Impression\na.png,Clear.,Normal.\n", [("a.png", "Findings: Clear.\nImpression: Normal.")]),
     "patients with leading zeros": Odd("image,question,answer,patient\na.png,q?,yes,007\nb.png,q?,no,7\n", TWO, check=lambda x: {case.patient for case in x.cases} == {"007", "7"}),
     "an empty patient": Odd("image,question,answer,patient\na.png,q?,yes,1\nb.png,q?,no,\n", ONE, [(3, "patient", "patients decide on splits")]),
-    "a column of patients without any": Odd("image,question,answer,patient\na.png,q?,yes,\nb.png,q?,no,\n", TWO, note="'patient' is empty and not used"),
+    "a column of patients without any": Odd("image,question,answer,patient\na.png,q?,yes,\nb.png,q?,no,\n", TWO, note="'patient' is empty and not used", check=lambda x: not x.has_patients),
     # Several images and questions
     "columns of images": Odd("image_1,image_2,question,answer\na.png,b.png,same?,no\nc.jpg,,same?,yes\n", [("a.png", "b.png", "no"), ("c.jpg", "yes")]),
     "images between semicolons": Odd(Q + "a.png; b.png,same?,no\n", [("a.png", "b.png", "no")]),
@@ -145,7 +145,8 @@ ODD = {
     "questions between semicolons": Odd(Q + "a.png,ill?;old?,yes;no\n", [("a.png", "yes", "no")]),
     "a semicolon in a sentence": Odd(Q + "a.png,ill; or not?,yes; very\n", [("a.png", "yes; very")]),
     "columns of questions": Odd("image,question1,answer1,question2,answer2\na.png,ill?,yes,old?,no\nb.png,ill?,no,,\n", [("a.png", "yes", "no"), ("b.png", "no")]),
-    "more questions than answers": Odd("".join(json.dumps(r) + "\n" for r in [{"image": "a.png", "question": ["x?", "y?"], "answer": ["no"]}, {"image": "b.png", "question": "ill?", "answer": "no"}]), [("b.png", "no")], [(1, "answer", "1 answers to 2 questions")], name="t.jsonl"),
+    "more columns of questions than of answers": Odd("image,question1,question2,answer\na.png,x?,y?,no\n", error="2 columns of questions but 1 of answers"),
+    "more questions than answers": Odd("".join(json.dumps(r) + "\n" for r in [{"image": "a.png", "question": ["x?", "y?"], "answer": ["no"]}, {"image": "b.png", "question": "ill?", "answer": "no"}]), [("b.png", "no")], [(1, "answer", r"questions \(2\) and of answers \(1\) differ")], name="t.jsonl"),
     # Paths
     "absolute paths": Odd(lambda f: f"{Q}{f}/a.png,ill?,yes\n{f}/b.png,ill?,no\n", TWO),
     "paths of another machine": Odd(Q + "/mnt/old/a.png,ill?,yes\n/mnt/old/p1/x.png,ill?,no\n", [("a.png", "yes"), ("x.png", "no")]),

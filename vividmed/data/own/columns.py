@@ -177,6 +177,12 @@ def _check(columns: Columns, header: Sequence[str], where: str) -> None:
             f"{where}: there is a column of {present}s ({columns[present][0]!r}) but none of {missing}s; name it by "
             f"--{missing}-column; {has}"
         )
+    numbers = {role: len(columns[role]) for role in ("question", "answer")}
+    if all(numbers.values()) and numbers["question"] != numbers["answer"]:
+        raise VividMedError(
+            f"{where}: there are {numbers['question']} columns of questions but {numbers['answer']} of answers; name "
+            f"them in pairs by --question-column and --answer-column; {has}"
+        )
     if not columns["question"] and not _other_text(columns):
         raise VividMedError(
             f"{where}: no column of questions and answers, or of reports, is found; name it by --question-column and "

@@ -58,6 +58,7 @@ def listing_of_table(
     """
     columns = _columns(path, table, folder, options)
     reader = RowReader(columns, folder, options, where=str(path), table=table)
+    columns = reader.columns  # without those that are empty
     entries: list[Entry] = []
     refused = list(table.refused)
     for record in table.records:

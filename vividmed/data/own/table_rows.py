@@ -131,19 +131,8 @@ class RowReader:
     def _turns(self, record: Record) -> list[QuestionAnswer]:
         turns = self._reports(record)
         questions, answers = self.columns["question"], self.columns["answer"]
-        pairs = (
-            list(zip(questions, answers, strict=True))
-            if len(questions) == len(answers)
-            else [(q, answers[0]) for q in questions]
-            if len(answers) == 1
-            else []
-        )
-        if questions and answers and not pairs:
-            raise RowRefusedError(
-                answers[0],
-                f"there are {len(questions)} columns of questions but {len(answers)} of answers; make them match",
-            )
-        for question_column, answer_column in pairs:
+        # Without a column of answers, or of questions, the other one is not used.
+        for question_column, answer_column in zip(questions, answers, strict=False):
             asked, answered = question_answer_pairs(
                 record.cells.get(question_column),
                 record.cells.get(answer_column),
@@ -152,7 +141,7 @@ class RowReader:
             if len(asked) != len(answered):
                 raise RowRefusedError(
                     answer_column,
-                    f"has {len(answered)} answers to {len(asked)} questions; give one answer per question",
+                    f"the numbers of questions ({len(asked)}) and of answers ({len(answered)}) differ; give one answer each",
                 )
             for question, answer in zip(asked, answered, strict=True):
                 if not question:
