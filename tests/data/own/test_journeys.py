@@ -11,6 +11,8 @@ from tests.fixtures.miniatures import picture, write_picture, write_table
 from tests.fixtures.training import small_model, small_processor
 from vividmed.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 STEPS = {
     "max_steps": 1,
     "per_device_train_batch_size": 2,
