@@ -20,7 +20,6 @@ from vividmed.data.taxonomy import use_taxonomy_of
 from vividmed.errors import VividMedError
 
 _IMAGES = ("images", "volumes")
-_TABLES = frozenset({".parquet", ".arrow", ".json", ".jsonl", ".csv", ".md", ".yaml"})
 _BATCH = 1000
 _REMOTE = "hf://"
 
@@ -92,7 +91,9 @@ def _cache_of(location: str) -> str | None:
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             status = path.stat()
             digest.update(
-                f"\n{path.name} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape")
+                f"\n{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}".encode(
+                    errors="surrogateescape"
+                )
             )
     return str(Path(datasets.config.HF_DATASETS_CACHE) / "folders" / digest.hexdigest()[:16])
 
@@ -101,23 +102,6 @@ def _config_of(location: str, row_kinds: Sequence[str], revision: str | None) ->
     """The first of some kinds of rows after which a configuration of a data set is named; None if there is none."""
     names = datasets.get_dataset_config_names(location, revision=revision)
     return next((kind for kind in row_kinds if kind in names), None)
-
-
-def _cache_of(name: str) -> str | None:
-    """Cache of a local folder, by its place and by the sizes and times of its files; None for a repository.
-
-    The library's own cache takes two folders of one name for the same data set if their cards list the same file names,
-    and would return the rows of the other one, or those from before a folder was written again.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256(str(folder.resolve()).encode())
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in _TABLES):
-        if path.is_file():
-            facts = path.stat()
-            digest.update(f"{path.relative_to(folder)}:{facts.st_size}:{facts.st_mtime_ns};".encode())
-    return str(Path(datasets.config.HF_DATASETS_CACHE) / "local" / digest.hexdigest()[:32])
 
 
 def check_image_paths(rows: datasets.Dataset, location: str) -> None:
