@@ -41,6 +41,7 @@ VERBS: dict[tuple[str, ...], Verb] = {
     ("ground-reports",): Verb("make grounded reports from images and plain reports", "grounded-reports"),
     ("build",): Verb("build a base model from CogVLM or any Llama", "data"),
     ("convert",): Verb("convert a published adapter, or merge it", "data"),
+    ("check",): Verb("check a run, and estimate the memory it needs", "train"),
     ("merge",): Verb("merge an adapter into its base model", "train"),
     ("push",): Verb("publish a prepared data set or a trained model on the Hub", "data"),
     ("predict",): Verb("report on scans, answer questions, find what is named", "inference"),
