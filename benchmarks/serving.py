@@ -136,12 +136,16 @@ def send_malformed(client: OpenAI, model: str, number: int, load: Load) -> None:
         load.lost.append(f"malformed request {number}: answered")
 
 
+def make_clients(address: str, count: int) -> list[OpenAI]:
+    """Clients without retries, so that a lost answer is seen."""
+    return [OpenAI(base_url=f"{address}/v1", api_key="unused", max_retries=0) for _ in range(count)]
+
+
 def run_load(
-    address: str,
+    clients: Sequence[OpenAI],
     model: str,
     numbers: Sequence[int],
     *,
-    clients: int,
     malformed: float,
     tokens: int,
     expected: Sequence[str] | None,
@@ -150,10 +154,9 @@ def run_load(
     """Send requests from several clients at once.
 
     Args:
-        address: of the server.
+        clients: of the server.
         model: its name.
         numbers: of the requests.
-        clients: number of clients.
         malformed: share of malformed requests.
         tokens: longest answer.
         expected: right text of every request, by its number.
@@ -169,14 +172,11 @@ def run_load(
                 text = None if expected is None else expected[number]
                 send(client, model, number, tokens=tokens, expected=text, load=load)
 
-    # No retries: a lost answer must be seen.
-    pool = [OpenAI(base_url=f"{address}/v1", api_key="unused", max_retries=0) for _ in range(clients)]
-    with ThreadPoolExecutor(clients) as threads:
+    count = len(clients)
+    with ThreadPoolExecutor(count) as threads:
         work_done = [
-            threads.submit(work, client, numbers[place::clients]) for place, client in enumerate(pool)
+            threads.submit(work, client, numbers[place::count]) for place, client in enumerate(clients)
         ]
-    for client in pool:
-        client.close()
     for done in work_done:
         done.result()
 
@@ -222,14 +222,14 @@ def main() -> int:
         with subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             address = process.stdout.readline().split()[1].removesuffix("/v1")
+            clients = make_clients(address, args.clients)
             numbers = range(args.requests)
             started = time.perf_counter()
             for half in (numbers[: args.requests // 2], numbers[args.requests // 2 :]):
                 run_load(
-                    address,
+                    clients,
                     model.resolve().name,
                     half,
-                    clients=args.clients,
                     malformed=args.malformed,
                     tokens=args.tokens,
                     expected=expected,
