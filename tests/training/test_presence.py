@@ -64,6 +64,8 @@ def model(processor):
         ([0.7, 0.8, 0.9, 0.95, 0.99], [0.1, 0.2, 0.3, 0.35, 0.4], 0.4, 0.7),
         ([0.2, 0.8, 0.9, 0.95, 0.99], [0.1, 0.3, 0.3, 0.35, 0.4], 0.4, 0.8),
         ([0.9] * 5, [0.1] * 5, 0.1, 0.9),
+        # The best by itself, 0.8, would lose most of what is there.
+        ([0.2, 0.3, 0.4, 0.9, 0.9], [0.1, 0.5, 0.5, 0.5, 0.5, 0.5], 0.1, 0.2),
     ],
 )
 def test_the_threshold_separates_present_from_absent(present, absent, low, high):

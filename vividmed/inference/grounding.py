@@ -57,7 +57,7 @@ def ground_report(
         mask_threshold: lowest probability at which a voxel belongs to a mask.
         score_threshold: lowest score at which a box is kept.
         full_resolution: draw the masks again on the image's own voxels, window by window around what was found.
-        default: form of phrases whose target has no recorded form in the model's configuration.
+        default: form of phrases whose target had both forms in training, or none that the configuration records.
 
     Returns:
         The text without markers and its phrases; masks and boxes on the image's grid as it was read.
@@ -84,11 +84,11 @@ def ground_report(
     find_form = TargetForms(model.config.target_forms)
     forms: list[PhraseForm] = [
         usable_form(
-            find_form(phrase.text) or default,
+            default if form in (None, "both") else form,
             has_masks=masks and model.segmenter is not None,
             has_boxes=boxes and model.instance_segmenter is not None,
         )
-        for phrase in parsed.phrases
+        for form in map(find_form, (phrase.text for phrase in parsed.phrases))
     ]
     before = int((batch["input_ids"] == model.config.phrase_end_token_id).sum()) - len(forms)
     forms[:0] = ["none"] * before

@@ -137,14 +137,13 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
         with torch.autocast(self.device.type, enabled=False):
             found.draw([phrase_numbers(sample, MASK_FORMS) for sample in forms])
             found.box([phrase_numbers(sample, BOX_FORMS) for sample in forms])
-            missed = found.missed(forms, "mask first", self._presence_threshold("mask", mask_threshold))
-            found.box(missed)
-            missed = found.missed(forms, "box first", self._presence_threshold("box", score_threshold))
-            found.draw(missed)
+            # What a calibrated score says is absent is not looked for in the other form.
+            calibrated = self.config.presence_thresholds or {}
+            if "mask" not in calibrated:
+                found.box(found.missed(forms, "mask first", mask_threshold))
+            if "box" not in calibrated:
+                found.draw(found.missed(forms, "box first", score_threshold))
         return found.output()
-
-    def _presence_threshold(self, form: str, least: float) -> float:
-        return max(least, (self.config.presence_thresholds or {}).get(form, 0.0))
 
     @torch.no_grad()
     def generate_grounded(
@@ -165,9 +164,10 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
         Args:
             processor: the ``VividMedProcessor`` that made the inputs.
             grounding: ``"mask"``, ``"box"`` or ``"both"`` for every phrase. ``"auto"`` shows each phrase in the form
-                that its target had in training, where ``config.target_forms`` records it. Otherwise it follows the
-                published weights: a phrase of a volume gets its mask, or its boxes if the mask is empty; a phrase of
-                a 2D image gets its boxes, or its mask if no box reaches ``score_threshold``. ``"off"`` only writes.
+                that its target had in training, where ``config.target_forms`` records one. Otherwise, and for targets
+                with both forms, it follows the published weights: a phrase of a volume gets its mask, or its boxes if
+                the mask is empty; a phrase of a 2D image gets its boxes, or its mask if no box reaches
+                ``score_threshold``. ``"off"`` only writes.
             mask_threshold: least probability of a voxel that belongs to a mask.
             score_threshold: least score of a box that is returned.
             find_form: how to find the form of a phrase in training; by default by the names of recorded targets.
@@ -255,7 +255,8 @@ class GroundedGenerationMixin(VividMedGenerationMixin):
             form: Any = grounding
             if grounding == "auto":
                 form = find_form(phrase.text) if find_form else find_recorded_form(recorded, phrase.text)
-                form = form or default_form(plan.original_size[0] > 1)
+                if form in (None, "both"):
+                    form = default_form(plan.original_size[0] > 1)
             forms[phrase.prompt_index] = usable_form(
                 form,
                 has_masks=self.segmenter is not None,

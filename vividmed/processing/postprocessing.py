@@ -126,9 +126,11 @@ def _place(
 
     if form in ("mask", "both", "mask first"):
         add_mask()
-    if form in ("box", "both", "box first") or (form == "mask first" and mask is None):
+    # What a calibrated score says is absent is not looked for in the other form.
+    asks_boxes = form == "mask first" and mask is None and "mask" not in thresholds.presence
+    if form in ("box", "both", "box first") or asks_boxes:
         add_boxes()
-    if form == "box first" and not len(corners):
+    if form == "box first" and not len(corners) and "box" not in thresholds.presence:
         add_mask()
     shown = [
         found[name] for name, is_shown in (("mask", mask is not None), ("box", len(corners))) if is_shown

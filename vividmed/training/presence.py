@@ -2,7 +2,7 @@
 
 Forms come from the labels of the training rows. Thresholds come from held-out localization rows, which say of each
 target whether it is there: the threshold is the presence score that separates the two best (largest mean of
-sensitivity and specificity).
+sensitivity and specificity) among those that keep at least 80 % of what is there.
 """
 
 import json
@@ -39,6 +39,7 @@ RECORD = "grounding.json"
 _FIELDS = {"target_forms": check_target_forms, "presence_thresholds": check_presence_thresholds}
 _LEAST = 5
 """Least number of present, and of absent, phrases of a form that a threshold is drawn from."""
+_LEAST_SENSITIVITY = 0.8
 _QUESTION = "Which of these are in this image?"
 
 
@@ -89,7 +90,9 @@ class PresenceScores:
 
 
 def best_threshold(present: Sequence[float], absent: Sequence[float]) -> float | None:
-    """The score with the largest mean of sensitivity and specificity, halfway between its neighbours.
+    """The score with the largest mean of sensitivity and specificity, halfway between two scores.
+
+    Only scores that keep at least 80 % of what is present count: a weak model shows too much, not too little.
 
     Args:
         present: scores of phrases about something that is there.
@@ -104,7 +107,7 @@ def best_threshold(present: Sequence[float], absent: Sequence[float]) -> float |
     candidates = (scores[:-1] + scores[1:]) / 2
     sensitivity = (np.asarray(present)[:, None] >= candidates).mean(axis=0)
     specificity = (np.asarray(absent)[:, None] < candidates).mean(axis=0)
-    balanced = (sensitivity + specificity) / 2
+    balanced = np.where(sensitivity >= _LEAST_SENSITIVITY, (sensitivity + specificity) / 2, 0.0)
     if not len(candidates) or balanced.max() <= 0.5:
         return None
     # Of equally good thresholds the middle one.
