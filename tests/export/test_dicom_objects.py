@@ -366,6 +366,19 @@ def test_a_box_is_outlined_on_every_slice_that_it_reaches_into(tmp_path):
     assert referenced == expected
 
 
+def test_a_series_whose_identifiers_were_emptied_has_objects(tmp_path):
+    folder = tmp_path / "series"
+    write_oriented(folder, ORIENTATIONS["axial"])
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+            setattr(dataset, keyword, "")
+        pydicom.dcmwrite(path, dataset, enforce_file_format=False)
+    files = save_dicom_sr(read_image(folder), grounded(), tmp_path / "out")
+    report, segmentation = pydicom.dcmread(files.report), pydicom.dcmread(files.segmentation)
+    assert report.StudyInstanceUID == segmentation.StudyInstanceUID != ""
+
+
 def test_the_document_in_dicom_is_the_pdf(tmp_path):
     image = write_oriented(tmp_path / "series", ORIENTATIONS["axial"])
     pdf = save_pdf(image, grounded(), tmp_path / "report.pdf").read_bytes()

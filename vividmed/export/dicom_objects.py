@@ -81,7 +81,30 @@ def read_sources(image: MedicalImage) -> list[Dataset]:
         for keyword, default in _NEEDED.items():
             if keyword not in source:
                 setattr(source, keyword, default)
+    _fill_identifiers(sources, image.source)
     return sources
+
+
+def _fill_identifiers(sources: Sequence[Dataset], name: str) -> None:
+    """Fill identifiers that were emptied for anonymity: those of files from their heads, the others by new ones.
+
+    Raises:
+        VividMedError: a file does not say which object it is.
+    """
+    for source in sources:
+        meta = getattr(source, "file_meta", None) or Dataset()
+        source.SOPClassUID = source.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID", "")
+        source.SOPInstanceUID = source.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID", "")
+        if not source.SOPClassUID or not source.SOPInstanceUID:
+            raise VividMedError(
+                f"{name}: a file has no SOPClassUID or SOPInstanceUID, which DICOM objects refer to; export the series "
+                "again, or leave out the DICOM formats"
+            )
+    first = str(sources[0].SOPInstanceUID)
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        uid = next((source.get(keyword) for source in sources if source.get(keyword)), None)
+        for source in sources:
+            setattr(source, keyword, source.get(keyword) or uid or stable_uid(keyword, first))
 
 
 def code_phrase(text: str, tagger: Tagger | None = None) -> PhraseCodes:
