@@ -157,8 +157,9 @@ class QuestionJob(Job):
                 self.finish_reason = "stop"
             else:
                 self.ids.append(token)
-                # The end of the text may change as long as a character is incomplete.
-                self._send(parse_grounded_ids(self.ids, self._tokenizer).text.rstrip(_INCOMPLETE))
+                if not self._tokenizer.convert_ids_to_tokens(token).startswith("<0x"):
+                    # Bytes at the end are read together, so their characters may change with the next one.
+                    self._send(parse_grounded_ids(self.ids, self._tokenizer).text.rstrip(_INCOMPLETE))
                 if len(self.ids) >= self.max_new_tokens:
                     self.finish_reason = "length"
         return self.finish_reason is not None or self.cancelled or self.is_late
