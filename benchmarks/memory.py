@@ -63,9 +63,10 @@ def plan(case: Case) -> Any:
         VividMedVisionConfig,
     )
     from vividmed.processing.processing_vividmed import VividMedProcessor
-    from vividmed.training.adapter_groups import GROUNDING_MODULES
+    from vividmed.training.adapters.groups import GROUNDING_MODULES
     from vividmed.training.estimation.planning import RunPlan
-    from vividmed.training.settings.arguments import ModelArguments, VlmDataArguments, VlmTrainingArguments
+    from vividmed.training.settings.arguments import VlmDataArguments, VlmTrainingArguments
+    from vividmed.training.settings.model_arguments import ModelArguments
 
     processor = VividMedProcessor.tiny()
     size = len(processor.tokenizer)
@@ -112,7 +113,7 @@ def measure(case: Case) -> float:
     import torch
 
     from vividmed.models.modeling_vividmed import VividMedForCausalLM
-    from vividmed.training.adapter_groups import GROUNDING_MODULES
+    from vividmed.training.adapters.groups import GROUNDING_MODULES
     from vividmed.training.loading import prepare_for_training
 
     chosen = plan(case)

@@ -15,8 +15,8 @@ from vividmed.models.quantization import FULL_PRECISION_MODULES
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.tokenizer import load_tiny_tokenizer
-from vividmed.training.adapter_groups import select_modules
-from vividmed.training.peft import add_adapter
+from vividmed.training.adapters.groups import select_modules
+from vividmed.training.adapters.peft import add_adapter
 from vividmed.training.trainer import _NOT_FOR_THE_MODEL
 
 RANK, ALPHA = 64, 8

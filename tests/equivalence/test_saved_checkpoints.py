@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from tests.fixtures.paths import CHECKPOINTS
 from tests.fixtures.saved import batch_tensors, saved_outputs
 from vividmed import VividMedForCausalLM
-from vividmed.training.peft import load_adapter, merge_adapter
+from vividmed.training.adapters.peft import load_adapter, merge_adapter
 
 SAVED = CHECKPOINTS / "556ac31"
 

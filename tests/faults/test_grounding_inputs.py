@@ -14,7 +14,7 @@ from vividmed.data.conversations.settings import ConversationSettings, Localizat
 from vividmed.data.masks import pack_mask
 from vividmed.errors import VividMedError
 from vividmed.inference.grounding import ground_phrase, ground_report
-from vividmed.models.grounding import GroundingOutput
+from vividmed.models.phrases.grounding import GroundingOutput
 
 SIZE = (8, 32, 32)
 SURE = ConversationSettings(localization=LocalizationSettings(grounding=1.0, modality=0.0))

@@ -13,7 +13,7 @@ from vividmed.errors import VividMedError
 from vividmed.hub.card_fields import missing_fields
 from vividmed.hub.publish import find_repo_type
 from vividmed.training.loading import load_model
-from vividmed.training.settings.arguments import ModelArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 
 PROCESSOR = small_processor()
 QUESTION = "What is the modality of this image?"

@@ -340,7 +340,7 @@ def test_ids_at_the_places_of_images_are_not_read():
 
 
 def test_losses_are_chosen_when_the_model_is_built_or_loaded(checkpoint):
-    from vividmed.models.grounding import GroundingLosses
+    from vividmed.models.phrases.grounding import GroundingLosses
     from vividmed.models.segmenter.losses import MaskLoss
 
     losses = GroundingLosses(masks=MaskLoss(dice_weight=0.0, focal_weight=0.0))

@@ -17,7 +17,7 @@ from tests.fixtures.phrases import (
     mixed_samples,
 )
 from vividmed import VividMedConfig, VividMedError, VividMedForCausalLM, VividMedProcessor
-from vividmed.models.grounding import SampleIndex, phrase_states
+from vividmed.models.phrases.grounding import SampleIndex, phrase_states
 
 
 def loss_and_gradients(model, batch, labels) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -6,7 +6,7 @@ import torch
 
 from tests.fixtures.phrases import PhraseEveryFourTokens
 from vividmed import VividMedConfig, VividMedError, VividMedForCausalLM, VividMedProcessor
-from vividmed.models.phrase_forms import find_form
+from vividmed.models.phrases.forms import find_form
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 

@@ -6,8 +6,8 @@ import torch
 
 from tests.fixtures.phrases import PhraseEveryFourTokens
 from vividmed import VividMedConfig, VividMedForCausalLM, VividMedProcessor
+from vividmed.models.phrases.written_states import WrittenStates
 from vividmed.models.vision import VividMedVisionTower
-from vividmed.models.written_states import WrittenStates
 
 
 @pytest.fixture(scope="module")

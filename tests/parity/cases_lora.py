@@ -17,8 +17,8 @@ from tests.parity.harness import Check, Golden, case, close, equal
 from tests.parity.models import GROUNDING_PREFIXES, published_model
 from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
 from vividmed.models.segmenter.modeling_segmenter import Segmenter
-from vividmed.training.adapter_groups import AdapterSelection, select_modules
-from vividmed.training.peft import add_adapter
+from vividmed.training.adapters.groups import AdapterSelection, select_modules
+from vividmed.training.adapters.peft import add_adapter
 
 PEFT_PREFIX = "base_model.model."
 

@@ -9,8 +9,8 @@ from tests.parity.cases_segmenter import segmenter
 from tests.parity.harness import Check, Golden, case, close
 from tests.parity.models import published_model
 from vividmed.models.conversion.segvol import segmenter_tensor_name
-from vividmed.models.grounding import GroundingLabels, GroundingProjection, SampleIndex, phrase_states
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
+from vividmed.models.phrases.grounding import GroundingLabels, GroundingProjection, SampleIndex, phrase_states
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 

@@ -14,10 +14,10 @@ from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.models.quantization import FULL_PRECISION_MODULES
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.processing.special_tokens import SPECIAL_TOKENS
-from vividmed.training.adapter_groups import GROUNDING_MODULES, select_modules
+from vividmed.training.adapters.groups import GROUNDING_MODULES, select_modules
 from vividmed.training.loading import load_model
-from vividmed.training.settings.arguments import ModelArguments
 from vividmed.training.settings.grounding_arguments import GroundingArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 from vividmed.training.stages.command import parse
 
 PROCESSOR = small_processor()

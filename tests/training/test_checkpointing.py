@@ -20,7 +20,7 @@ from vividmed.training.runs.checkpointing import (
     remove_partial_checkpoints,
     resolve_checkpoint,
 )
-from vividmed.training.settings.arguments import ModelArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 
 
 def nothing() -> None:

@@ -16,7 +16,7 @@ from vividmed.errors import VividMedError
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.processing.processing_vividmed import VividMedProcessor
-from vividmed.training.peft import load_adapter
+from vividmed.training.adapters.peft import load_adapter
 from vividmed.training.stages.command import main, parse
 
 LABELS = ("labels", "label_weights", "grounding_values", "grounding_labels")

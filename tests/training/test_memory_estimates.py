@@ -89,10 +89,11 @@ def test_problems_of_arguments_and_data_are_named(base, capsys, monkeypatch, arg
 
 
 def plan_of_17b(*groups, depth=None, **options):
-    from vividmed.training.adapter_groups import GROUNDING_MODULES
+    from vividmed.training.adapters.groups import GROUNDING_MODULES
     from vividmed.training.estimation.checking import _PresetVocabulary
     from vividmed.training.estimation.planning import RunPlan
-    from vividmed.training.settings.arguments import ModelArguments, VlmDataArguments, VlmTrainingArguments
+    from vividmed.training.settings.arguments import VlmDataArguments, VlmTrainingArguments
+    from vividmed.training.settings.model_arguments import ModelArguments
 
     config = VividMedConfig(vision_config=VividMedVisionConfig(), text_config=VividMedTextConfig())
     if depth is not None:

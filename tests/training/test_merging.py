@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from tests.fixtures.training import logged, make_row, small_config, small_processor, small_trainer
 from vividmed.errors import VividMedError
-from vividmed.models.adapter_merging import AdapterMerger, merge_checkpoint
+from vividmed.models.adapters.merging import AdapterMerger, merge_checkpoint
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
-from vividmed.training.adapted_model import ADAPTER_WEIGHTS
+from vividmed.training.adapters.adapted_model import ADAPTER_WEIGHTS
+from vividmed.training.adapters.merging import save_merged_model
+from vividmed.training.adapters.peft import load_adapter
 from vividmed.training.loading import load_model
-from vividmed.training.merging import save_merged_model
-from vividmed.training.peft import load_adapter
-from vividmed.training.settings.arguments import ModelArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 
 PROCESSOR = small_processor()
 BATCH = PROCESSOR(images=make_row(0)["images"], text="What is the modality?")

@@ -13,12 +13,12 @@ from vividmed.data.batches.collator import VividMedCollator
 from vividmed.errors import VividMedError
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
-from vividmed.training.adapted_model import ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE, boundary_tokens
-from vividmed.training.adapter_groups import GROUNDING_MODULES, select_modules
+from vividmed.training.adapters.adapted_model import ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE, boundary_tokens
+from vividmed.training.adapters.groups import GROUNDING_MODULES, select_modules
+from vividmed.training.adapters.peft import add_adapter, load_adapter, merge_adapter
 from vividmed.training.loading import load_model
-from vividmed.training.peft import add_adapter, load_adapter, merge_adapter
-from vividmed.training.settings.arguments import ModelArguments
 from vividmed.training.settings.grounding_arguments import GroundingArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 
 PROCESSOR = small_processor()
 

@@ -23,12 +23,13 @@ from vividmed.data.terms import (
 from vividmed.errors import VividMedError
 from vividmed.hub.publish import publish_model
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
-from vividmed.training.adapter_groups import select_modules
+from vividmed.training.adapters.groups import select_modules
+from vividmed.training.adapters.merging import save_merged_model
+from vividmed.training.adapters.peft import add_adapter
 from vividmed.training.loading import load_model
-from vividmed.training.merging import save_merged_model
-from vividmed.training.peft import add_adapter
 from vividmed.training.runs.provenance import model_terms, rows_terms, run_provenance
-from vividmed.training.settings.arguments import DataArguments, ModelArguments
+from vividmed.training.settings.arguments import DataArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 
 OPEN, CREDENTIALED = get_adapter("vqa-rad"), get_adapter("mimic-cxr")
 STEPS = {"save_steps": 1, "per_device_train_batch_size": 2}

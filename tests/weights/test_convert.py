@@ -12,7 +12,7 @@ from tests.parity.cases_language import TEXT_INPUTS, image_inputs
 from tests.parity.harness import TOLERANCE, Golden
 from vividmed import VividMedForCausalLM, VividMedProcessor
 from vividmed.cli.main import main
-from vividmed.training.peft import load_adapter
+from vividmed.training.adapters.peft import load_adapter
 
 golden = Golden(GOLDEN)
 SIZES = ["--patch-size", "4", "8", "8", "--position-grid", "4", "6", "6"]

@@ -11,11 +11,13 @@ title: VividMed
 sdk: docker
 app_port: 7860
 pinned: false
+models:
+  - {model}
 ---
 
 # VividMed
 
-A page to look at scans with the model [{model}](https://huggingface.co/{model}). Research use only. Not a medical device; not for diagnosis.
+A page to look at scans with the model `{model}`. Research use only. Not a medical device; not for diagnosis.
 
 Do not open scans of patients here. Scans are kept in memory only, until their tab is closed.
 
@@ -27,7 +29,8 @@ RUN useradd --create-home --uid 1000 user
 USER user
 WORKDIR /home/user
 ENV PATH=/home/user/.local/bin:$PATH HF_HUB_DISABLE_TELEMETRY=1
-RUN pip install --no-cache-dir --user torch --index-url https://download.pytorch.org/whl/cpu
+ARG TORCH=torch
+RUN pip install --no-cache-dir --user "$TORCH"
 COPY --chown=user *.whl ./
 RUN pip install --no-cache-dir --user "$(ls vividmed-*.whl)[app]"
 EXPOSE 7860

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Merge and save."""
-    from vividmed.training.merging import save_merged_model
+    from vividmed.training.adapters.merging import save_merged_model
 
     save_merged_model(
         args.adapter, args.output, base_model=args.base_model, revision=args.revision, dtype=args.dtype

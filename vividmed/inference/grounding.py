@@ -7,9 +7,9 @@ import torch
 from vividmed.errors import VividMedError
 from vividmed.inference.full_resolution import segment_at_full_resolution
 from vividmed.inference.target_forms import TargetForms
-from vividmed.models.grounding import GroundingOutput
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
-from vividmed.models.phrase_forms import PhraseForm, presence_of_masks, usable_form
+from vividmed.models.phrases.forms import PhraseForm, presence_of_masks, usable_form
+from vividmed.models.phrases.grounding import GroundingOutput
 from vividmed.processing.geometry import ResizePlan
 from vividmed.processing.grounded_text import (
     GroundedText,

@@ -9,8 +9,8 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from vividmed.errors import VividMedError
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
+from vividmed.training.adapters.peft import adapter_base, find_adapter, load_adapter
 from vividmed.training.hub_files import check_place, use_taxonomy_of_model
-from vividmed.training.peft import adapter_base, find_adapter, load_adapter
 from vividmed.training.presence import read_record
 
 

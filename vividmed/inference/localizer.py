@@ -14,7 +14,7 @@ from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 from vividmed.inference.grounding import ground_phrase
 from vividmed.inference.loading import load_trained
-from vividmed.models.phrase_forms import default_form
+from vividmed.models.phrases.forms import default_form
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter
 from vividmed.processing.boxes import clip_boxes, fractions_to_corners, round_boxes
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor

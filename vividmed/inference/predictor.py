@@ -13,7 +13,7 @@ from vividmed.errors import VividMedError
 from vividmed.inference.grounding import REPORT_QUESTION, ground_report, redraw
 from vividmed.inference.loading import load_trained
 from vividmed.inference.target_forms import TargetForms, tagger
-from vividmed.models.phrase_forms import default_form
+from vividmed.models.phrases.forms import default_form
 from vividmed.processing.grounded_text import GroundedText, parse_grounded_text
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.reading import ImageSource, read_image

@@ -5,7 +5,7 @@ from functools import cache
 
 from vividmed.data.pseudo_labels.tagging import Tagger
 from vividmed.data.taxonomy import Taxonomy
-from vividmed.models.phrase_forms import PhraseForm, find_form
+from vividmed.models.phrases.forms import PhraseForm, find_form
 
 _SIDES = ("left ", "right ")
 

@@ -7,7 +7,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from vividmed.errors import VividMedError
 from vividmed.models.configuration import CheckedConfig
-from vividmed.models.phrase_forms import check_presence_thresholds, check_target_forms
+from vividmed.models.phrases.forms import check_presence_thresholds, check_target_forms
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")

@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from vividmed.errors import VividMedError
 from vividmed.models.cache import CACHE_NAME, CACHE_NAMES, as_cache_argument, single_cache
 from vividmed.models.layout import check_token_ids, is_packed, number_samples
-from vividmed.models.written_states import WrittenStates
+from vividmed.models.phrases.written_states import WrittenStates
 
 
 def extend_position_ids(

@@ -8,9 +8,8 @@ import torch
 
 from vividmed.errors import VividMedError
 from vividmed.models.generation import VividMedGenerationMixin, extend_position_ids, pad_left
-from vividmed.models.grounding import GroundingOutput, PhraseBatch, SampleIndex
 from vividmed.models.layout import TokenInfo
-from vividmed.models.phrase_forms import (
+from vividmed.models.phrases.forms import (
     BOX_FORMS,
     MASK_FORMS,
     FormLookup,
@@ -19,9 +18,10 @@ from vividmed.models.phrase_forms import (
     phrase_numbers,
     usable_form,
 )
-from vividmed.models.phrase_forms import find_form as find_recorded_form
-from vividmed.models.phrase_segmentation import PhraseSegmentation
-from vividmed.models.written_states import WrittenStates
+from vividmed.models.phrases.forms import find_form as find_recorded_form
+from vividmed.models.phrases.grounding import GroundingOutput, PhraseBatch, SampleIndex
+from vividmed.models.phrases.segmentation import PhraseSegmentation
+from vividmed.models.phrases.written_states import WrittenStates
 
 GroundingMode = Literal["auto", "mask", "box", "both", "off"]
 

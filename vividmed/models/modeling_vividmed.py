@@ -27,13 +27,15 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import cached_file, can_return_tuple
 
 from vividmed.errors import VividMedError
-from vividmed.models.adapter_settings import ADAPTER_SETTINGS_FILE, prepare_base, read_adapter_settings
+from vividmed.models.adapters.settings import ADAPTER_SETTINGS_FILE, prepare_base, read_adapter_settings
 from vividmed.models.backbone import VividMedModel
 from vividmed.models.base import VividMedCausalLMOutput, VividMedPreTrainedModel
 from vividmed.models.cache import CACHE_NAME, as_cache_argument
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.grounded_generation import GroundedGenerationMixin
-from vividmed.models.grounding import (
+from vividmed.models.language_loss import shifted_labels, weighted_token_loss
+from vividmed.models.layout import TokenInfo, check_shape, number_samples
+from vividmed.models.phrases.grounding import (
     GroundingLabels,
     GroundingLosses,
     GroundingLossOutput,
@@ -42,8 +44,6 @@ from vividmed.models.grounding import (
     SampleIndex,
     grounding_loss,
 )
-from vividmed.models.language_loss import shifted_labels, weighted_token_loss
-from vividmed.models.layout import TokenInfo, check_shape, number_samples
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 __all__ = ["VividMedForCausalLM", "VividMedModel"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vividmed.models.phrase_forms import (
+from vividmed.models.phrases.forms import (
     NOT_DRAWN,
     PhraseForm,
     default_form,

@@ -8,7 +8,7 @@ from torch import nn
 
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.models.base import VividMedCausalLMOutput
-from vividmed.models.grounding import GroundingLabels, GroundingLosses, PhraseBatch, grounding_loss
+from vividmed.models.phrases.grounding import GroundingLabels, GroundingLosses, PhraseBatch, grounding_loss
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 

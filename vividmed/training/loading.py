@@ -13,13 +13,12 @@ from trl import get_peft_config, get_quantization_config
 
 from vividmed.errors import VividMedError
 from vividmed.models.configuration_vividmed import VividMedConfig
-from vividmed.models.grounding import GroundingLosses
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
+from vividmed.models.phrases.grounding import GroundingLosses
 from vividmed.processing.processing_vividmed import VividMedProcessor
-from vividmed.training.adapted_model import AdaptedVividMed
-from vividmed.training.adapter_groups import GROUNDING_MODULES, PUBLISHED, as_whole_modules, select_modules
-from vividmed.training.hub_files import check_place
-from vividmed.training.peft import (
+from vividmed.training.adapters.adapted_model import AdaptedVividMed
+from vividmed.training.adapters.groups import GROUNDING_MODULES, PUBLISHED, as_whole_modules, select_modules
+from vividmed.training.adapters.peft import (
     adapter_base,
     add_adapter,
     find_adapter,
@@ -27,10 +26,11 @@ from vividmed.training.peft import (
     merge_adapter,
     read_adapter_config,
 )
+from vividmed.training.hub_files import check_place
 from vividmed.training.runs.checkpointing import atomic_folder, readable_write_errors
 from vividmed.training.segmenters import SEGMENTERS, attach_segmenters, freeze_modules
-from vividmed.training.settings.arguments import ModelArguments
 from vividmed.training.settings.grounding_arguments import GroundingArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 
 logger = logging.get_logger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from accelerate.utils import gather_object
 
-from vividmed.models.grounding import GroundingLabels
+from vividmed.models.phrases.grounding import GroundingLabels
 
 
 class MeanMeter:

@@ -22,7 +22,7 @@ from vividmed.data.sampling.mixture import Mixture
 from vividmed.data.schema import plain_target
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
-from vividmed.models.phrase_forms import (
+from vividmed.models.phrases.forms import (
     PhraseForm,
     check_presence_thresholds,
     check_target_forms,

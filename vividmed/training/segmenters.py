@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from transformers import PreTrainedModel
 
 from vividmed.errors import VividMedError
-from vividmed.models.grounding import GroundingProjection
+from vividmed.models.phrases.grounding import GroundingProjection
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 from vividmed.training.hub_files import check_place
 

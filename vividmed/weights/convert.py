@@ -11,7 +11,7 @@ import torch
 from vividmed.data.terms import DatasetTerms
 from vividmed.errors import VividMedError
 from vividmed.hub.base_model import find_base_model_id
-from vividmed.models.adapter_settings import ADAPTER_SETTINGS_FILE, adapter_settings
+from vividmed.models.adapters.settings import ADAPTER_SETTINGS_FILE, adapter_settings
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.conversion.building import GROUNDING_MODULES, PlannedModel
 from vividmed.models.conversion.published import (

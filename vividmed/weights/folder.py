@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.constants import ENDPOINT
 from transformers import GenerationConfig
 
 from vividmed.data.terms import (
@@ -75,7 +76,7 @@ class Part:
                 licence=licence,
                 access="open",
                 redistribute="yes",
-                homepage="unknown" if source is None else f"https://huggingface.co/{source}",
+                homepage="unknown" if source is None else f"{ENDPOINT}/{source}",
                 citation="unknown",
             )
         ]

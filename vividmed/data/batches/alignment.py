@@ -19,7 +19,7 @@ from vividmed.data.conversations.settings import LabelType
 from vividmed.data.masks import pack_mask, unpack_mask
 from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
-from vividmed.models.grounding import GroundingLabels
+from vividmed.models.phrases.grounding import GroundingLabels
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.triples import Triple

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vividmed.models.grounding import GroundingLabels
+from vividmed.models.phrases.grounding import GroundingLabels
 from vividmed.processing.boxes import corners_to_fractions, fractions_to_corners
 
 _CONTROL_POINTS = 4

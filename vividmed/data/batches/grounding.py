@@ -14,7 +14,7 @@ from vividmed.data.batches.examples import read_images
 from vividmed.data.batches.labels import grounding_labels
 from vividmed.data.conversations import Conversation, PhraseTarget, build_conversation, sample_generator
 from vividmed.data.schema import row_kind_of
-from vividmed.models.grounding import GroundingLabels
+from vividmed.models.phrases.grounding import GroundingLabels
 from vividmed.processing.geometry import ResizePlan
 from vividmed.processing.medical_image import MedicalImage
 from vividmed.processing.special_tokens import PHRASE_END

@@ -12,7 +12,7 @@ from vividmed.data.batches.augmentation import Augmentation
 from vividmed.data.conversations import PhraseTarget
 from vividmed.data.masks import unpack_mask
 from vividmed.errors import VividMedError
-from vividmed.models.grounding import GroundingLabels
+from vividmed.models.phrases.grounding import GroundingLabels
 from vividmed.processing.boxes import clip_boxes, corners_to_fractions
 from vividmed.processing.geometry import ResizePlan
 from vividmed.triples import Triple

@@ -15,12 +15,12 @@ from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterC
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.processing.special_tokens import SPECIAL_TOKENS
-from vividmed.training.adapter_groups import GROUNDING_MODULES
+from vividmed.training.adapters.groups import GROUNDING_MODULES
+from vividmed.training.adapters.peft import adapter_base, find_adapter
 from vividmed.training.estimation.estimate import GIB, MemoryEstimate, Sharding
 from vividmed.training.estimation.planning import RunPlan, check_weights
 from vividmed.training.loading import check_architecture, load_processor, take_adapter_settings
 from vividmed.training.memory import memory_summary
-from vividmed.training.peft import adapter_base, find_adapter
 from vividmed.training.rows import load_rows
 from vividmed.training.settings.preflight import check_environment, check_streaming
 from vividmed.training.stages.language import LanguageStage

@@ -12,14 +12,15 @@ from transformers import PreTrainedModel
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from vividmed.errors import VividMedError
-from vividmed.models.adapter_merging import checkpoint_files
+from vividmed.models.adapters.merging import checkpoint_files
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.loading import check_complete
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.models.quantization import FULL_PRECISION_MODULES
 from vividmed.processing.processing_vividmed import VividMedProcessor
-from vividmed.training.adapted_model import AdaptedVividMed
-from vividmed.training.adapter_groups import GROUNDING_MODULES
+from vividmed.training.adapters.adapted_model import AdaptedVividMed
+from vividmed.training.adapters.groups import GROUNDING_MODULES
+from vividmed.training.adapters.peft import read_adapter_config
 from vividmed.training.estimation.activations import (
     BatchShape,
     Stack,
@@ -40,9 +41,9 @@ from vividmed.training.estimation.estimate import (
 )
 from vividmed.training.estimation.tracking import BlockCost
 from vividmed.training.loading import prepare_for_training
-from vividmed.training.peft import read_adapter_config
 from vividmed.training.segmenters import freeze_modules
-from vividmed.training.settings.arguments import ModelArguments, TextDataArguments, VividMedTrainingArguments
+from vividmed.training.settings.arguments import TextDataArguments, VividMedTrainingArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 
 
 class RunPlan:

@@ -21,9 +21,9 @@ from vividmed.data.terms import (
     row_sources,
     terms_of_rows,
 )
-from vividmed.training.adapted_model import ADAPTER_CONFIG
+from vividmed.training.adapters.adapted_model import ADAPTER_CONFIG
+from vividmed.training.adapters.peft import adapter_base
 from vividmed.training.hub_files import find_file
-from vividmed.training.peft import adapter_base
 from vividmed.training.settings.arguments import DataArguments
 
 _STARTED_FROM = ("model_name_or_path", "segmenter", "instance_segmenter")

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from vividmed.models.grounding import GroundingLosses
+from vividmed.models.phrases.grounding import GroundingLosses
 from vividmed.models.segmenter.instance_loss import InstanceLoss
 from vividmed.models.segmenter.losses import MaskLoss
 

@@ -6,7 +6,7 @@ from typing import Any
 from transformers.utils import logging
 
 from vividmed.errors import VividMedError
-from vividmed.training.settings.arguments import ADAPTER_ARGUMENTS, QUANTIZATION_ARGUMENTS
+from vividmed.training.settings.model_arguments import ADAPTER_ARGUMENTS, QUANTIZATION_ARGUMENTS
 
 logger = logging.get_logger(__name__)
 

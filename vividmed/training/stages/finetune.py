@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 from vividmed.data.schema import RowKind
 from vividmed.errors import VividMedError
 from vividmed.training.rows import find_row_kind
-from vividmed.training.settings.arguments import ModelArguments, VlmDataArguments, VlmTrainingArguments
+from vividmed.training.settings.arguments import VlmDataArguments, VlmTrainingArguments
 from vividmed.training.settings.grounding_arguments import GroundingArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 from vividmed.training.stages.grounding import GroundingStage
 from vividmed.training.stages.stage import Stage
 from vividmed.training.stages.vlm import VlmStage

@@ -17,8 +17,9 @@ from vividmed.training.grounded_answers import SampleOverlays
 from vividmed.training.grounding_trainer import GroundingTrainer
 from vividmed.training.loading import load_processor
 from vividmed.training.presence import calibrate_presence, trained_forms, write_record
-from vividmed.training.settings.arguments import AnsweringTrainingArguments, ModelArguments, TextDataArguments
+from vividmed.training.settings.arguments import AnsweringTrainingArguments, TextDataArguments
 from vividmed.training.settings.grounding_arguments import GroundingArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 from vividmed.training.stages.language import LanguageStage
 from vividmed.training.stages.stage import StageRows
 from vividmed.training.trainer import VividMedTrainer

@@ -8,15 +8,12 @@ from transformers import PreTrainedModel
 
 from vividmed.data.batches.collator import VividMedCollator
 from vividmed.processing.processing_vividmed import VividMedProcessor
-from vividmed.training.adapter_groups import PUBLISHED
+from vividmed.training.adapters.groups import PUBLISHED
+from vividmed.training.adapters.peft import base_model_of
 from vividmed.training.generated_metrics import GeneratedMetrics, chosen_metrics, logged_names
 from vividmed.training.loading import load_model
-from vividmed.training.peft import base_model_of
-from vividmed.training.settings.arguments import (
-    AnsweringTrainingArguments,
-    ModelArguments,
-    TextDataArguments,
-)
+from vividmed.training.settings.arguments import AnsweringTrainingArguments, TextDataArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 from vividmed.training.stages.stage import Stage, StageRows
 from vividmed.training.trainer import VividMedTrainer
 

@@ -10,11 +10,12 @@ from vividmed.data.batches.collator import VividMedCollator
 from vividmed.data.batches.examples import shuffled_turns, to_example
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture_conversations import mixture_conversation
-from vividmed.training.adapter_groups import GROUNDING_MODULES
+from vividmed.training.adapters.groups import GROUNDING_MODULES
 from vividmed.training.answers import CLOSED_KINDS, generate_answers, score_closed
 from vividmed.training.callbacks import SampleAnswers
 from vividmed.training.loading import load_processor
-from vividmed.training.settings.arguments import ModelArguments, VlmDataArguments, VlmTrainingArguments
+from vividmed.training.settings.arguments import VlmDataArguments, VlmTrainingArguments
+from vividmed.training.settings.model_arguments import ModelArguments
 from vividmed.training.stages.language import LanguageStage
 from vividmed.training.stages.measurement import Measurement
 from vividmed.training.stages.stage import StageRows

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import torch
 
-from vividmed.models.grounding import GroundingOutput, PhraseBatch
-from vividmed.models.phrase_forms import (
+from vividmed.models.phrases.forms import (
     NOT_DRAWN,
     PhraseForm,
     phrase_numbers,
     presence_of_boxes,
     presence_of_masks,
 )
+from vividmed.models.phrases.grounding import GroundingOutput, PhraseBatch
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 

@@ -18,8 +18,8 @@ from vividmed.files import packaged_folder, write_atomically
 from vividmed.hub.base_model import find_base_model_id
 from vividmed.hub.cards import fill_template, safe_terms
 from vividmed.hub.markdown import table_cell
-from vividmed.models.adapter_merging import AdapterMerger, merge_checkpoint
-from vividmed.models.adapter_settings import (
+from vividmed.models.adapters.merging import AdapterMerger, merge_checkpoint
+from vividmed.models.adapters.settings import (
     ADAPTER_SETTINGS_FILE,
     configure_base,
     read_adapter_settings,
@@ -28,9 +28,9 @@ from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.loading import check_complete
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
-from vividmed.training.adapted_model import ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE
+from vividmed.training.adapters.adapted_model import ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE
+from vividmed.training.adapters.peft import adapter_base, find_adapter, read_adapter_config
 from vividmed.training.hub_files import model_folder, use_taxonomy_of_model
-from vividmed.training.peft import adapter_base, find_adapter, read_adapter_config
 from vividmed.training.runs.checkpointing import atomic_folder, readable_write_errors
 from vividmed.training.runs.provenance import model_terms
 from vividmed.version import __version__

@@ -8,14 +8,14 @@ from transformers import PreTrainedModel
 
 from vividmed.errors import VividMedError
 from vividmed.hub.base_model import is_hub_id
-from vividmed.models.adapter_settings import ADAPTER_SETTINGS_FILE, prepare_base, read_adapter_settings
-from vividmed.training.adapted_model import (
+from vividmed.models.adapters.settings import ADAPTER_SETTINGS_FILE, prepare_base, read_adapter_settings
+from vividmed.training.adapters.adapted_model import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     BOUNDARY_TOKENS_FILE,
     AdaptedVividMed,
 )
-from vividmed.training.adapter_groups import AdapterSelection, token_rows
+from vividmed.training.adapters.groups import AdapterSelection, token_rows
 from vividmed.training.hub_files import find_file
 
 
@@ -32,7 +32,7 @@ def add_adapter(
     Args:
         model: base model, possibly quantised.
         config: as ``trl.get_peft_config`` makes it; its modules are replaced by ``selection`` where it names none.
-        selection: see :func:`~vividmed.training.adapter_groups.select_modules`.
+        selection: see :func:`~vividmed.training.adapters.groups.select_modules`.
         tokenizer: of the model; needed where the selection trains the rows of the added tokens.
         train_boundary_tokens: also train the begin- and end-of-image tokens, which the published training leaves
             frozen.

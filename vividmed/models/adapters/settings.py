@@ -14,7 +14,7 @@ from torch import nn
 from vividmed.errors import VividMedError
 from vividmed.models.configuration import UNBUILDABLE, one_line
 from vividmed.models.configuration_vividmed import VividMedConfig
-from vividmed.models.grounding import GroundingProjection
+from vividmed.models.phrases.grounding import GroundingProjection
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 

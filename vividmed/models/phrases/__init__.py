@@ -1,0 +1,1 @@
+"""Phrases of the text and where they are: states, forms and segmentation."""
