@@ -190,7 +190,7 @@ def test_images_are_taken_from_urls_of_files_and_of_data(tmp_path):
     [
         ({"url": "data:image/png;base64"}, "is not a data URL"),
         ({"url": "data:image/png;base64,@@@"}, "not valid base64"),
-        ({"url": "data:image/png;base64,AAAA"}, "not a readable 2D image"),
+        ({"url": "data:image/png;base64,AAAA"}, "not a 2D image or NIfTI file"),
         ({"type": "image_url", "image_url": {"url": "https://x.org/a.png"}}, "is a web address; download"),
         ({"type": "image_url", "image_url": "http://x.org/a.png"}, "is a web address; download"),
         ({"type": "image_url"}, "mention an image but none was given"),

@@ -237,10 +237,10 @@ def test_what_this_machine_lacks_is_said_in_one_line_before_the_start(options, m
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configuration_parses_and_names_its_command(path):
-    stage = next(name for name in STAGES if path.stem.startswith(name.replace("-", "_")))
+    stage = next((name for name in STAGES if path.stem.startswith(name.replace("-", "_"))), "vlm")
     parse(["--stage", stage, "--config", str(path), "--use_cpu"])
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert any("accelerate launch" in line for line in header)
+    assert any("accelerate launch" in line or "vividmed train" in line for line in header)
 
 
 @pytest.mark.parametrize("stage", ["align-sam", "align-isam", "vg", "grg"])
