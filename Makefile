@@ -4,6 +4,7 @@
 #   make stages   train every stage on real images, each from what the one before has left
 #   make evaluate ask the models of make stages about held-out rows, and put the figures on their cards
 #   make test     lint, types and tests, as CI runs them; TRANSFORMERS=5.24.0 takes that version, in its own .venv
+#   make test-all the same, and the slow tests: kills, two processes, the wheel, a browser, journeys
 #   make parity   the table of differences from the published implementation
 #   make bench    benchmarks, each against a stated baseline
 #   make hf-common  the common tests of the installed transformers, fetched from the package index
@@ -17,7 +18,7 @@ TORCH ?= torch==2.13.0
 TRANSFORMERS ?=
 VENV ?= .venv$(if $(TRANSFORMERS),-transformers-$(TRANSFORMERS))
 BIN := $(VENV)/bin
-PYTEST_ARGS ?= --numprocesses 2 --dist loadfile
+PYTEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 export TOKENIZERS_PARALLELISM := false
 
@@ -62,6 +63,8 @@ evaluate: install
 
 test: lint types layers unit
 
+test-all: test slow
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -73,7 +76,10 @@ layers: install
 	$(BIN)/lint-imports
 
 unit: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+slow: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 parity: install
 	$(BIN)/python -m tests.parity

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from tests.fixtures.paths import REPOSITORY
 from tests.fixtures.training import logged, small_trainer
 from vividmed.training.runs.checkpointing import (
@@ -15,6 +17,8 @@ from vividmed.training.runs.checkpointing import (
     newest_complete_checkpoint,
     remove_partial_checkpoints,
 )
+
+pytestmark = pytest.mark.slow
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 

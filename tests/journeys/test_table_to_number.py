@@ -42,6 +42,7 @@ def material(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_four_commands_lead_from_a_table_to_a_number(material, capsys):
     prepared = ["--images", "images", "--modality", "X-ray", "--output", "data/questions"]
     assert main(["prepare", "table", "questions.csv", *prepared]) == 0

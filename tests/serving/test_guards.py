@@ -203,6 +203,7 @@ def test_wrong_argument_is_one_line(monkeypatch, tmp_path, capsys, arguments, to
     assert TOKEN not in error
 
 
+@pytest.mark.slow
 def test_server_stops_after_the_answers_in_progress(tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "vividmed.cli.main", "serve", "--model", str(MODEL), "--port", "0"]

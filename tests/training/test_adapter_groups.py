@@ -162,6 +162,7 @@ for case in map(Path, sys.argv[1:]):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_adapter_gives_the_same_on_every_road_from_a_clean_process(tmp_path):
     inputs = dict(PROCESSOR(images=make_row(0)["images"], text="What is the modality?"))
     batch = {

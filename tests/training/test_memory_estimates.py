@@ -75,7 +75,7 @@ def test_weights_that_do_not_fit_are_a_problem_before_they_are_loaded(
     ("arguments", "message"),
     [
         (["--learning_rte", "1"], "did you mean --learning_rate"),
-        (["--dataset_name", "nowhere/at-all", "--eval_strategy", "no"], "problem"),
+        (["--dataset_name", "./nowhere", "--eval_strategy", "no"], "problem"),
         (["--gpu-memory", "much"], "is not a size in gigabytes"),
         (["--load_in_4bit"], "need use_peft"),
         (["--metric_for_best_model", "beauty"], "choose one of them"),
@@ -161,6 +161,7 @@ def test_sharding_is_read_from_the_files_of_accelerate(file, kind, gpus):
     assert read_sharding(packaged_folder("stages/accelerate") / f"{file}.yaml") == Sharding(kind, gpus)
 
 
+@pytest.mark.slow
 def test_segmenters_are_in_the_estimate_of_stages_that_ground(capsys):
     arguments = ["check", "--report_to", "none", "--preset", "tiny", "--cpu", "--skip-data"]
     peaks = []
