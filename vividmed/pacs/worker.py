@@ -15,15 +15,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
 
 from vividmed.errors import VividMedError
 from vividmed.export.dicom_objects import object_uid
 from vividmed.export.dicom_sr import build_dicom_sr
-from vividmed.inference.predictor import Predictor, Result
+from vividmed.inference.predictor import Result
 from vividmed.pacs.client import Pacs, Series, pseudonym
+from vividmed.processing.reading import ImageSource
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,17 @@ _SR_CLASSES = ("Enhanced", "Comprehensive")
 _FOLDER = "vividmed-pacs-"
 
 
+class StudyPredictor(Protocol):
+    """What answers: a :class:`vividmed.inference.predictor.Predictor`, or one behind a queue."""
+
+    @property
+    def identity(self) -> str:
+        """What tells the model from others."""
+
+    def predict_batch(self, scans: Sequence[ImageSource], **options: Any) -> Sequence[Result | VividMedError]:
+        """For each scan its result, or the error for which it has none."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What is asked about every series.
@@ -69,7 +81,7 @@ class Question:
     options: dict[str, Any] = field(default_factory=dict)
     model: str = ""
 
-    def identity(self, predictor: Predictor) -> str:
+    def identity(self, predictor: StudyPredictor) -> str:
         """What the identifiers of results depend on, apart from the series."""
         asked = sorted((name, str(value)) for name, value in self.options.items() if value)
         return f"{predictor.identity} {asked}"
@@ -98,7 +110,7 @@ Keep = Callable[[Series, Result], None]
 
 
 def process_studies(
-    predictor: Predictor,
+    predictor: StudyPredictor,
     studies: Iterable[str],
     *,
     source: Pacs,
@@ -132,7 +144,7 @@ def process_studies(
 
 
 def watch(
-    predictor: Predictor,
+    predictor: StudyPredictor,
     *,
     source: Pacs,
     destination: Pacs,
@@ -186,7 +198,7 @@ def image_series(series: Sequence[Series]) -> list[Series]:
 
 
 def _process(
-    predictor: Predictor,
+    predictor: StudyPredictor,
     study: str,
     source: Pacs,
     destination: Pacs | None,

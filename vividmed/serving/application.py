@@ -44,6 +44,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
+            for start in service.at_start:
+                start()
             yield
         finally:
             await asyncio.to_thread(service.close)

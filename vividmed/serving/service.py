@@ -56,11 +56,18 @@ class Service:
         self.created = int(time.time())
         self.root = Path(tempfile.mkdtemp(prefix="vividmed-serve-"))
         self.scans: ScanStore | None = None
+        self.at_start: list[Callable[[], None]] = []
+        """Called on the event loop when the server starts."""
+        self.at_stop: list[Callable[[], None]] = []
+        """Called when the server is about to stop, before the queue is closed."""
         self.at_close: list[Callable[[], None]] = []
+        """Called when nothing is left in the queue."""
         self._readers = anyio.CapacityLimiter(_READERS)
 
     def close(self) -> None:
         """Answer what is waiting, then remove every temporary file."""
+        for stop in self.at_stop:
+            stop()
         self.engine.close()
         for close in self.at_close:
             close()
