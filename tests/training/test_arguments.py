@@ -194,8 +194,9 @@ def test_what_contradicts_the_command_line_gives_way_with_a_warning(config, capl
         (["--max_steps", "5", "--warmup_steps", "9"], "--warmup_steps 9: the run has only 5 steps"),
     ],
 )
-def test_argument_that_would_be_ignored_is_refused_by_its_name(options, message, capsys):
-    assert main(["--stage", "vlm", "--use_cpu", "--output_dir", "never", *options]) == 2
+def test_argument_that_would_be_ignored_is_refused_by_its_name(options, message, tmp_path, capsys):
+    folder = str(tmp_path / "never")
+    assert main(["--stage", "vlm", "--use_cpu", "--output_dir", folder, *options]) == 2
     assert message in capsys.readouterr().err
 
 
