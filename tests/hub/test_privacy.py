@@ -281,7 +281,7 @@ def nifti(*, version=1, zipped=False, extension=None, **fields):
     if extension:
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", extension.encode()))
     data = image.to_bytes()
-    return gzip.compress(data) if zipped else data
+    return gzip.compress(data, mtime=0) if zipped else data
 
 
 IMAGES = {
@@ -311,7 +311,9 @@ def test_metadata_of_images_is_scanned_in_files_and_in_rows(tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    "data", [png(Software="vividmed"), jpeg(), nifti(), nifti(zipped=True), nifti(version=2)]
+    "data",
+    [png(Software="vividmed"), jpeg(), nifti(), nifti(zipped=True), nifti(version=2)],
+    ids=["png", "jpeg", "nifti", "compressed nifti", "nifti-2"],
 )
 def test_images_with_ordinary_metadata_pass(tmp_path, data):
     assert scan_files(tmp_path, [write_rows(tmp_path, [{"images": [{"bytes": data}]}])]) == []

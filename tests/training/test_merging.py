@@ -89,6 +89,16 @@ def test_merged_bfloat16_weights_differ_by_their_rounding_only(tmp_path):
     assert error < 1e-3, error
 
 
+def test_merged_model_keeps_what_its_adapter_recorded_for_grounding(tmp_path):
+    make_adapter(tmp_path)
+    record = {"target_forms": {"liver": "mask"}, "presence_thresholds": {"mask": 0.7}}
+    (tmp_path / "adapter" / "grounding.json").write_text(json.dumps(record))
+    save_merged_model(tmp_path / "adapter", tmp_path / "merged")
+    config = VividMedForCausalLM.from_pretrained(tmp_path / "merged").config
+    assert config.target_forms == record["target_forms"]
+    assert config.presence_thresholds == record["presence_thresholds"]
+
+
 def test_merging_writes_shards_no_larger_than_asked_for(tmp_path):
     make_adapter(tmp_path, shards="200KB")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())

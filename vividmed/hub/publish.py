@@ -58,6 +58,8 @@ _MODEL_FILES = (
     "baseline.json",
     ADAPTER_CONFIG,
     "model_settings.json",
+    # Forms and thresholds next to an adapter that grounds.
+    "grounding.json",
     "*processor_config.json",
     "tokenizer*.json",
     "special_tokens_map.json",

@@ -31,6 +31,7 @@ from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.adapters.adapted_model import ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE
 from vividmed.training.adapters.peft import adapter_base, find_adapter, read_adapter_config
 from vividmed.training.hub_files import model_folder, use_taxonomy_of_model
+from vividmed.training.presence import read_record
 from vividmed.training.runs.checkpointing import atomic_folder, readable_write_errors
 from vividmed.training.runs.provenance import model_terms
 from vividmed.version import __version__
@@ -118,6 +119,7 @@ def _write_weights(base: Path, adapter: Path, output: Path, dtype: torch.dtype |
             f"{base}: the base model is stored quantised; name the unquantised one that it was made from (--base-model)"
         )
     configure_base(config, read_adapter_settings(adapter / ADAPTER_SETTINGS_FILE))
+    read_record(config, adapter)
     with torch.device("meta"):
         model = VividMedForCausalLM(config)
     wanted, tied = model.state_dict().keys(), model.all_tied_weights_keys

@@ -17,6 +17,7 @@ from vividmed.training.adapters.adapted_model import (
 )
 from vividmed.training.adapters.groups import AdapterSelection, token_rows
 from vividmed.training.hub_files import find_file
+from vividmed.training.presence import RECORD
 
 
 def add_adapter(
@@ -80,7 +81,7 @@ def find_adapter(source: str | Path, *, revision: str | None = None) -> Path | N
     config = find_file(source, ADAPTER_CONFIG, revision=revision)
     if config is None or find_file(source, "config.json", revision=revision) is not None:
         return None
-    for name in (ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE, ADAPTER_SETTINGS_FILE):
+    for name in (ADAPTER_WEIGHTS, BOUNDARY_TOKENS_FILE, ADAPTER_SETTINGS_FILE, RECORD):
         find_file(source, name, revision=revision)
     return config.parent
 
