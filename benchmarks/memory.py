@@ -24,8 +24,8 @@ class Case:
     """A model and a way to train it.
 
     Attributes:
-        name: of the case.
-        width: of the decoder.
+        name: what the case trains, as the table prints it.
+        width: hidden size of the decoder.
         layers: of the decoder and of the tower.
         samples: per batch.
         model: changes of the model's arguments.

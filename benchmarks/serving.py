@@ -154,9 +154,9 @@ def run_load(
     """Send requests from several clients at once.
 
     Args:
-        clients: of the server.
+        clients: clients that call the server at the same time.
         model: its name.
-        numbers: of the requests.
+        numbers: numbers that tell the requests apart.
         malformed: share of malformed requests.
         tokens: longest answer.
         expected: right text of every request, by its number.
@@ -182,7 +182,7 @@ def run_load(
 
 
 def expected_texts(model: Path, count: int, tokens: int) -> list[str]:
-    """What the model answers to every request without a server."""
+    """Compute the right answer to every request with the model itself, without a server."""
     from vividmed.inference.predictor import Predictor
 
     predictor = Predictor(model, device="cpu")

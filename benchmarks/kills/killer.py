@@ -143,7 +143,7 @@ def kill_workloads(kills: int, seed: int, folder: Path, *, only: str | None = No
         only: name of the only workload to kill; None for all.
 
     Raises:
-        ValueError: there is no workload of that name.
+        ValueError: no workload has that name.
     """
     with _hub(folder) as hub:
         killer = Killer(folder, hub, seed)

@@ -24,36 +24,11 @@ from vividmed.export.dicom_objects import object_uid
 from vividmed.export.dicom_sr import build_dicom_sr
 from vividmed.inference.predictor import Result
 from vividmed.pacs.client import Pacs, Series, pseudonym
+from vividmed.processing.dicom.files import OTHER_MODALITIES
 from vividmed.processing.reading import ImageSource
 
 logger = logging.getLogger(__name__)
 
-_NOT_IMAGES = frozenset(
-    [
-        "AU",
-        "DOC",
-        "ECG",
-        "EPS",
-        "FID",
-        "HD",
-        "KO",
-        "M3D",
-        "PLAN",
-        "PR",
-        "REG",
-        "RESP",
-        "RTDOSE",
-        "RTIMAGE",
-        "RTPLAN",
-        "RTRECORD",
-        "RTSTRUCT",
-        "RWV",
-        "SEG",
-        "SMR",
-        "SR",
-        "STAIN",
-    ]
-)
 _SR_CLASSES = ("Enhanced", "Comprehensive")
 _FOLDER = "vividmed-pacs-"
 
@@ -194,7 +169,7 @@ def watch(
 
 def image_series(series: Sequence[Series]) -> list[Series]:
     """Series of images; results, plans and reports are left out."""
-    return [one for one in series if one.modality not in _NOT_IMAGES and one.instances]
+    return [one for one in series if one.modality not in OTHER_MODALITIES and one.instances]
 
 
 def _process(

@@ -26,7 +26,7 @@ from vividmed.processing.medical_image import MedicalImage, picture_affine
 logger = logging.get_logger(__name__)
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
-_OTHER_MODALITIES = frozenset(
+OTHER_MODALITIES = frozenset(
     [
         "AU",
         "DOC",
@@ -205,7 +205,7 @@ def _image_files(folder: Path) -> dict[Path, Dataset]:
 
 def _is_image(dataset: Dataset) -> bool:
     sop_class = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
-    if str(dataset.get("Modality") or "") in _OTHER_MODALITIES:
+    if str(dataset.get("Modality") or "") in OTHER_MODALITIES:
         return False
     if sop_class.name == sop_class or not sop_class:  # private or missing
         return "Rows" in dataset and "Columns" in dataset
