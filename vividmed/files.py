@@ -63,3 +63,21 @@ def packaged_folder(name: str) -> Path:
     package = Path(__file__).parent
     installed = package / "packaged" / name
     return installed if installed.is_dir() else package.parent / name
+
+
+def or_packaged(path: Path, folder: str) -> Path:
+    """Return a path or, where nothing is there, the packaged file that it names.
+
+    ``vlm.yaml`` and ``stages/configs/vlm.yaml`` both name the latter. Another folder's ``mine/vlm.yaml`` does not.
+
+    Args:
+        path: what the user gave.
+        folder: as in :func:`packaged_folder`.
+    """
+    if path.is_absolute() or path.exists():
+        return path
+    files = packaged_folder(folder)
+    named = (
+        file for file in files.rglob(path.name) if (Path(folder) / file.relative_to(files)).match(str(path))
+    )
+    return min(named, key=lambda file: len(file.parts), default=path)

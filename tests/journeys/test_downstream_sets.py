@@ -70,7 +70,7 @@ def test_original_files_become_a_table_of_scores(
     protocol.write_text(PROTOCOL)
     settings = {
         **SMALLEST,
-        "config": CONFIGS / f"finetune_{config}.yaml",
+        "config": CONFIGS / f"finetune/{config}.yaml",
         "model_name_or_path": model,
         "dataset_name": data,
         "eval_split": split,

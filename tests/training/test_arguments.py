@@ -11,6 +11,8 @@ from vividmed.training.settings.parser import StageParser
 from vividmed.training.settings.resolved_config import resolved_config
 from vividmed.training.stages.command import CONFIGS, STAGES, main, parse
 
+SHIPPED = sorted({*CONFIGS.rglob("*.yaml")} - {*CONFIGS.glob("mixtures/*")})
+
 
 @pytest.fixture
 def config(tmp_path):
@@ -236,12 +238,25 @@ def test_what_this_machine_lacks_is_said_in_one_line_before_the_start(options, m
     assert not list(folder.glob("checkpoint-*"))
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_shipped_configuration_parses_and_names_its_command(path):
-    stage = next((name for name in STAGES if path.stem.startswith(name.replace("-", "_"))), "vlm")
+    name = str(path.relative_to(CONFIGS)).removeprefix("own/")
+    stage = next((stage for stage in STAGES if name.startswith(stage.replace("-", "_"))), "vlm")
     parse(["--stage", stage, "--config", str(path), "--use_cpu"])
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any("accelerate launch" in line or "vividmed train" in line for line in header)
+
+
+@pytest.mark.parametrize("name", ["vlm_lora.yaml", "configs/vlm_lora.yaml", "stages/configs/vlm_lora.yaml"])
+def test_configuration_of_the_package_is_found_by_its_name_in_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse(["--stage", "vlm", "--config", name, "--use_cpu"])[2].lora_r == 64
+    fine = parse(["--stage", "finetune", "--config", "finetune/vqa_rad.yaml", "--use_cpu"])[-1]
+    assert fine.max_steps == 10_000
+    with pytest.raises(VividMedError, match=r"--config mine/vlm_lora\.yaml: No such file"):
+        parse(["--stage", "vlm", "--config", "mine/vlm_lora.yaml"])
+    (tmp_path / "vlm_lora.yaml").write_text("use_peft: true\nlora_r: 3")
+    assert parse(["--stage", "vlm", "--config", "vlm_lora.yaml", "--use_cpu"])[2].lora_r == 3
 
 
 @pytest.mark.parametrize("stage", ["align-sam", "align-isam", "vg", "grg"])

@@ -129,7 +129,7 @@ def test_a_setting_that_cannot_work_is_one_line_before_training(options, message
     ],
 )
 def test_configurations_have_the_published_settings(name, steps, saved, batch, shuffled):
-    config = str(CONFIGS / f"finetune_{name}.yaml")
+    config = str(CONFIGS / f"finetune/{name}.yaml")
     _, data, model, _, args = parse(["--stage", "finetune", "--config", config, "--use_cpu"])
     assert (args.max_steps, args.save_steps, args.per_device_train_batch_size) == (steps, saved, batch)
     assert (args.learning_rate, args.weight_decay, args.warmup_steps) == (5e-5, 0.01, 500)

@@ -1,6 +1,7 @@
 """The ``vividmed`` command: finds the verb and imports only what it needs.
 
 Each verb is a module of this package with ``add_arguments(parser)`` and ``run(args)``; its docstring is the help text.
+Verbs of two words are modules of sub-packages: ``vividmed prepare table`` is ``vividmed.cli.prepare.table``.
 """
 
 import argparse
@@ -120,7 +121,7 @@ def _resolve(arguments: list[str], group: tuple[str, ...] = ()) -> tuple[tuple[s
 
 
 def _module(words: tuple[str, ...]) -> ModuleType:
-    return import_module(f"vividmed.cli.{'_'.join(words).replace('-', '_')}")
+    return import_module(".".join(("vividmed.cli", *words)).replace("-", "_"))
 
 
 def _verb_parser(words: tuple[str, ...], module: ModuleType) -> CommandParser:

@@ -37,4 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         for action in StageParser((StageArguments, *stage.arguments()))._actions:
             if action.option_strings and not any(flag in known for flag in action.option_strings):
                 parser._add_action(action)
-    parser.add_argument("--config", help="YAML file with any of these arguments")
+    parser.add_argument(
+        "--config", help="YAML file with any of these arguments, or the name of one in the package"
+    )

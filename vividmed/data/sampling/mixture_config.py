@@ -9,6 +9,7 @@ import yaml
 
 from vividmed.data.conversations.settings import SETTINGS_BY_ROW_KIND, ConversationSettings
 from vividmed.errors import VividMedError
+from vividmed.files import or_packaged
 
 _ROW_KINDS = ", ".join(SETTINGS_BY_ROW_KIND)
 _FILE_KEYS = ("datasets", "seed", "root", "conversation")
@@ -162,6 +163,7 @@ class MixtureConfig:
 
 def _follow(path: Path) -> tuple[Path, Mapping[str, Any]]:
     """The mixture that a file contains, or that it names through other files."""
+    path = or_packaged(path, "stages/configs")
     visited: list[Path] = []
     while True:
         content = _read(path)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from vividmed.errors import VividMedError
+from vividmed.files import or_packaged
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
@@ -151,11 +152,12 @@ def memory_table(plan: RunPlan) -> str:
 
 
 def read_sharding(path: Path) -> Sharding:
-    """How a configuration file of accelerate divides a run.
+    """How a configuration file of accelerate, or one in the package such as ``fsdp2.yaml``, divides a run.
 
     Raises:
         VividMedError: the file cannot be read, or divides it in another way than the estimate knows.
     """
+    path = or_packaged(path, "stages/accelerate")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         kind, gpus = str(content["distributed_type"]), int(content.get("num_processes", 1))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vividmed.errors import VividMedError
-from vividmed.files import packaged_folder
+from vividmed.files import or_packaged, packaged_folder
 from vividmed.training.launching import report_to_launcher, use_all_cores
 from vividmed.training.settings.arguments import DataArguments, StageArguments
 from vividmed.training.settings.parser import StageParser, read_yaml
@@ -27,7 +27,8 @@ STAGES: dict[str, type[Stage]] = {
 def parse(arguments: list[str]) -> tuple[Any, ...]:
     """Read command line and YAML.
 
-    Where no file is named, the stage's configuration follows from the data: its tiny one for the embedded sample, one
+    A configuration that is not found where ``--config`` says is looked up among those of the package, so that
+    ``--config finetune/vqa_rad.yaml`` works in any folder. Where no file is named, the stage's configuration follows from the data: its tiny one for the embedded sample, one
     for a single data set for ``--dataset_name``, and the published one for ``--mixture``.
 
     Returns:
@@ -37,7 +38,8 @@ def parse(arguments: list[str]) -> tuple[Any, ...]:
         VividMedError: an argument is unknown, has a wrong value, or cannot be used together with another one.
     """
     early = _ahead(arguments)
-    values = {} if early.config is None else read_yaml(early.config)
+    config = None if early.config is None else or_packaged(early.config, "stages/configs")
+    values = {} if config is None else read_yaml(config)
     name = early.stage or values.get("stage")
     if name is not None and name not in STAGES:
         nearest = difflib.get_close_matches(str(name), STAGES, n=1)
@@ -45,12 +47,15 @@ def parse(arguments: list[str]) -> tuple[Any, ...]:
         raise VividMedError(f"--stage {name}: unknown stage; {hint}")
     stage = STAGES[name or "vlm"]
     parser = StageParser((StageArguments, *stage.arguments()), description="Train a stage of VividMed.")
-    parser.add_argument("--config", type=Path, help="YAML file with any of these arguments.")
-    config = early.config
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="YAML file with any of these arguments, or the name of one in the package, such as vlm_lora.yaml.",
+    )
     if config is None and name is not None:
         published, own, tiny = stage.configurations
-        kind = published if early.mixture is not None else own if early.dataset_name is not None else tiny
-        config = CONFIGS / f"{name.replace('-', '_')}{kind}.yaml"
+        path = published if early.mixture is not None else own if early.dataset_name is not None else tiny
+        config = CONFIGS / f"{path.format(name.replace('-', '_'))}.yaml"
     parsed = parser.parse(arguments, config, output_dir=f"outputs/{name}")
     for group in parsed:
         if isinstance(group, DataArguments) and group.mixture is not None and early.mixture is None:

@@ -39,7 +39,7 @@ class FinetuneStage(GroundingStage):
 
     name = "finetune"
     row_kind: ClassVar[RowKind] = "grounded_report"
-    configurations = ("_small", "_small", "_tiny")
+    configurations = ("{}_small", "{}_small", "{}_tiny")
 
     data_args: FinetuneDataArguments
     model_args: ModelArguments

@@ -80,7 +80,8 @@ class Stage(ABC):
         card: template of its model card, in ``model_cards/``.
         always_measures_start: measure the untrained model even if ``eval_on_start`` does not ask for it.
         metrics: names that an evaluation logs, without ``eval_``; a trailing ``*`` stands for any ending.
-        configurations: endings of the files of settings for a mixture, for one data set, and for the embedded sample.
+        configurations: settings for a mixture, for one data set, and for the embedded sample, as paths in
+            ``stages/configs`` without ``.yaml``; ``{}`` is the stage.
     """
 
     name: ClassVar[str]
@@ -88,7 +89,7 @@ class Stage(ABC):
     card: ClassVar[str]
     always_measures_start: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ("loss",)
-    configurations: ClassVar[tuple[str, str, str]] = ("", "_own", "_tiny")
+    configurations: ClassVar[tuple[str, str, str]] = ("{}", "own/{}", "{}_tiny")
 
     data_args: DataArguments
     args: VividMedTrainingArguments

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the samples and draw their contact sheet."""
-    from vividmed.cli.contact_sheet import Tile, draw_contact_sheet
+    from vividmed.cli.data.contact_sheet import Tile, draw_contact_sheet
     from vividmed.data.sampling.mixture import sample_conversations
 
     tiles = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shtab import DIRECTORY
 
-from vividmed.cli.own_data import add_labels, add_output, prepare, use_labels
+from vividmed.cli.prepare.own_data import add_labels, add_output, prepare, use_labels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

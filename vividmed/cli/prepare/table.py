@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from shtab import FILE
 
-from vividmed.cli.own_data import add_images, add_output, prepare
+from vividmed.cli.prepare.own_data import add_images, add_output, prepare
 
 if TYPE_CHECKING:
     from vividmed.data.own.table_rows import TableOptions

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     """Print the statistics and draw the contact sheet."""
     from datasets import DatasetDict
 
-    from vividmed.cli.contact_sheet import Tile, draw_contact_sheet
+    from vividmed.cli.data.contact_sheet import Tile, draw_contact_sheet
     from vividmed.data.sampling.keyed_rows import KeyedRows
 
     splits = _load(args.dataset)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from shtab import DIRECTORY
 
-from vividmed.cli.own_data import add_output, prepare
-from vividmed.cli.prepare_table import add_columns, table_options
+from vividmed.cli.prepare.own_data import add_output, prepare
+from vividmed.cli.prepare.table import add_columns, table_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

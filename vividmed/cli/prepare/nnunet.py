@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from shtab import DIRECTORY, FILE
 
-from vividmed.cli.own_data import add_labels, add_output, prepare, use_labels
+from vividmed.cli.prepare.own_data import add_labels, add_output, prepare, use_labels
 from vividmed.errors import VividMedError
 
 if TYPE_CHECKING:
