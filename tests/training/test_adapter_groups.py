@@ -107,6 +107,9 @@ def test_segmenters_train_whole_where_their_group_is_named(base, groups, frozen,
         (["--adapter_groups", "vision"], "vision: unknown; choose from vision-experts"),
         (["--adapter_groups", "all", "--lora_target_modules", "fc1"], "both choose modules"),
         (["--adapter_groups", "all", "--adapt_language"], "belongs to the group 'published'"),
+        (["--adapter_groups", "whole-tower", "--load_in_4bit"], "quantised weights cannot be trained"),
+        (["--adapter_groups", "whole-tower", "--train_boundary_tokens"], "contains these tokens"),
+        (["--adapter_groups", "whole-tower", "published"], "name one of them"),
     ],
 )
 def test_groups_that_cannot_be_are_named(arguments, message):
@@ -127,8 +130,22 @@ def test_group_of_what_is_frozen_is_refused(base):
         adapted(base, "segmenters", frozen=GROUNDING_MODULES)
     with pytest.raises(VividMedError, match="puts an adapter on no layer"):
         adapted(base, "segmenters")
-    with pytest.raises(VividMedError, match="contradicts --freeze_vision"):
-        adapted(base, "vision-tower", freeze_vision=True)
+    for group in ("vision-tower", "whole-tower"):
+        with pytest.raises(VividMedError, match=f"{group}: contradicts --freeze_vision"):
+            adapted(base, group, "vision-experts", freeze_vision=True)
+
+
+def test_whole_tower_trains_every_weight_of_the_tower_and_no_adapter_there(base):
+    model = adapted(base, "whole-tower", "vision-tower", "vision-experts", frozen=GROUNDING_MODULES)
+    tower = {
+        name: p
+        for name, p in model.named_parameters()
+        if ".vision." in name and ".original_module." not in name
+    }
+    assert all(parameter.requires_grad for parameter in tower.values())
+    assert {name.partition("default.")[2] for name in tower} == {
+        name for name, _ in model.get_base_model().model.vision.original_module.named_parameters()
+    }
 
 
 _ROADS = """
@@ -170,10 +187,15 @@ def test_adapter_gives_the_same_on_every_road_from_a_clean_process(tmp_path):
         "masks": ([torch.rand(3, 4, 16, 16)], [torch.ones(1, 96)], [(4, 16, 16)]),
     }
     expected = {}
-    for tied, groups in ((False, "all"), (True, "all"), (False, "published")):
-        case = tmp_path / f"{tied}-{groups}"
+    for tied, *groups in (
+        (False, "all"),
+        (True, "all"),
+        (False, "published"),
+        (True, "whole-tower", "language-experts", "segmenters"),
+    ):
+        case = tmp_path / f"{tied}-{groups[0]}"
         save_base(case / "base", tied)
-        model = adapted(case / "base", groups, train_boundary_tokens=True).eval()
+        model = adapted(case / "base", *groups, train_boundary_tokens="whole-tower" not in groups).eval()
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter += 0.02 * torch.randn_like(parameter)

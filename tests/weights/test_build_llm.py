@@ -24,11 +24,22 @@ def test_text_has_the_logits_of_the_language_model(built):
     ids = torch.randint(0, 300, (2, 40), generator=torch.Generator().manual_seed(1))
     ours = model(input_ids=ids).logits[..., :300]
     theirs = original(input_ids=ids).logits
-    assert (ours - theirs).abs().max() < 1e-4
+    assert (ours - theirs).abs().max() < 1e-5
     padded = torch.cat([torch.zeros(2, 3, dtype=torch.long), ids], dim=1)
     mask = torch.cat([torch.zeros(2, 3, dtype=torch.long), torch.ones_like(ids)], dim=1)
     after = model(input_ids=padded, attention_mask=mask).logits[:, 3:, :300]
     assert (after - ours).abs().max() < 1e-4
+
+
+@torch.no_grad()
+def test_late_positions_have_the_angles_of_the_language_model(built):
+    # A last bit of the frequencies would not show at early ones.
+    original, model, _, _ = built
+    late = torch.arange(4000, 4064)[None]
+    states = torch.zeros(1)
+    ours = model.model.rotary_emb(late, torch.float32)
+    for found, expected in zip(ours, original.model.rotary_emb(states, late), strict=True):
+        torch.testing.assert_close(found[:, 0], expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])

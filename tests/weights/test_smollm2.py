@@ -41,8 +41,7 @@ def test_smollm2_writes_the_same_text_as_a_vividmed(tmp_path):
         with torch.no_grad():
             logits = model(ids).logits
             difference = ours(input_ids=ids).logits[..., : model.config.vocab_size] - logits
-        # Sums in another order: over 30 layers, the rounding of float32 relative to the largest logit.
-        assert difference.abs().max() < 1e-5 * logits.abs().max()
+        assert difference.abs().max() < 1e-4
         options = {"max_new_tokens": 24, "do_sample": False}
         assert ours.generate(ids, **options).tolist() == model.generate(ids, **options).tolist()
     processor = VividMedProcessor.from_pretrained(tmp_path / "base")

@@ -60,8 +60,9 @@ class VividMedRotaryEmbedding(nn.Module):
         device = position_ids.device
         rope_type = self.rope_parameters["rope_type"]
         if rope_type == "default":
-            exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device)
-            return self.rope_parameters["rope_theta"] ** (-exponents / self.head_dim), 1.0
+            exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device) / self.head_dim
+            # Not theta ** -x, whose last bit differs: over many layers, other logits than the language model's.
+            return 1.0 / (self.rope_parameters["rope_theta"] ** exponents), 1.0
         length = None
         if rope_type in ("dynamic", "longrope"):
             # These scale only sequences that are longer than those of the pre-training.

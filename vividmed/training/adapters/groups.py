@@ -7,7 +7,8 @@ Freezing the vision tower leaves it out and, as published, also restricts the de
 
 The other groups put adapters on the linear layers of one part each. Of the embedding and the head only the rows of the
 eight added tokens are trained, and norms stay as they are. That is a small share of the memory: whole embeddings and
-head of the 17B model need 4.2 GB with gradients and moments.
+head of the 17B model need 4.2 GB with gradients and moments. ``whole-tower`` is for a vision tower that is new: a change
+of low rank cannot teach random weights to see.
 """
 
 from collections.abc import Sequence
@@ -22,16 +23,20 @@ from vividmed.processing.special_tokens import SPECIAL_TOKENS
 GROUNDING_MODULES = ("segmenter", "instance_segmenter", "grounding_projection")
 _SEGMENTERS = GROUNDING_MODULES[:2]
 PUBLISHED = "published"
+WHOLE_TOWER = "whole-tower"
 GROUPS = {
     "vision-experts": "adapters on the decoder's experts for image tokens",
     "language-experts": "adapters on the decoder's experts for text",
     "vision-tower": "adapters on the vision tower and its projection",
+    WHOLE_TOWER: "vision tower and projection whole, for those that are new",
     "segmenters": "both segmenters whole",
     PUBLISHED: "adapters on all of these but the segmenters, and everything else whole, as published",
-    "all": "the first four",
+    "all": "the first three and the segmenters",
 }
 """Names that ``--adapter_groups`` takes, and what they train."""
 
+_ADAPTED = ("vision-experts", "language-experts", "vision-tower")
+_TOWER = "model.vision"
 _TOKEN_MODULES = ("model.embed_tokens", "lm_head")
 
 
@@ -86,12 +91,16 @@ def select_modules(
         return _published(model, freeze_vision, adapt_language, frozen)
     wanted = set(groups)
     if "all" in wanted:
-        wanted = set(GROUPS) - {PUBLISHED, "all"} - ({"vision-tower"} if freeze_vision else set())
+        wanted |= {*_ADAPTED, "segmenters"} - ({"vision-tower"} if freeze_vision else set())
         wanted -= set() if _trainable(model, _SEGMENTERS, frozen) else {"segmenters"}
-    if freeze_vision and "vision-tower" in wanted:
-        raise VividMedError(
-            "--adapter_groups vision-tower: contradicts --freeze_vision; leave one of them out"
-        )
+    for name in ("vision-tower", WHOLE_TOWER):
+        if freeze_vision and name in wanted:
+            raise VividMedError(
+                f"--adapter_groups {name}: contradicts --freeze_vision; leave one of them out"
+            )
+    if WHOLE_TOWER in wanted:
+        # What is trained whole needs no adapters.
+        wanted.discard("vision-tower")
     if "segmenters" in wanted and not _trainable(model, _SEGMENTERS, frozen):
         raise VividMedError(
             "--adapter_groups segmenters: this run trains none; stages vg and grg do, unless they are frozen"
@@ -108,6 +117,7 @@ def select_modules(
         )
     whole = _trainable(model, _SEGMENTERS, frozen) if "segmenters" in wanted else []
     whole += _trainable(model, GROUNDING_MODULES[2:], frozen)
+    whole += [_TOWER] if WHOLE_TOWER in wanted else []
     return AdapterSelection(targets, whole, token_rows=True)
 
 
@@ -138,7 +148,7 @@ def _published(
         if any(True for _ in module.children()) or not any(True for _ in module.parameters()):
             continue
         root, _, path = name.partition(".")
-        if root in frozen or (freeze_vision and name.startswith("model.vision.")):
+        if root in frozen or (freeze_vision and name.startswith(f"{_TOWER}.")):
             continue
         if root != "model" or not isinstance(module, nn.Linear):
             whole.append(name)
@@ -148,7 +158,7 @@ def _published(
 
 
 def _group(name: str) -> str | None:
-    if name.startswith("model.vision."):
+    if name.startswith(f"{_TOWER}."):
         return "vision-tower"
     if name.startswith("model.layers."):
         return "vision-experts" if ".vision_" in name else "language-experts"

@@ -7,7 +7,7 @@ from trl import ModelConfig
 
 from vividmed.errors import VividMedError
 from vividmed.hub.base_model import find_base_model_id
-from vividmed.training.adapters.groups import GROUPS, PUBLISHED, check_groups
+from vividmed.training.adapters.groups import GROUPS, PUBLISHED, WHOLE_TOWER, check_groups
 from vividmed.training.settings.refused_arguments import refuse_without
 
 
@@ -113,6 +113,8 @@ class ModelArguments(ModelConfig):
                     "--adapt_language belongs to the group 'published'; name language-experts in --adapter_groups, or "
                     "leave it out there"
                 )
+            if WHOLE_TOWER in self.adapter_groups:
+                self._check_whole_tower(quantized)
         if not self.load_in_4bit:
             refuse_without(self, "load_in_4bit", QUANTIZATION_ARGUMENTS)
         if self.model_name_or_path is None:
@@ -120,6 +122,27 @@ class ModelArguments(ModelConfig):
                 self, "model_name_or_path", ("model_revision", "base_model_id", "continue_adapter")
             )
         find_base_model_id(self.model_name_or_path, stated=self.base_model_id)
+
+    def _check_whole_tower(self, quantized: bool) -> None:
+        for contradicts, argument, reason in (
+            (
+                quantized,
+                "load_in_4bit and load_in_8bit",
+                "quantised weights cannot be trained: take vision-tower",
+            ),
+            (
+                self.train_boundary_tokens,
+                "train_boundary_tokens",
+                "the tower contains these tokens: leave it out",
+            ),
+            (
+                PUBLISHED in (self.adapter_groups or ()),
+                "published",
+                "it has adapters on the tower: name one of them",
+            ),
+        ):
+            if contradicts:
+                raise VividMedError(f"--adapter_groups {WHOLE_TOWER} contradicts {argument}; {reason}")
 
 
 ADAPTER_ARGUMENTS = (
