@@ -1,90 +1,185 @@
-"""Cues of negation, uncertainty and limited assessment in radiology reports, as regular expressions.
+r"""Cues of negation, uncertainty and limited assessment in radiology reports, as regular expressions.
 
 As in NegEx (Chapman et al., 2001) and ConText (Harkema et al., 2009), a cue reaches forwards (``BEFORE``: it stands before
-what it is about) or backwards (``AFTER``), up to a word that ends its scope.
+what it is about) or backwards (``AFTER``), up to a word that ends its scope. Pseudo-cues (``no change``, ``not only``,
+``without doubt``) contain a cue and negate nothing. The verb phrases are composed from auxiliaries, adverbs and participles,
+so that *is not seen*, *could no longer be clearly identified* and *has since been removed* need no entry of their own.
 """
 
 import re
 
+
+def _any(*patterns: str) -> str:
+    return f"(?:{'|'.join(patterns)})"
+
+
+_ADVERBS = r"(?:(?:\w+ly|also|now|since|again|still|yet|ever|well|quite|very|at\s+all)\s+)*"
+_PARTLY = _any(
+    "almost", "nearly", "nearly-completely", "near-completely", "partly", "partially", "largely", "mostly", "mainly",
+    "incompletely", "substantially", "significantly", "considerably", "virtually", "practically",
+)  # fmt: skip
+_IS = _any(
+    r"(?:has|have|had)\s+(?:\w+ly\s+|since\s+|now\s+|also\s+)*been",
+    "is",
+    "are",
+    "was",
+    "were",
+    "be",
+    "been",
+    "being",
+)
+_CAN_BE = r"(?:can|could|may|might)\s+be"
+_NOT = _any("not", r"no\s+longer", "never", r"\w+n['’]t", "cannot", r"can\s+not")
+_SEEN = _any(
+    "seen", "identified", "present", r"visuali[sz]ed", "evident", "noted", "demonstrated", "detected", "found",
+    "appreciated", "visible", "apparent", "observed", "confirmed", "verified", "reproduced", "shown", "encountered",
+    "documented", r"recogni[sz]ed", "recognizable", "discerned", "discernible", "detectable", "depicted", "suspected",
+    r"made\s+out", "established", "there", "palpable", "perceptible", "reported", "imaged", "discovered", "delineated", "demonstrable",
+    r"in\s+(?:place|situ)",
+)  # fmt: skip
+_GONE = _any(
+    "resolved", "cleared", "disappeared", "vanished", "subsided", "gone", "absent", "removed", "resected", "excised",
+    "evacuated", "extracted", "withdrawn", r"normali[sz]ed", "drained", r"ruled\s+out", "excluded", "lacking", "missing",
+    "invisible", "undetectable", "resorbed", "abated", "faded", "dissolved",
+)  # fmt: skip
+_SHOW = _any(
+    "have", "show", "demonstrate", "contain", "reveal", "see", "identify", r"visuali[sz]e", "find", "detect", "depict",
+    "display", "exhibit", "disclose", "confirm", "support", "represent", "reflect", "indicate", "suggest", r"recogni[sz]e",
+    "appreciate", "observe", "mean", "discern", "harbou?r", "feature", "note",
+)  # fmt: skip
+_STAY = _any("persist", "recur", "remain", "reappear", "occur", "exist", "reaccumulate", "appear(?!\\s+to)")
+_STAYED = _any(
+    "persisted", "recurred", "remained", "reappeared", "occurred", "reaccumulated", "developed", "appeared"
+)
+
+_PSEUDO = (
+    r"(?:no|without|beyond)\s+(?:any\s+)?(?:doubt|question)(?:\s+(?:about|that|of))?",
+    r"no\s+longer\s+only",
+    r"no\s+(?:more|larger|bigger|greater|smaller|less|fewer|later|earlier|sooner)\s+than",
+    r"not\s+(?:only|just|merely|solely|simply|exclusively|necessarily|much|without|uncommon|unusual|unexpected)",
+    r"without\s+(?:(?:\w+\s+)?(?:contrast|comparison)|(?:a\s+|the\s+)?(?:prior|previous|earlier)\s+\w+|difficulty|complication)",
+    rf"not\s+{_ADVERBS}(?:free|clear|devoid|absent)(?:\s+(?:for|of|from))?",
+    rf"{_NOT}\s+(?:been\s+)?{_ADVERBS}(?:been\s+)?{_any('resolved', 'cleared', 'disappeared', 'vanished', 'subsided', 'gone')}",
+    rf"{_any('not', 'nor')}\s+(?:been\s+)?{_ADVERBS}{_any('removed', 'resected', 'evacuated', 'drained', 'missing', 'lacking')}",
+    rf"(?:(?:{_IS}|has|have|had)\s+)?{_PARTLY}(?:\s+completely)?\s+{_GONE}",
+    r"(?:near-complete|nearly\s+complete|partial|incomplete|some)\s+(?:resolution|removal|clearing|clearance)\s+of",
+    # What was not there before is there now.
+    rf"(?:{_IS}\s+)?not\s+{_ADVERBS}{_SEEN}\s+(?:(?:previously|before|earlier|then|yesterday|initially|(?:\w+\s+){{1,2}}ago|last\s+\w+)\b|(?:on|in|at)\s+(?:the\s+|any\s+|that\s+)?"
+    r"(?:prior|previous|earlier|last|older?|comparison|time)\b)",
+)
+_UNCHANGED = (
+    r"(?:no|without)\s+(?:(?:significant|interval|appreciable|definite|relevant|substantial|further|new|major|measurable|"
+    r"notable|much)\s+)*(?:changes?|increase|decrease|growth|progression|difference|improvement|enlargement|reduction|worsening|"
+    r"regression)\b(?:\s+(?:in|of|to|from))?",
+)
 _NEGATED_BEFORE = (
-    r"no(?!\s+(?:significant\s+|interval\s+|appreciable\s+|definite\s+|relevant\s+|substantial\s+)*"
-    r"(?:change|increase|decrease|growth|progression|difference|improvement|longer\s+only)\b)",
-    r"not\s+(?:have|show|demonstrate|contain|reveal|see|identify|visuali[sz]e)",
-    r"(?:there\s+(?:is|are)\s+)?not\s+(?:a|an|any)",
-    r"without(?!\s+(?:change|contrast))",
+    "no",
+    rf"(?:not|\w+n['’]t|cannot)\s+{_ADVERBS}{_SHOW}",
+    r"(?:there\s+(?:is|are)\s+)?not\s+(?:an?|any|consistent\s+with|compatible\s+with|in\s+keeping\s+with|typical\s+of|"
+    r"suggestive\s+of|associated\s+with|accompanied\s+by|indicative\s+of|diagnostic\s+of|suspicious\s+for|because\s+of|due\s+to)",
+    r"(?:inconsistent|incompatible)\s+with",
+    "without",
+    r"(?:not\s+(?:enough|sufficient)|insufficient)\s+(?:evidence|signs?)\s+(?:of|for)",
+    r"nothing(?!\s+(?:but|except|other))",
+    r"none\s+of",
     r"absence\s+of",
-    r"absent",
-    r"lacks?",
-    r"(?:negative|free)\s+(?:for|of)",
-    r"clear\s+of",
-    r"den(?:y|ies)",
-    r"neither",
-    r"nor",
-    r"never",
-    r"(?<!near-complete )(?<!partial )(?<!incomplete )(?:resolution|removal)\s+of",
+    r"absent(?:\s+(?:is|are))?",
+    r"(?:gone|missing|lacking)(?:\s+(?:is|are))?",
+    "lacks?",
+    r"(?:negative|free|clear|devoid)\s+(?:for|of|from)",
+    r"den(?:y|ies|ied)",
+    "neither",
+    "nor",
+    "never",
+    r"(?:resolution|removal|resection|disappearance|evacuation|excision|exclusion|clearance|clearing)\s+of",
     r"resolved",
     r"(?:has|have)\s+no",
-    r"fails?\s+to\s+(?:show|reveal|demonstrate)",
+    rf"(?:fail(?:s|ed|ure)?|unable)\s+to\s+{_SHOW}",
     r"rul(?:es?|ed|ing)\s+out",
     r"exclud(?:es?|ed|ing)",
     r"no\s+longer\s+(?:see|any|an?)",
     r"rather\s+than",
     r"instead\s+of",
+    r"(?:mistaken|confused|misread)\s+(?:for|as|with)",
     r"mimic(?:s|king|ked)?",
     r"simulat(?:es?|ing)",
-    r"(?:argues?|speaks?)\s+against",
-    r"(?:there\s+)?(?:is|are)\s+devoid\s+of",
+    r"(?:argues?|speaks?|evidence)\s+against",
+    r"(?:hardly|scarcely)\s+any",
     r"(?:replaces?|replacing)\s+(?:the\s+)?(?:earlier|previous|prior|former)",
-    r"status\s+post\s+(?:resection|removal)\s+of",
+    r"status\s+post\s+(?:resection|removal|excision)\s+of",
 )
 _NEGATED_AFTER = (
-    r"(?:is|are|was|were)\s+(?:not|no\s+longer)\s+(?:\w+ly\s+)?(?:seen|identified|present|visuali[sz]ed|evident|noted|"
-    r"demonstrated|detected|found|appreciated|visible|apparent|observed)",
-    r"(?:is|are|was|were)\s+absent",
-    r"(?:has|have)\s+(?:\w+ly\s+)?(?:resolved|cleared|disappeared)",
-    r"(?:is|are|was|were)\s+(?:\w+ly\s+)?(?:resolved|ruled\s+out|excluded)",
-    r"(?:not|no\s+longer)\s+(?:seen|identified|present|visuali[sz]ed|visible|evident|noted|detected|found)",
-    r"cannot\s+be\s+(?:seen|identified|detected|found)",
-    r"(?:is|are|was|were|has|have)\s+(?:\w+ly\s+)?(?:gone|vanished|disappeared|subsided)",
-    r"none\s+(?:is|are|was|were)?\s*(?:seen|identified|present|found|visible|noted|detected)",
-    r"(?:is|are|was|were)\s+negative(?!\s+for)",
-    r"(?:is|are)\s+not\s+(?:\w+\s+)?(?:enlarged|dilated|widened|thickened)",
+    rf"(?:{_IS}|{_any('appears?', 'seems?', 'remains?')})\s+{_NOT}\s+{_ADVERBS}(?:being\s+)?{_SEEN}",
+    rf"(?:{_IS}|{_any('appears?', 'seems?', 'remains?')})\s+{_ADVERBS}{_GONE}",
+    rf"(?:{_CAN_BE}|(?:can|could)\s+{_ADVERBS}be)\s+{_ADVERBS}(?:excluded|ruled\s+out)",
+    rf"(?:has|have|had)\s+{_ADVERBS}{_GONE}",
+    rf"(?:has|have|had)\s+(?:not|never)\s+{_ADVERBS}(?:been\s+{_ADVERBS}{_SEEN}|{_STAYED})",
+    rf"(?:do|does|did)(?:\s+not|n['’]t)\s+{_ADVERBS}{_STAY}",
+    rf"no\s+longer\s+{_ADVERBS}(?:persists?|exists?|appears?)",
+    rf"{_NOT}\s+(?:{_IS}\s+)?{_ADVERBS}{_SEEN}(?:\s+any\s?more)?",
+    rf"(?:cannot|can\s+not|could\s+not|can['’]t|couldn['’]t)\s+(?:any\s+longer\s+)?be\s+{_ADVERBS}{_SEEN}",
+    rf"(?:can|could)\s+no\s+longer\s+be\s+{_ADVERBS}{_SEEN}",
+    rf"{_any('since', 'now', 'completely', 'fully', 'entirely', 'meanwhile')}\s+{_GONE}",
+    rf"none\s+(?:{_IS})?\s*(?:seen|identified|present|found|visible|noted|detected)",
+    rf"{_IS}\s+negative(?!\s+for)",
+    rf"{_IS}\s+not\s+(?:\w+\s+)?(?:enlarged|dilated|widened|thickened)",
+    rf"{_IS}\s+not\s+(?:an?|the)\s+(?:\w+\s+)?(?:feature|finding|issue|concern)",
+    r"(?:has|have)\s+given\s+way\s+to",
+    # "An aneurysm is not."
+    rf"(?:{_IS}|do|does|did)\s+not(?=\s*(?:[.;)]|$))",
+    # Telegraphic style: "Drain removed."
+    r"(?:removed|resolved|cleared|resected|excised|evacuated|extracted|withdrawn)"
+    r"(?=\s*(?:[.,;)]|$|(?:since|in\s+the\s+(?:interval|meantime))\b))",
 )
 _UNCERTAIN_BEFORE = (
-    r"possib(?:le|ly)",
-    r"probab(?:le|ly)",
+    r"(?:no\s+(?:\w+\s+)?)?evidence\s+for\s+or\s+against",
+    r"possib(?:le|ly(?:\s+with)?|ility\s+of)",
+    r"probab(?:le|ly(?:\s+with)?)",
     r"potential(?:ly)?",
-    r"likely",
-    r"suspected",
-    r"questionable",
+    r"(?:un)?likely(?:\s+with)?",
+    r"less\s+likely",
+    "suspected",
+    "questionable",
     r"question\s+of",
-    r"equivocal",
-    r"(?:may|might|could)\s+(?:also\s+)?(?:represent|reflect|be|indicate|suggest|relate|correspond)",
+    "equivocal",
+    r"(?:may|might|could)\s+(?:also\s+|still\s+|\w+ly\s+)?(?:represent|reflect|be|indicate|suggest|relate|correspond|hide|mask|obscure|"
+    r"conceal|mimic|simulate|harbou?r)",
     r"(?:suspicious|concerning|worrisome)\s+for",
     r"(?:concern|suspicion)\s+(?:for|of)",
     r"suggest(?:s|ing|ive|ed)?(?:\s+of)?",
-    r"(?:cannot|can\s+not|can't|not)\s+(?:be\s+)?(?:entirely\s+|completely\s+)?(?:rule\s+out|exclude)",
+    rf"(?:cannot|can\s+not|can['’]t|could\s+not|not|(?:difficult|hard|impossible)\s+to|not\s+(?:allow|permit|possible\s+to))\s+(?:be\s+)?{_ADVERBS}(?:rule\s+out|exclude)",
+    r"(?:(?:in\s+order\s+)?to|please)\s+(?:rule\s+out|exclude)",
     r"consistent\s+with\s+either",
     r"rule\s+out",
-    r"differential\s+(?:diagnosis\s+)?(?:includes?|of)",
-    r"presumed",
+    r"differential\s+(?:diagnosis\s+)?(?:includes?|of|is|are|would\s+be)",
+    "presumed",
     r"appears?\s+to\s+be",
     r"favou?r(?:s|ing|ed)?",
-    r"(?:it\s+is\s+)?(?:unclear|uncertain|unknown)\s+(?:whether|if)",
-    r"whether",
-    r"if",
+    r"(?:it\s+(?:is|remains)\s+)?(?:unclear|uncertain|unknown|doubtful|questionable|not\s+(?:\w+ly\s+)?(?:clear|certain|sure|known))\s+"
+    r"(?:whether|if|that)",
+    "whether",
+    "if",
     r"in\s+case\s+of",
     r"conceivabl[ey]",
-    r"perhaps",
-    r"differential\s+(?:diagnosis\s+)?(?:is|are|would\s+be)",
+    "perhaps",
+    r"than\s+(?:with|for|of)",
     r"evaluate\s+for",
     r"(?:raises?|raising)\s+(?:the\s+)?(?:concern|possibility|question|suspicion)\s+(?:for|of)",
 )
 _UNCERTAIN_AFTER = (
-    r"(?:is|are|was|were|remains?)\s+(?:\w+ly\s+)?(?:possible|questionable|suspected|likely|considered|equivocal)",
-    r"(?:cannot|can\s+not|can't|could\s+not|is\s+not|are\s+not|not)\s+(?:be\s+)?(?:\w+ly\s+)?(?:excluded|ruled\s+out)",
-    r"(?:may|might|could)\s+be\s+(?:present|considered)",
-    r"should\s+be\s+considered",
+    rf"(?:{_IS}|remains?|seems?|appears?)\s+(?:not\s+(?=\w+ly\b|likely))?{_ADVERBS}(?:(?:thought|considered|felt|deemed)\s+(?:to\s+be\s+)?)?"
+    r"(?:possible|questionable|suspected|considered|equivocal|conceivable|doubtful|improbable|"
+    r"(?:(?:very|less|more|most|quite)\s+)?(?:un)?likely(?=\s*(?:[.,;)]|$|(?:and|but|given|because|in|on|at|here|as)\b)))",
+    r"(?:less\s+likely|unlikely|improbable)(?=\s*(?:[.,;)]|$|(?:given|because)\b))",
+    rf"(?:cannot|can\s+not|can['’]t|could\s+not|{_IS}\s+not|not)\s+(?:be\s+)?{_ADVERBS}(?:excluded|ruled\s+out)",
+    r"(?:may|might|could)\s+(?:\w+ly\s+|also\s+|still\s+)?be\s+(?:\w+ly\s+)?(?:present|considered|hidden|missed|occult|obscured|"
+    r"overlooked|masked|concealed|there|undetected)",
+    rf"(?:{_IS}|remains?)\s+in\s+the\s+differential(?:\s+diagnosis)?",
+    rf"(?:may|might|could)\s+not\s+be\s+{_ADVERBS}{_SEEN}",
+    r"should\s+be\s+(?:\w+ly\s+)?(?:considered|excluded|ruled\s+out)",
+    rf"(?:{_IS}|remains?)\s+(?:difficult|hard|impossible)\s+to\s+(?:exclude|rule\s+out)",
+    r"(?:can|may|might|could)\s+(?:\w+ly\s+)?(?:escape|evade|exist|coexist|persist|go\s+un\w+|remain\s+un\w+)",
+    r"(?:can|may|might|could)\s+be\s+(?:\w+ly\s+)?(?:occult|hidden|missed|overlooked)",
 )
 _UNASSESSED_BEFORE = (
     r"(?:limited|suboptimal|poor|incomplete|inadequate)\s+(?:evaluation|assessment|visuali[sz]ation)\s+(?:of|for)",
@@ -94,53 +189,69 @@ _UNASSESSED_BEFORE = (
     r"(?:obscur|hid)(?:es?|ing)",
 )
 _UNASSESSED_AFTER = (
-    r"(?:cannot|can\s+not|can't|could\s+not)\s+be\s+(?:\w+ly\s+)?(?:assessed|evaluated|judged|determined)",
-    r"(?:is|are|was|were)\s+(?:\w+ly\s+)?(?:limited|obscured|nondiagnostic|non-diagnostic)",
-    r"(?:is|are|was|were)\s+(?:not|incompletely|poorly|suboptimally|inadequately|partially)\s+(?:(?:well|fully|"
+    r"(?:cannot|can\s+not|can['’]t|could\s+not)\s+be\s+(?:\w+ly\s+)?(?:assessed|evaluated|judged|determined)",
+    rf"{_IS}\s+(?:\w+ly\s+)?(?:limited(?!\s+to\b)|obscured|nondiagnostic|non-diagnostic)",
+    rf"{_IS}\s+(?:not|incompletely|poorly|suboptimally|inadequately|partially|partly|only\s+partly|only\s+partially)\s+(?:(?:well|fully|"
     r"adequately|completely|optimally|reliably|entirely|clearly)\s+)*(?:assessed|evaluated|included|imaged|covered)",
-    r"(?:is|are|was|were)\s+not\s+(?:well|fully|adequately|completely|optimally|entirely)\s+"
+    rf"{_IS}\s+not\s+(?:well|fully|adequately|completely|optimally|entirely|clearly)\s+"
     r"(?:seen|visuali[sz]ed|demonstrated|defined|delineated)",
-    r"(?:is|are|was|were)\s+(?:poorly|suboptimally)\s+(?:seen|visuali[sz]ed|demonstrated|defined)",
+    r"not\s+(?:clearly|well|fully)\s+(?:seen|visuali[sz]ed|visible)",
+    rf"{_IS}\s+(?:poorly|suboptimally)\s+(?:seen|visuali[sz]ed|demonstrated|defined)",
     r"(?:is|are|lies?)\s+(?:outside|beyond)\s+(?:of\s+)?the\s+(?:field\s+of\s+view|scan|image)",
 )
-_UNCERTAIN_BOTH_WAYS = (r"versus", r"vs")
+_UNCERTAIN_BOTH_WAYS = ("versus", "vs")
 _ENDS = (
-    r"but",
-    r"however",
-    r"although",
-    r"though",
-    r"except(?:\s+for)?",
-    r"aside\s+from",
-    r"apart\s+from",
-    r"other\s+than",
-    r"yet",
-    r"nevertheless",
-    r"which",
-    r"because",
-    r"due\s+to",
-    r"secondary\s+to",
+    "but", "however", "although", "though", r"except(?:\s+for)?", r"aside\s+from", r"apart\s+from", r"other\s+than", "yet",
+    "nevertheless", "nonetheless", "which", "because", r"due\s+to", r"secondary\s+to", "while", "whilst", "whereas", "despite",
+    r"in\s+spite\s+of", r"so\s+that", "unless",
     r"(?<!whether )(?<!if )(?:there|this|these)\s+(?:is|are|was|were)",
-    r"(?:is|are|was|were)\s+(?:noted|seen|present|identified)",
+    rf"{_IS}\s+{_ADVERBS}(?:noted|seen|present|identified|found|visible|detected|evident|demonstrated)",
     r"and\s+(?:an?|the|there)",
     r"with(?!out\b)(?!\s+no\b)",
+)  # fmt: skip
+# A second predicate of the same subject, or a clause with a subject of its own, ends what a negation says forwards.
+_VERBS = _any(
+    "shows?", "demonstrates?", "reveals?", "contains?", "has", "have", "measures?", "remains?", "persists?", "appears?",
+    rf"(?:is|are|was|were)(?!\s+{_ADVERBS}{_SEEN})",
+)  # fmt: skip
+_ENDS_FORWARDS = (
+    rf"and(?=\s+(?:most\s+)?(?:\w+ly\s+)?{_VERBS}\b)",
+    rf"and(?=\s+(?!no\b|nor\b)(?:[a-z-]+\s+){{1,3}}{_VERBS}\b)",
 )
-
+# A transitive verb: what is said after its object is not about its subject.
+_ENDS_BACKWARDS = (r"(?:makes?|renders?|shows?|reveals?|contains?|demonstrates?)",)
+_CLAUSE = r",(?=\s+(?:it|there|we|this|that|these|those|one\s+of|however)\b)"
 
 # In lists of findings: "Pneumothorax: none."
-_NONE_AFTER_COLON = r":\s*(?:none|absent|negative|nil|no(?!\s+\w))\b"
-
-
-def _alternatives(patterns: tuple[str, ...]) -> str:
-    return "|".join(f"(?:{pattern})" for pattern in patterns)
-
+_NONE_IN_LIST = r"\s*(?:[:=(]|\s[–—-]\s)\s*(?:none|absent|negative|nil|no(?!\s+\w)|not\s+(?:seen|present))\b"
 
 CUES = re.compile(
-    rf"\b(?:(?P<unassessed_after>{_alternatives(_UNASSESSED_AFTER)})"
-    rf"|(?P<unassessed_before>{_alternatives(_UNASSESSED_BEFORE)})"
-    rf"|(?P<uncertain_both>{_alternatives(_UNCERTAIN_BOTH_WAYS)})"
-    rf"|(?P<uncertain_after>{_alternatives(_UNCERTAIN_AFTER)})|(?P<absent_after>{_alternatives(_NEGATED_AFTER)})"
-    rf"|(?P<uncertain_before>{_alternatives(_UNCERTAIN_BEFORE)})|(?P<absent_before>{_alternatives(_NEGATED_BEFORE)})"
-    rf"|(?P<end>{_alternatives(_ENDS)}))\b|(?P<absent_after_colon>{_NONE_AFTER_COLON})|(?P<stop>[;:])",
+    rf"\b(?:(?P<unchanged>{_any(*_UNCHANGED)})|(?P<pseudo>{_any(*_PSEUDO)})"
+    rf"|(?P<unassessed_after>{_any(*_UNASSESSED_AFTER)})"
+    rf"|(?P<unassessed_before>{_any(*_UNASSESSED_BEFORE)})"
+    rf"|(?P<uncertain_both>{_any(*_UNCERTAIN_BOTH_WAYS)})"
+    rf"|(?P<uncertain_after>{_any(*_UNCERTAIN_AFTER)})|(?P<absent_after>{_any(*_NEGATED_AFTER)})"
+    rf"|(?P<uncertain_before>{_any(*_UNCERTAIN_BEFORE)})|(?P<absent_before>{_any(*_NEGATED_BEFORE)})"
+    rf"|(?P<end>{_any(*_ENDS)})|(?P<end_forwards>{_any(*_ENDS_FORWARDS)})"
+    rf"|(?P<end_backwards>{_any(*_ENDS_BACKWARDS)}))\b"
+    rf"|(?P<absent_after_list>{_NONE_IN_LIST})|(?P<open>\()|(?P<close>\))|(?P<clause>{_CLAUSE})"
+    r"|(?P<after_front>,(?=\s+(?:the|an?)\b))"
+    r"|(?P<stop>[;:]|\s[–—-]\s)",
     re.IGNORECASE,
 )
-"""All cues of a sentence. The group that matched is named for the status and for its direction; ``end`` and ``stop`` end a scope."""
+"""All cues of a sentence. The group that matched is named for the status and for its direction; the others end a scope or,
+``pseudo``, do nothing."""
+
+DENIED = re.compile(
+    r"\b(?:not|rather\s+than|instead\s+of)\s+(?:(?:likely|really|yet|an?|the|any)\s+)?$", re.IGNORECASE
+)
+"""What stands directly before a phrase that is said not to be there: *atelectasis, not consolidation*."""
+
+PRESUPPOSED = re.compile(
+    r"\b(?:adjacent\s+to|next\s+to|close\s+to|near|around|beside|behind|surround(?:s|ing)?|abut(?:s|ting)?|compress(?:es|ing)?|"
+    r"within|inside|along|in\s+the\s+(?:region|area|vicinity|bed|setting)\s+of|component\s+of|part\s+of|size\s+of|extent\s+of|"
+    r"whether|if|that|in)\s+the\s+(?:previously\s+)?(?:known\s+|described\s+)?$"
+    r"|\b(?:none|neither|some|most|all)\s+of\s+(?:the|these|those)\s+(?:\w+\s+)?$",
+    re.IGNORECASE,
+)
+"""What stands directly before a phrase that the sentence takes for granted: *no edema around the metastasis*."""

@@ -63,7 +63,9 @@ SHORTHAND = {
     "picc line": "support device",
     "catheter": "support device",
     "stent": "support device",
-    "drain": "support device",
+    "pleural drain": "support device",
+    "chest drain": "support device",
+    "pigtail drain": "support device",
     "sternotomy wires": "support device",
     "surgical clips": "support device",
     "port catheter": "support device",
@@ -107,6 +109,7 @@ SHORTHAND = {
     "fracture of the clavicle": "clavicle fracture",
     "fracture of the rib": "rib fracture",
     "fractures of the ribs": "rib fracture",
+    "pulmonary mass": "lung tumor",
     "pulmonary metastasis": "metastasis",
     "lung metastasis": "metastasis",
     "cavity of the lung": "pulmonary cavity",
@@ -191,6 +194,9 @@ OTHER_MEANINGS = frozenset(
         "usual interstitial pneumonia",
         "nonspecific interstitial pneumonia",
         "gallbladder fundus",
+        "mass effect",
+        "joint effusion",
+        "knee effusion",
         "vena cava filter",
     }
 )

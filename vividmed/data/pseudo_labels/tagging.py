@@ -4,26 +4,23 @@ Three steps per sentence. *Terms*: names, synonyms and a short list of radiologi
 first, and take the side from the words around them. *Scopes*: cues of negation and uncertainty reach forwards or
 backwards up to a word that ends their scope, as in NegEx (Chapman et al., 2001) and ConText (Harkema et al., 2009).
 *Status*: a mention in the scope of a negation is absent, in that of an uncertainty uncertain, in that of a limitation
-(``evaluation of X is limited``) not assessable, otherwise present.
+(*evaluation of X is limited*) not assessable, otherwise present.
 """
 
 import hashlib
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
 
-from vividmed.data.pseudo_labels.cues import CUES
+from vividmed.data.pseudo_labels.cues import CUES, DENIED, PRESUPPOSED
+from vividmed.data.pseudo_labels.scopes import Scopes, Status
 from vividmed.data.pseudo_labels.shorthand import NODULE_ELSEWHERE, NOT_TERMS, OTHER_MEANINGS, SHORTHAND
 from vividmed.data.taxonomy import Taxonomy
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Raised whenever the code of the rules reads a text otherwise; their tables are compared by content."""
-
-Status = Literal["present", "absent", "uncertain", "not assessable"]
 
 
 @dataclass(frozen=True)
@@ -63,14 +60,18 @@ _LEADING_REACH = 80
 _ADJECTIVE_WORDS = frozenset(word.rpartition("-")[2] for word in _ADJECTIVES.split("|")) | {"and"}
 _LAST_WORD = re.compile(r"(\w+)(?:,?\s+|-)$")
 _SIDE = re.compile(r"\b(left|right)(?:-sided)?\b", re.IGNORECASE)
-_SIDE_AFTER = re.compile(r"\s+(?:in|of|at|within)\s+(?:the\s+)?(left|right)\b", re.IGNORECASE)
-
-_NODULE_ELSEWHERE = re.compile(NODULE_ELSEWHERE, re.IGNORECASE)
-_AND = re.compile(r"and\s+(?:an?|the)\b", re.IGNORECASE)
-_VERB = re.compile(
-    r"\b(?:is|are|was|were|has|have|had|shows?|contains?|measures?|lies?|appears?|remains?|demonstrates?|there)\b",
+_SIDE_AFTER = re.compile(
+    r"\s+(?:in|of|at|within|on)\s+(?:the\s+)?(left|right)\b(?!\s+(?:lateral|decubitus|(?:anterior|posterior)?\s*oblique|view))",
     re.IGNORECASE,
 )
+
+_NODULE_ELSEWHERE = re.compile(NODULE_ELSEWHERE, re.IGNORECASE)
+# "The pericardium shows no effusion."
+_PERICARDIUM = re.compile(
+    r"\bpericardi(?:um|al\s+(?:sac|space))\s+(?:is|shows?|contains?|has|with|without)\b[^,;:]*$",
+    re.IGNORECASE,
+)
+_PLAIN_EFFUSION = ("effusion", "effusions")
 _WORD = re.compile(r"[^\W_]+(?:[-/'][^\W_]+)*")
 _SENTENCE = re.compile(r"[^.!?\n]+(?:\.(?=\d)[^.!?\n]*)*[.!?]*")
 
@@ -101,7 +102,8 @@ class Tagger:
     @cached_property
     def digest(self) -> str:
         """Short digest of everything that decides on what is read: terms, targets, cues and the version of the rules."""
-        content = [RULES_VERSION, CUES.pattern, _LEADING.pattern, sorted(self._targets.items())]
+        cues = [each.pattern for each in (CUES, DENIED, PRESUPPOSED)]
+        content = [RULES_VERSION, cues, _LEADING.pattern, sorted(self._targets.items())]
         categories = [(target.name, target.category, target.groundable) for target in self.taxonomy]
         return hashlib.sha256(repr((content, categories)).encode()).hexdigest()[:12]
 
@@ -131,20 +133,22 @@ class Tagger:
         """Status that the words around a span give it, whether or not it names a target."""
         for match in _SENTENCE.finditer(text):
             if match.start() <= start < match.end():
-                return _Scopes(match.group()).status(start - match.start(), end - match.start())
+                return Scopes(match.group()).status(start - match.start(), end - match.start())
         return "present"
 
     def _tag_sentence(self, text: str, first: int, last: int) -> Iterator[Mention]:
         sentence = text[first:last]
-        scopes: _Scopes | None = None
+        scopes: Scopes | None = None
         for head, end, target in self._terms(sentence):
-            scopes = scopes or _Scopes(sentence)
+            scopes = scopes or Scopes(sentence)
             start = head - _leading_length(sentence, head)
             after = sentence[end : end + _LEADING_REACH]
             if "nodule" in target and _NODULE_ELSEWHERE.match(after):
                 continue
+            if sentence[head:end].lower() in _PLAIN_EFFUSION and _PERICARDIUM.search(sentence[:start]):
+                target = "pericardial effusion"
             target, side = self._with_side(target, sentence[start:end], after)
-            status = scopes.status(head, end)
+            status = scopes.status(head, end, phrase_start=start)
             yield Mention(sentence[start:end], first + start, first + end, target, status, side)
 
     def _terms(self, sentence: str) -> Iterator[tuple[int, int, str]]:
@@ -186,57 +190,6 @@ class Tagger:
         side = match.group(1).lower()
         sided = f"{side} {target}"
         return (self.taxonomy[sided].name, "") if sided in self.taxonomy else (target, side)
-
-
-class _Scopes:
-    """Cues of one sentence, and the status that they give to what stands behind or before them."""
-
-    def __init__(self, sentence: str):
-        cues = list(CUES.finditer(sentence))
-        self._starts = [cue.start() for cue in cues]
-        self._ends = [cue.end() for cue in cues]
-        self._sentence = sentence
-        self._forwards = self._sweep(cues, "before")
-        self._backwards = self._sweep(cues[::-1], "after")[::-1]
-
-    def _sweep(self, cues: list[re.Match[str]], direction: str) -> list[Status]:
-        """Status behind each cue, in the order given; the word that ends a scope makes it ``present`` again."""
-        states: list[Status] = []
-        state: Status = "present"
-        for cue in cues:
-            name = cue.lastgroup or ""
-            if name in ("end", "stop"):
-                if not (direction == "after" and self._joins_subjects(cue)):
-                    state = "present"
-            elif name == f"unassessed_{direction}":
-                state = "not assessable"
-            elif name.startswith(f"absent_{direction}"):
-                state = "absent"
-            elif name in (f"uncertain_{direction}", "uncertain_both") and state == "present":
-                # "no suspicious nodule": a negation further away wins over the doubt beside the mention.
-                state = "uncertain"
-            states.append(state)
-        return states
-
-    def _joins_subjects(self, cue: re.Match[str]) -> bool:
-        """Whether *and the* joins two subjects of one verb: *the liver and the spleen are not seen*."""
-        if not _AND.match(cue.group()):
-            return False
-        before = self._sentence[: cue.start()]
-        clause = max(before.rfind(mark) for mark in (";", ":", " but "))
-        return _VERB.search(before, max(0, clause)) is None
-
-    def status(self, start: int, end: int) -> Status:
-        """Status of a mention at these characters; cues inside it do not count."""
-        earlier, later = bisect_right(self._ends, start), bisect_left(self._starts, end)
-        before = self._forwards[earlier - 1] if earlier else "present"
-        after = self._backwards[later] if later < len(self._backwards) else "present"
-        for status in ("not assessable", "uncertain"):
-            if after == status:
-                return status
-        if "absent" in (before, after):
-            return "absent"
-        return before
 
 
 def _leading_length(sentence: str, head: int) -> int:
