@@ -19,7 +19,7 @@ from vividmed.version import __version__
 if TYPE_CHECKING:
     from vividmed.data.adapters import Adapter
     from vividmed.data.preparation.case_rows import Processing
-    from vividmed.data.preparation.prepare import PreparationResult
+    from vividmed.data.preparation.preparation import PreparationResult
     from vividmed.data.schema import RowKind
 
 REDISTRIBUTION_NOTICE = "May not be redistributed"

@@ -31,7 +31,7 @@ from vividmed.errors import VividMedError
 
 if TYPE_CHECKING:
     from vividmed.data.adapters import Adapter
-    from vividmed.data.preparation.prepare import PreparationResult
+    from vividmed.data.preparation.preparation import PreparationResult
 
 # Written out, for the libraries behind them take seconds to import; a test compares them.
 SPLITS = ("train", "validation", "test")

@@ -7,8 +7,9 @@ from pathlib import Path
 from vividmed.data.own.image_paths import ImageFolder
 from vividmed.data.own.listing import OwnListing
 from vividmed.data.own.table import listing_of_table
+from vividmed.data.own.table_content import TableContent
 from vividmed.data.own.table_rows import TableOptions, is_header_for
-from vividmed.data.own.tabular import TableContent, read_tabular
+from vividmed.data.own.tabular import read_tabular
 from vividmed.data.own.workbook import SHEET_SPLIT
 from vividmed.data.raw.case import Case
 from vividmed.data.raw.splits import official_split

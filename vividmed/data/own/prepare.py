@@ -8,7 +8,8 @@ from typing import Any
 
 from vividmed.data.own.listing import OwnData, RefusedRow
 from vividmed.data.preparation.case_rows import Processing
-from vividmed.data.preparation.prepare import PreparationResult, prepare_dataset
+from vividmed.data.preparation.preparation import PreparationResult
+from vividmed.data.preparation.prepare import prepare_dataset
 from vividmed.data.raw.case import Case, Split
 from vividmed.data.raw.splits import assign_splits, divide_patients
 from vividmed.files import write_atomically

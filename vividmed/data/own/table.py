@@ -9,8 +9,9 @@ from vividmed.data.own.cells import cell_paths
 from vividmed.data.own.columns import SYNONYMS, Columns, find_columns
 from vividmed.data.own.image_paths import ImageFolder, stem
 from vividmed.data.own.listing import OwnListing, RefusedRow
+from vividmed.data.own.table_content import TableContent
 from vividmed.data.own.table_rows import Entry, RowReader, RowRefusedError, TableOptions, is_header_for
-from vividmed.data.own.tabular import TableContent, read_tabular
+from vividmed.data.own.tabular import read_tabular
 from vividmed.data.own.workbook import SHEET_SPLIT
 from vividmed.data.raw.case import SPLITS, Case, ImageFile, Split
 from vividmed.errors import VividMedError

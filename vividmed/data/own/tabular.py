@@ -3,13 +3,19 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vividmed.data.own.cells import cell_text
 from vividmed.data.own.listing import RefusedRow
+from vividmed.data.own.table_content import (
+    TITLE_ROWS,
+    IsHeader,
+    Record,
+    TableContent,
+    table_of_rows,
+    unique_names,
+)
 from vividmed.data.raw.archives import unpacked_bytes
 from vividmed.errors import VividMedError
 
@@ -17,8 +23,6 @@ DELIMITED = (".csv", ".tsv", ".tab", ".txt")
 RECORDS = (".jsonl", ".ndjson", ".json")
 WORKBOOKS = (".xlsx", ".xlsm")
 SUFFIXES = (*DELIMITED, *RECORDS, *WORKBOOKS)
-
-IsHeader = Callable[[Sequence[str]], bool]
 
 _LARGEST = 2**30
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -29,34 +33,6 @@ _BYTE_ORDER_MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-_TITLE_ROWS = 10
-"""Rows above the header, such as a title, that are passed over."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One row: its number as a spreadsheet shows it (or the line of a JSON Lines file), its cells, and its sheet."""
-
-    number: int
-    cells: dict[str, Any]
-    file: str = ""
-
-
-@dataclass
-class TableContent:
-    """Rows of a table.
-
-    Attributes:
-        columns: names of the columns, unique.
-        records: rows that have as many fields as the header.
-        refused: the other rows.
-        notes: how the file was read.
-    """
-
-    columns: tuple[str, ...]
-    records: list[Record]
-    refused: list[RefusedRow] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def is_table(name: str | Path) -> bool:
@@ -133,67 +109,6 @@ def decode(content: bytes, path: Path, encoding: str | None = None) -> tuple[str
     raise VividMedError(f"{path}: is not text in {used or 'UTF-8'}; save it as UTF-8 or give --encoding")
 
 
-def unique_names(header: Iterable[Any]) -> list[str]:
-    """Names of columns, with a number added to those that repeat another one; nameless columns stay empty."""
-    names: list[str] = []
-    for cell in header:
-        name = " ".join(cell_text(cell).split())
-        number = 2
-        unique = name
-        while name and unique in names:
-            unique, number = f"{name} {number}", number + 1
-        names.append(unique)
-    return names
-
-
-def table_of_rows(
-    rows: Iterable[tuple[int, Sequence[Any]]], is_header: IsHeader, *, file: str = "", advice: str = ""
-) -> TableContent:
-    """Make records of rows of cells.
-
-    Args:
-        rows: number and cells of each row.
-        is_header: recognises the header among the first rows; without one the first row is taken.
-        file: name that refused rows give.
-        advice: remedy for rows with too many fields.
-    """
-    iterator = iter(rows)
-    above: list[tuple[int, Sequence[Any]]] = []
-    header: list[str] | None = None
-    for number, cells in iterator:
-        if not any(map(cell_text, cells)):
-            continue
-        above.append((number, cells))
-        if is_header(unique_names(cells)):
-            header, above = unique_names(cells), []
-            break
-        if len(above) == _TITLE_ROWS:
-            break
-    if header is None:
-        if not above:
-            return TableContent((), [])
-        header, above = unique_names(above[0][1]), above[1:]
-    while header and not header[-1]:
-        header.pop()
-    table = TableContent(tuple(filter(None, header)), [])
-    for number, cells in _chain(above, iterator):
-        values = list(cells)
-        if not any(map(cell_text, values)):
-            continue
-        if any(map(cell_text, values[len(header) :])):
-            reason = f"has {len(values)} fields but the header has {len(header)}; {advice}"
-            table.refused.append(RefusedRow(number, "", reason, file))
-            continue
-        values += [None] * (len(header) - len(values))
-        table.records.append(Record(number, {n: v for n, v in zip(header, values, strict=False) if n}, file))
-    return table
-
-
-def _chain(above: list[tuple[int, Sequence[Any]]], rest: Iterator[tuple[int, Sequence[Any]]]) -> Any:
-    yield from above
-    yield from rest
-
-
 def _content(path: Path) -> bytes:
     try:
         if path.is_file() and path.stat().st_size > _LARGEST:
@@ -241,7 +156,7 @@ def _first_rows(text: str, delimiter: str) -> list[list[str]]:
         for row in reader:
             if any(row):
                 rows.append(row)
-            if len(rows) == _TITLE_ROWS:
+            if len(rows) == TITLE_ROWS:
                 break
     except csv.Error:
         pass

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vividmed.data.own.tabular import IsHeader, TableContent, table_of_rows, unique_names
+from vividmed.data.own.table_content import IsHeader, TableContent, table_of_rows, unique_names
 from vividmed.data.raw.splits import official_split
 from vividmed.errors import VividMedError
 

@@ -6,20 +6,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from threading import Thread
-from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
 
 from vividmed.data.preparation.case_store import process_case
 from vividmed.data.preparation.plan import PlannedCase, Shard
+from vividmed.data.preparation.preparation import Preparation
 from vividmed.errors import VividMedError
 
-if TYPE_CHECKING:
-    from vividmed.data.preparation.prepare import Preparation
 
-
-def run_here(plan: "Preparation", bar: tqdm) -> int:
+def run_here(plan: Preparation, bar: tqdm) -> int:
     """Process all unfinished cases, one after the other.
 
     Returns:
@@ -35,7 +32,7 @@ def run_here(plan: "Preparation", bar: tqdm) -> int:
     return count
 
 
-def run_in_pool(plan: "Preparation", num_proc: int, bar: tqdm) -> int:
+def run_in_pool(plan: Preparation, num_proc: int, bar: tqdm) -> int:
     """Process all unfinished cases in worker processes.
 
     Cases are handed out in the order of the shards, a few more than there are workers at a time; a shard is written as
@@ -88,7 +85,7 @@ def run_in_pool(plan: "Preparation", num_proc: int, bar: tqdm) -> int:
     return count
 
 
-def _unfinished(plan: "Preparation", bar: tqdm) -> Iterator[tuple[Shard, list[PlannedCase]]]:
+def _unfinished(plan: Preparation, bar: tqdm) -> Iterator[tuple[Shard, list[PlannedCase]]]:
     for shard in plan.shards:
         cases = plan.store.to_do(shard)
         bar.update(len(shard.cases) - len(cases or ()))
