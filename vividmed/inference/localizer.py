@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from vividmed.data.masks import Box
+from vividmed.data.pseudo_labels.language_models import weights_of
 from vividmed.data.pseudo_labels.localizers import Found, Localizer, Request
 from vividmed.data.raw.mask_patch import MaskPatch
 from vividmed.data.taxonomy import Taxonomy
@@ -68,7 +69,7 @@ class ModelLocalizer(Localizer):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"name": self.name, "least_score": self.least_score, "weights": _weights(self.source)}
+        return {"name": self.name, "least_score": self.least_score, "weights": weights_of(self.source)}
 
     def locate(self, request: Request) -> Iterable[Found]:
         model, processor = self._load()
@@ -118,7 +119,7 @@ class SegmenterLocalizer(Localizer):
 
     @property
     def settings(self) -> dict[str, Any]:
-        weights = _weights(str(self.checkpoint))
+        weights = weights_of(str(self.checkpoint))
         return {"name": self.name, "least_score": self.least_score, "weights": weights}
 
     @torch.no_grad()
@@ -180,9 +181,3 @@ def _whole_box(corners: torch.Tensor, size: tuple[int, int, int]) -> Box | None:
     """A box in whole voxels inside the image; None if nothing is left of it."""
     z0, y0, x0, z1, y1, x1 = round_boxes(clip_boxes(corners, size), size)[0].int().tolist()
     return (z0, y0, x0, z1, y1, x1) if z0 < z1 and y0 < y1 and x0 < x1 else None
-
-
-def _weights(source: str) -> list[list[Any]]:
-    """Names, sizes and times of the weights of a local model; a repository is known by its name."""
-    paths = sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
-    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths] or [[source]]

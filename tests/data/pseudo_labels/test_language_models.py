@@ -1,5 +1,6 @@
 """Language models that tag: a scripted endpoint that does everything wrong, and a local model."""
 
+import json
 import time
 from dataclasses import replace
 
@@ -31,6 +32,19 @@ def trickle(handler):
         time.sleep(0.1)
 
 
+def break_off(handler):
+    """Announce more than is sent."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices": [{"message": {"content": "A [small')
+    handler.close_connection = True
+
+
+def completion(content):
+    return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
+
+
 BAD = {
     "a dropped sentence": RIGHT.replace("No pneumothorax. ", ""),
     "a changed word": RIGHT.replace("normal", "abnormal"),
@@ -42,6 +56,15 @@ BAD = {
     "json of another form": b'{"error": "overloaded"}',
     "deep json": b"[" * 5000,
     "nested links": "A [small [left](left lung) pleural effusion](pleural effusion). No pneumothorax. The liver is normal.",
+    "a truncated answer": RIGHT[:60],
+    "truncated json": b'{"choices": [{"message": {"content": "A [small',
+    "no content": completion(None),
+    "content of another type": completion([{"type": "text", "text": RIGHT}]),
+    "no choices": b'{"choices": []}',
+    "numbers": b"42",
+    "a report twice": f"{RIGHT} {RIGHT}",
+    "other characters": RIGHT.replace("A [", "\u0410 ["),
+    "links across everything": f"[{REPORT}](pleural effusion) and more",
     "a refusal": 422,
     "no answer": hang,
     "an answer that trickles in": trickle,
@@ -67,6 +90,31 @@ def test_answers_that_change_the_report_are_asked_for_once_more_and_then_replace
     assert {each.tagger for each in tagged.phrases} == {"rules"}
     assert "tagged by rules instead" in [reject.reason for reject in tagged.rejects]
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("answer", [500, 503, 429, break_off], ids=["500", "503", "429", "broken off"])
+def test_an_endpoint_in_trouble_is_asked_again_and_then_replaced_by_the_rules(answer, monkeypatch):
+    monkeypatch.setattr("vividmed.data.pseudo_labels.endpoint._PAUSES", (0.0, 0.0, 0.0))
+    with endpoint(lambda messages, number: answer) as (url, seen):
+        tagged = tag(url)
+    assert usable(tagged) == {("small left pleural effusion", "pleural effusion"), ("liver", "liver")}
+    assert {each.tagger for each in tagged.phrases} == {"rules"}
+    assert len(seen) == 6
+    with endpoint(lambda messages, number: RIGHT if number == 3 else answer) as (url, _):
+        assert {each.tagger for each in tag(url).phrases} == {"scripted"}
+
+
+@pytest.mark.parametrize(
+    "answer", [BAD["prose"], BAD["bytes"], BAD["an empty answer"], BAD["truncated json"]]
+)
+def test_cleaning_and_filtering_survive_bad_answers(answer):
+    with endpoint(lambda messages, number: answer) as (url, _):
+        model = Endpoint(url, "scripted", timeout=5.0)
+        (cleaned,) = Cleaning(model).run([study(REPORT)])
+        (filtered,) = Filtering(model).run(Tagging().run([cleaned]))
+    assert filtered.text == REPORT
+    assert {phrase.target for phrase in filtered.phrases} == {"pleural effusion", "liver"}
+    assert len(filtered.rejects) >= 4
 
 
 @pytest.mark.parametrize(
@@ -110,7 +158,7 @@ def test_a_question_is_not_asked_again(tmp_path):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("status", [401, 404])
+@pytest.mark.parametrize("status", [301, 302, 401, 403, 404])
 def test_a_wrong_address_stops_the_run_with_one_line(status):
     with (
         endpoint(lambda messages, number: status) as (url, _),

@@ -150,23 +150,23 @@ class LocalModel(LanguageModel):
     def __init__(
         self, name: str, *, batch_size: int = 8, max_new_tokens: int = 2048, device: str | None = None
     ) -> None:
-        self.name = name
+        self.source = name
+        # Records and cards are passed on; folders of this machine are not for them.
+        self.name = Path(name).resolve().name if Path(name).is_dir() else name
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self._device = device
         self._loaded: tuple[Any, Any] | None = None
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "weights": weights_of(self.source)}
+
     def complete(self, conversations: Sequence[list[Message]]) -> list[str | Failure]:
         import torch
 
         model, tokenizer = self._load()
-        batch = tokenizer.apply_chat_template(
-            list(conversations),
-            add_generation_prompt=True,
-            padding=True,
-            return_tensors="pt",
-            return_dict=True,
-        ).to(model.device)
+        batch = self._encode(tokenizer, list(conversations)).to(model.device)
         longest = getattr(model.config, "max_position_embeddings", None)
         start = batch["input_ids"].shape[1]
         if longest is not None and start >= longest:
@@ -178,23 +178,38 @@ class LocalModel(LanguageModel):
             output = model.generate(**batch, max_new_tokens=limit, do_sample=False)
         return list(tokenizer.batch_decode(output[:, start:], skip_special_tokens=True))
 
+    def _encode(self, tokenizer: Any, conversations: list[list[Message]]) -> Any:
+        """Tokens of conversations; chat templates without a system role get the instruction with the first question."""
+        from jinja2 import TemplateError
+
+        options = {"padding": True, "return_tensors": "pt", "return_dict": True}
+        for turns in (conversations, [_without_system(each) for each in conversations]):
+            try:
+                return tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options)
+            except TemplateError as error:
+                problem = error
+        raise VividMedError(
+            f"--model {self.source}: its chat template cannot write the conversation ({problem}); give another model"
+        ) from problem
+
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
             import torch
+            from safetensors import SafetensorError
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self.name, padding_side="left")
-                model = AutoModelForCausalLM.from_pretrained(self.name, dtype="auto")
-            except (OSError, ValueError, ImportError) as error:
+                tokenizer = AutoTokenizer.from_pretrained(self.source, padding_side="left")
+                model = AutoModelForCausalLM.from_pretrained(self.source, dtype="auto", use_safetensors=True)
+            except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise VividMedError(
-                    f"--model {self.name}: cannot be loaded ({reason}); give a folder or repository of a causal language "
+                    f"--model {self.source}: cannot be loaded ({reason}); give a folder or repository of a causal language "
                     "model, or an --endpoint that serves it"
                 ) from error
             if tokenizer.chat_template is None:
                 raise VividMedError(
-                    f"--model {self.name}: has no chat template; give a model that was trained to follow instructions"
+                    f"--model {self.source}: has no chat template; give a model that was trained to follow instructions"
                 )
             if tokenizer.pad_token_id is None:
                 tokenizer.pad_token = tokenizer.eos_token
@@ -208,3 +223,17 @@ class LocalModel(LanguageModel):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
+
+
+def weights_of(source: str) -> list[list[Any]]:
+    """Names, sizes and times of the weights of a local model; a repository is known by its name."""
+    paths = sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths] or [[source]]
+
+
+def _without_system(turns: Sequence[Message]) -> list[Message]:
+    """A conversation whose instruction stands in front of its first question."""
+    if turns[0]["role"] != "system":
+        return list(turns)
+    first = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+    return [first, *turns[2:]]
