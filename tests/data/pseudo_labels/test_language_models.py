@@ -63,6 +63,7 @@ BAD = {
     "no choices": b'{"choices": []}',
     "numbers": b"42",
     "a report twice": f"{RIGHT} {RIGHT}",
+    "half a character": completion("A small \ud800"),
     "other characters": RIGHT.replace("A [", "\u0410 ["),
     "links across everything": f"[{REPORT}](pleural effusion) and more",
     "a refusal": 422,
@@ -105,7 +106,14 @@ def test_an_endpoint_in_trouble_is_asked_again_and_then_replaced_by_the_rules(an
 
 
 @pytest.mark.parametrize(
-    "answer", [BAD["prose"], BAD["bytes"], BAD["an empty answer"], BAD["truncated json"]]
+    "answer",
+    [
+        BAD["prose"],
+        BAD["bytes"],
+        BAD["an empty answer"],
+        BAD["truncated json"],
+        completion(REPORT + " \ud800"),
+    ],
 )
 def test_cleaning_and_filtering_survive_bad_answers(answer):
     with endpoint(lambda messages, number: answer) as (url, _):

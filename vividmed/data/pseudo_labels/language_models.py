@@ -129,12 +129,7 @@ class LanguageModel(ABC):
         if not conversations:
             return []
         replies = self.complete(conversations)
-        return [
-            Failure("the answer is far too long")
-            if isinstance(reply, str) and len(reply) > _LONGEST_ANSWER
-            else reply
-            for reply in replies
-        ]
+        return [reply if isinstance(reply, Failure) else _usable(reply) for reply in replies]
 
 
 class LocalModel(LanguageModel):
@@ -223,6 +218,17 @@ class LocalModel(LanguageModel):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
+
+
+def _usable(reply: str) -> str | Failure:
+    """An answer that can be stored and sent."""
+    if len(reply) > _LONGEST_ANSWER:
+        return Failure("the answer is far too long")
+    try:
+        reply.encode()
+    except UnicodeEncodeError:
+        return Failure("the answer is not valid text")
+    return reply
 
 
 def weights_of(source: str) -> list[list[Any]]:
