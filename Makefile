@@ -102,4 +102,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-transformers-* outputs build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-transformers-* outputs predictions build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

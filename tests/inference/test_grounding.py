@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vividmed import VividMedConfig, VividMedError, VividMedForCausalLM, VividMedProcessor
-from vividmed.inference.grounding import ground_phrase, ground_report
+from vividmed.inference.grounding import ground_phrase, ground_report, ground_reports
 from vividmed.processing.medical_image import MedicalImage
 
 
@@ -35,6 +35,18 @@ def test_the_phrases_of_a_report_are_found_on_its_image(model, processor):
         assert text.text[phrase.start : phrase.end] == phrase.text
         assert phrase.mask.shape == image.size
         assert len(phrase.boxes) > 0
+
+
+def test_reports_are_grounded_together_as_one_by_one(model, processor):
+    images, options = [scan((6, 60, 60)), scan((1, 50, 70))], {"score_threshold": 0.0, "mask_threshold": 0.0}
+    reports, spans = ["The liver is large.", "A mass and the aorta."], [[(4, 9)], [(2, 6), (15, 20)]]
+    together = ground_reports(model, processor, images, reports, spans, **options)
+    for text, image, report, places in zip(together, images, reports, spans, strict=True):
+        alone = ground_report(model, processor, image, report, places, **options)
+        assert text.text == alone.text
+        for phrase, other in zip(text.phrases, alone.phrases, strict=True):
+            np.testing.assert_allclose(phrase.boxes, other.boxes, atol=1e-2)
+            assert phrase.mask.shape == image.size
 
 
 @pytest.mark.parametrize("report", ["The<p> liver</p> is large.", "The <p>liver</p> is large."])

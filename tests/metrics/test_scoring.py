@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from vividmed.errors import VividMedError
+from vividmed.metrics import selection
 from vividmed.metrics.bootstrap import bootstrap, compare
+from vividmed.metrics.detection import Detection
+from vividmed.metrics.grounding import PhraseGrounding, RadFact
 from vividmed.metrics.masks import encode_mask
 from vividmed.metrics.plots import draw_plots
 from vividmed.metrics.predictions import (
@@ -60,6 +63,26 @@ def grounded():
         )
         for i in range(4)
     ]
+
+
+def repr_of(metric):
+    return type(metric).__name__
+
+
+def scored_items(metric, generator):
+    """Items of random predictions, with ties of boxes and phrases without a place among them."""
+    predictions = grounded() * 3
+    for prediction in predictions:
+        for phrase in prediction.phrases:
+            number = int(generator.integers(3))
+            low = generator.integers(0, 6, (number, 2))
+            phrase.boxes = [[0, y, x, 1, y + 6, x + 6] for y, x in low.tolist()]
+            phrase.scores = generator.random(number).tolist()
+    if isinstance(metric, Accuracy):
+        return metric.score_items(["yes", "no", "a", "b"] * 3, ["yes", "yes", "a", "a"] * 3)
+    select = {Detection: selection.boxes, PhraseGrounding: selection.places, RadFact: selection.reports}
+    selected = select[type(metric)](predictions)
+    return metric.score_items(selected.predicted, selected.references)
 
 
 def write(folder, predictions):
@@ -161,6 +184,42 @@ def test_grounding_is_scored_in_all_and_by_target():
     assert "dice/spleen" not in scores.figures
 
 
+def test_targets_and_modalities_have_figures_of_their_own():
+    predictions = grounded()
+    for prediction, modality in zip(predictions, ("CT", "CT", "MRI", "MRI"), strict=True):
+        prediction.modality = modality
+    scores = score(predictions, samples=20)
+    parts = [scores.figures[f"dice/{name}"].value for name in ("liver, CT", "liver, MRI")]
+    assert np.mean(parts) == pytest.approx(scores.figures["dice/liver"].value)
+    assert scores.figures["dice/CT"].value == pytest.approx(parts[0])
+    text = to_markdown(scores)
+    assert "| target | modality | dice | hd95 | nsd |" in text
+    assert "| liver | MRI | " in text
+    assert "| all | CT | " in text
+    assert "dice,liver,MRI," in to_csv(scores)
+    assert "dice,,CT," in to_csv(scores)
+
+
+def test_boxes_of_targets_with_masks_are_scored_too():
+    predictions = grounded()
+    for prediction in predictions:
+        prediction.references[0].boxes = prediction.phrases[0].boxes = [[0, 0, 0, 1, 4, 4]]
+        prediction.phrases[0].scores = [0.5]
+    assert score(predictions, ["detection"], samples=2).figures["ap50/liver"].value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("metric", [Accuracy(), Detection(), PhraseGrounding(), RadFact()], ids=repr_of)
+def test_resamples_are_scored_as_drawn_items(metric):
+    generator = np.random.default_rng(0)
+    items = scored_items(metric, generator)
+    draws = [generator.integers(len(items), size=len(items)).tolist() for _ in range(5)]
+    resampled = metric.aggregate_resamples(items, draws)
+    for number, draw in enumerate(draws):
+        expected = metric.aggregate([items[index] for index in draw])
+        for name, value in expected.items():
+            assert resampled[name][number] == pytest.approx(value, nan_ok=True), name
+
+
 def test_a_target_for_which_nothing_was_drawn_counts_as_missed(tmp_path):
     predictions = grounded()
     predictions[0].phrases[0].mask = None
@@ -191,5 +250,5 @@ def test_two_folders_are_compared_on_the_items_they_share():
 def test_tables_say_the_same_in_every_form():
     scores = score(answers(), ["vqa"], samples=50)
     assert "| accuracy | 0.500 |" in to_markdown(scores)
-    assert "accuracy,,0.5," in to_csv(scores)
+    assert "accuracy,,,0.5," in to_csv(scores)
     assert json.loads(to_json(scores))["figures"]["accuracy"]["value"] == 0.5

@@ -40,5 +40,18 @@ def test_closed_and_open_questions_have_figures_of_their_own_and_unparsed_answer
     assert figures["accuracy"] == pytest.approx(2 / 5)
 
 
+@pytest.mark.parametrize(
+    ("prediction", "reference", "right"),
+    [
+        ("Results: liver: yes.", "Results: liver: yes.", 1),
+        ("No.", "Results: left lung: no.", 1),
+        ("Results: spleen: no.", "Results: liver: yes.", 0),
+    ],
+)
+def test_an_answer_about_one_target_is_closed(prediction, reference, right):
+    figures = Accuracy().compute(predictions=[prediction], references=[reference])
+    assert figures["closed_accuracy"] == right
+
+
 def test_without_closed_questions_there_is_no_closed_figure():
     assert "closed_accuracy" not in Accuracy().compute(predictions=["lung"], references=["lung"])

@@ -1,6 +1,7 @@
 """Ground texts that the user gives: the phrases of a report, or a single phrase."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -25,23 +26,16 @@ from vividmed.processing.reading import ImageSource, read_image
 # Questions as in training. The answer is given, so any of their wordings serves.
 REPORT_QUESTION = "Can you provide a radiology report for this medical image?"
 PHRASE_QUESTION = "Is there {phrase} in this image? Answer with yes or no."
+_NO_FORM: PhraseForm = "none"
 
 
-@torch.no_grad()
 def ground_report(
     model: VividMedForCausalLM,
     processor: VividMedProcessor,
     image: ImageSource,
     report: str,
     spans: Sequence[tuple[int, int]] | None = None,
-    *,
-    question: str = REPORT_QUESTION,
-    masks: bool = True,
-    boxes: bool = True,
-    mask_threshold: float = 0.5,
-    score_threshold: float = 0.5,
-    full_resolution: bool = False,
-    default: PhraseForm = "both",
+    **options: Any,
 ) -> GroundedText:
     """Find the phrases of an existing report in its image.
 
@@ -51,13 +45,7 @@ def ground_report(
         image: as in :func:`vividmed.processing.reading.read_image`.
         report: the text; its phrases are marked ``<p>phrase</p>``, or given by ``spans``.
         spans: (start, end) characters of the phrases in a text without markers.
-        question: question that the report answers.
-        masks: draw masks, if the model has a segmenter.
-        boxes: find boxes, if the model has an instance segmenter.
-        mask_threshold: lowest probability at which a voxel belongs to a mask.
-        score_threshold: lowest score at which a box is kept.
-        full_resolution: draw the masks again on the image's own voxels, window by window around what was found.
-        default: form of phrases whose target had both forms in training, or none that the configuration records.
+        **options: of :func:`ground_reports`.
 
     Returns:
         The text without markers and its phrases; masks and boxes on the image's grid as it was read.
@@ -68,47 +56,102 @@ def ground_report(
     if spans is None:
         given = parse_grounded_text(report)
         report, spans = given.text, [(phrase.start, phrase.end) for phrase in given.phrases]
+    (placed,) = ground_reports(model, processor, [image], [report], [spans], **options)
+    return placed
+
+
+@torch.no_grad()
+def ground_reports(
+    model: VividMedForCausalLM,
+    processor: VividMedProcessor,
+    images: Sequence[ImageSource],
+    reports: Sequence[str],
+    spans: Sequence[Sequence[tuple[int, int]]],
+    *,
+    question: str = REPORT_QUESTION,
+    masks: bool = True,
+    boxes: bool = True,
+    mask_threshold: float = 0.5,
+    score_threshold: float = 0.5,
+    full_resolution: bool = False,
+    default: PhraseForm = "both",
+) -> list[GroundedText]:
+    """Find the phrases of existing reports, each in its image, in one pass of the model.
+
+    Args:
+        model: model with segmenters.
+        processor: processor of the model.
+        images: one per report, as in :func:`vividmed.processing.reading.read_image`.
+        reports: texts without markers.
+        spans: (start, end) characters of the phrases of each text.
+        question: question that the reports answer.
+        masks: draw masks, if the model has a segmenter.
+        boxes: find boxes, if the model has an instance segmenter.
+        mask_threshold: lowest probability at which a voxel belongs to a mask.
+        score_threshold: lowest score at which a box is kept.
+        full_resolution: draw the masks again on the image's own voxels, window by window around what was found.
+        default: form of phrases whose target had both forms in training, or none that the configuration records.
+
+    Returns:
+        For each report, the text and its phrases; masks and boxes on the image's grid as it was read.
+
+    Raises:
+        VividMedError: a text has no phrase, or the model no segmenter.
+    """
     # Markers stand as in training, the space before a phrase inside them, wherever they were given.
-    marked = format_grounded_text(report, spans)
-    parsed = parse_grounded_text(marked)
-    if not parsed.phrases:
+    marked = [format_grounded_text(*pair) for pair in zip(reports, spans, strict=True)]
+    parsed = [parse_grounded_text(text) for text in marked]
+    if not all(text.phrases for text in parsed):
         raise VividMedError(
             "the report marks no phrase; put <p> and </p> around phrases, or give their spans"
         )
-    medical_image = read_image(image)
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": marked}]
-    batch = processor(images=medical_image, conversations=messages, grounding=True)
+    read = [read_image(image) for image in images]
+    asked = {"role": "user", "content": question}
+    batch = processor(
+        images=[[image] for image in read],
+        conversations=[[asked, {"role": "assistant", "content": text}] for text in marked],
+        grounding=True,
+    )
     geometry = batch.pop("geometry")
     for name in ("labels", "label_weights"):
         batch.pop(name)
-    find_form = TargetForms(model.config.target_forms)
-    forms: list[PhraseForm] = [
-        usable_form(
-            default if form in (None, "both") else form,
-            has_masks=masks and model.segmenter is not None,
-            has_boxes=boxes and model.instance_segmenter is not None,
-        )
-        for form in map(find_form, (phrase.text for phrase in parsed.phrases))
+    form_of = TargetForms(model.config.target_forms)
+    ends = (batch["input_ids"] == model.config.phrase_end_token_id).sum(dim=1).tolist()
+    # Phrases before those of the answer belong to no phrase of its text.
+    before = [end - len(text.phrases) for end, text in zip(ends, parsed, strict=True)]
+    forms: list[list[PhraseForm]] = [
+        [
+            *[_NO_FORM] * number,
+            *(
+                usable_form(
+                    default if form in (None, "both") else form,
+                    has_masks=masks and model.segmenter is not None,
+                    has_boxes=boxes and model.instance_segmenter is not None,
+                )
+                for form in (form_of(phrase.text) for phrase in text.phrases)
+            ),
+        ]
+        for number, text in zip(before, parsed, strict=True)
     ]
-    before = int((batch["input_ids"] == model.config.phrase_end_token_id).sum()) - len(forms)
-    forms[:0] = ["none"] * before
-    output = model.ground(**batch.to(model.device), masks=masks, boxes=boxes, forms=[forms])
-    mask_plan = geometry[0]
-    if full_resolution:
-        mask_plan = redraw(
-            model, processor, medical_image, output, plan=mask_plan, mask_threshold=mask_threshold
+    output = model.ground(**batch.to(model.device), masks=masks, boxes=boxes, forms=forms)
+    placed: list[GroundedText] = []
+    for number, (text, medical_image, plan) in enumerate(zip(parsed, read, geometry, strict=True)):
+        found, mask_plan = output.of_sample(number), plan
+        if full_resolution:
+            mask_plan = redraw(
+                model, processor, medical_image, found, plan=plan, mask_threshold=mask_threshold
+            )
+        placed += place_phrases(
+            [text],
+            output=found,
+            first_prompts=[before[number]],
+            geometry=[plan],
+            mask_geometry=[mask_plan],
+            forms=[forms[number]],
+            presence_thresholds=model.config.presence_thresholds,
+            mask_threshold=mask_threshold,
+            score_threshold=score_threshold,
         )
-    (placed,) = place_phrases(
-        [parsed],
-        output=output,
-        first_prompts=[before],
-        geometry=geometry,
-        mask_geometry=[mask_plan],
-        forms=[forms],
-        presence_thresholds=model.config.presence_thresholds,
-        mask_threshold=mask_threshold,
-        score_threshold=score_threshold,
-    )
     return placed
 
 
@@ -158,7 +201,7 @@ def ground_phrase(
         processor: processor of the model.
         image: as in :func:`vividmed.processing.reading.read_image`.
         phrase: name of a structure or finding, preferably one of the taxonomy.
-        **options: of :func:`ground_report`.
+        **options: of :func:`ground_report` and :func:`ground_reports`.
 
     Raises:
         VividMedError: the phrase is empty or contains a marker, or the model has no segmenter.

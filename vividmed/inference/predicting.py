@@ -11,7 +11,7 @@ import torch
 from vividmed.data.batches.examples import read_images
 from vividmed.data.masks import unpack_mask
 from vividmed.errors import VividMedError
-from vividmed.inference.grounding import ground_report
+from vividmed.inference.grounding import ground_reports
 from vividmed.metrics.masks import encode_mask
 from vividmed.metrics.predictions import PlacedPhrase, Prediction, Task
 from vividmed.metrics.protocol import Protocol as AskingProtocol
@@ -55,7 +55,7 @@ def predict_rows(
         protocol: how it is asked.
         writer: where predictions go.
         done: ids of items that are left out.
-        batch_size: questions answered at once.
+        batch_size: items answered at once.
 
     Returns:
         How many items were predicted.
@@ -71,10 +71,8 @@ def predict_rows(
     waiting: list[tuple[Prediction, list[MedicalImage]]] = []
     for item, images in _items(rows, task, protocol, done):
         number += 1
-        if item.failure is not None:
+        if item.failure is not None or (task == "ground" and not item.references):
             writer.write(item)
-        elif task == "ground":
-            writer.write(_grounded(model, processor, item, images[0]))
         else:
             waiting.append((item, images))
             if len(waiting) == batch_size:
@@ -193,21 +191,20 @@ def _reference(
     return PlacedPhrase(text=text, target=targets[0] if len(targets) == 1 else "", mask=mask, boxes=boxes)
 
 
-def _grounded(model: Any, processor: Any, item: Prediction, image: MedicalImage) -> Prediction:
-    """Find all named targets of a row in one pass."""
-    answer, spans = "Results:", []
-    for reference in item.references:
-        start = len(answer) + 1
-        answer += f" {reference.text}: yes,"
-        spans.append((start, start + len(reference.text)))
-    if not spans:
-        return item
-    try:
-        found = ground_report(model, processor, image, answer.removesuffix(",") + ".", spans)
-        item.phrases = [_placed(phrase, image) for phrase in found.phrases]
-    except VividMedError as error:
-        _fail(item, error)
-    return item
+def _ground(model: Any, processor: Any, waiting: Sequence[tuple[Prediction, list[MedicalImage]]]) -> None:
+    """Find all named targets of rows in one pass."""
+    answers, spans = [], []
+    for item, _ in waiting:
+        answer, places = "Results:", []
+        for reference in item.references:
+            start = len(answer) + 1
+            answer += f" {reference.text}: yes,"
+            places.append((start, start + len(reference.text)))
+        answers.append(answer.removesuffix(",") + ".")
+        spans.append(places)
+    found = ground_reports(model, processor, [images[0] for _, images in waiting], answers, spans)
+    for (item, images), text in zip(waiting, found, strict=True):
+        item.phrases = [_placed(phrase, images[0]) for phrase in text.phrases]
 
 
 def _answer(
@@ -219,7 +216,10 @@ def _answer(
 ) -> None:
     """Answer items together, or one by one where together they fail."""
     try:
-        texts = _generate(model, processor, waiting, protocol)
+        if waiting[0][0].task == "ground":
+            _ground(model, processor, waiting)
+        else:
+            _write_texts(model, processor, waiting, protocol)
     except VividMedError as error:
         if len(waiting) > 1:
             for one in waiting:
@@ -227,10 +227,20 @@ def _answer(
             return
         writer.write(_fail(waiting[0][0], error))
         return
+    for item, _ in waiting:
+        writer.write(item)
+
+
+def _write_texts(
+    model: Any,
+    processor: Any,
+    waiting: Sequence[tuple[Prediction, list[MedicalImage]]],
+    protocol: AskingProtocol,
+) -> None:
+    texts = _generate(model, processor, waiting, protocol)
     for (item, images), text in zip(waiting, texts, strict=True):
         item.prediction = text.text
         item.phrases = [_placed(phrase, images[0]) for phrase in text.phrases]
-        writer.write(item)
 
 
 def _generate(

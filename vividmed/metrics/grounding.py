@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from vividmed.metrics.entailment import Entailment, TaxonomyEntailment
 from vividmed.metrics.masks import MASK, decode_mask
-from vividmed.metrics.metric import ItemMetric, check_lengths, f1, nan_mean, ratio
+from vividmed.metrics.metric import ItemMetric, check_lengths, f1, mean_of, ratio, resampled_means
 from vividmed.metrics.segmentation import dice
 
 HIT_DICE = 0.1
@@ -54,26 +54,39 @@ class PhraseGrounding(ItemMetric):
         return sum(key in item for item in items)
 
     def aggregate(self, items: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        matched, found, true = (
-            sum(item.get(name, 0) for item in items) for name in ("matched", "found", "true")
-        )
-        precision, recall = ratio(matched, found), ratio(matched, true)
-        figures = {
-            name: nan_mean([item[key] for item in items if key in item])
-            for name, key in (
-                ("hit_rate", "hit"),
-                ("box_accuracy", "box"),
-                ("suppression", "suppressed"),
-                ("absent_voxels", "drawn"),
-            )
-        }
-        figures |= {
-            "instance_precision": precision,
-            "instance_recall": recall,
-            # Nothing found where something is: an F1 of 0, although precision is not defined.
-            "instance_f1": f1(0.0 if np.isnan(precision) else precision, recall) if true else float("nan"),
-        }
-        return figures
+        means = mean_of(items)
+        return _phrase_figures({name: means.get(name, float("nan")) for name in _OF_PHRASE})
+
+    def aggregate_resamples(
+        self, items: Sequence[Mapping[str, Any]], draws: Sequence[Sequence[int]]
+    ) -> dict[str, list[float]]:
+        means = resampled_means(items, draws)
+        nowhere = [float("nan")] * len(draws)
+        columns = [means.get(name, nowhere) for name in _OF_PHRASE]
+        figures = [
+            _phrase_figures(dict(zip(_OF_PHRASE, row, strict=True))) for row in zip(*columns, strict=True)
+        ]
+        return {name: [each[name] for each in figures] for name in figures[0]} if figures else {}
+
+
+_OF_PHRASE = ("hit", "box", "suppressed", "drawn", "matched", "found", "true")
+"""What is known of a phrase; each is missing where the phrase does not have it."""
+
+
+def _phrase_figures(means: Mapping[str, float]) -> dict[str, float]:
+    """Figures by the means over the phrases that have each value."""
+    true = np.nan_to_num(means["true"])
+    precision, recall = ratio(means["matched"], np.nan_to_num(means["found"])), ratio(means["matched"], true)
+    return {
+        "hit_rate": means["hit"],
+        "box_accuracy": means["box"],
+        "suppression": means["suppressed"],
+        "absent_voxels": means["drawn"],
+        "instance_precision": precision,
+        "instance_recall": recall,
+        # Nothing found where something is: an F1 of 0, although precision is not defined.
+        "instance_f1": f1(0.0 if np.isnan(precision) else precision, recall) if true else float("nan"),
+    }
 
 
 def _score_phrase(prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,17 +201,29 @@ class RadFact(ItemMetric):
         }
 
     def aggregate(self, items: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        figures: dict[str, float] = {}
-        for kind in ("logical", "grounding", "spatial"):
-            precision, recall = (
-                nan_mean([item[f"{kind}_{name}"] for item in items]) for name in ("precision", "recall")
-            )
-            figures |= {
-                f"{kind}_precision": precision,
-                f"{kind}_recall": recall,
-                f"{kind}_f1": f1(precision, recall),
-            }
-        return figures
+        return _radfact_figures(mean_of(items))
+
+    def aggregate_resamples(
+        self, items: Sequence[Mapping[str, float]], draws: Sequence[Sequence[int]]
+    ) -> dict[str, list[float]]:
+        means = resampled_means(items, draws)
+        figures = [
+            _radfact_figures(dict(zip(means, row, strict=True))) for row in zip(*means.values(), strict=True)
+        ]
+        return {name: [each[name] for each in figures] for name in figures[0]} if figures else {}
+
+
+def _radfact_figures(means: Mapping[str, float]) -> dict[str, float]:
+    """Precision, recall and F1 of each kind, by the means of precision and recall."""
+    figures: dict[str, float] = {}
+    for kind in ("logical", "grounding", "spatial"):
+        precision, recall = means[f"{kind}_precision"], means[f"{kind}_recall"]
+        figures |= {
+            f"{kind}_precision": precision,
+            f"{kind}_recall": recall,
+            f"{kind}_f1": f1(precision, recall),
+        }
+    return figures
 
 
 def _voxels(place: Mapping[str, Any], size: Sequence[int]) -> np.ndarray | None:

@@ -84,11 +84,29 @@ class MeanMetric(ItemMetric):
     def aggregate_resamples(
         self, items: Sequence[Mapping[str, float]], draws: Sequence[Sequence[int]]
     ) -> dict[str, list[float]]:
-        return {
-            name: [nan_mean(values[list(draw)]) for draw in draws]
-            for name in dict.fromkeys(name for item in items for name in item)
-            for values in [np.asarray([item.get(name, float("nan")) for item in items])]
-        }
+        return resampled_means(items, draws)
+
+
+def draw_weights(draws: Sequence[Sequence[int]], count: int) -> np.ndarray:
+    """How often each draw has each of ``count`` items: (draws, count) float."""
+    return np.stack([np.bincount(draw, minlength=count) for draw in draws]).astype(float)
+
+
+def resampled_means(
+    items: Sequence[Mapping[str, float]], draws: Sequence[Sequence[int]]
+) -> dict[str, list[float]]:
+    """:func:`mean_of` of each draw of the items."""
+    if not draws:
+        return {}
+    weights = draw_weights(draws, len(items))
+    means = {}
+    for name in dict.fromkeys(name for item in items for name in item):
+        values = np.asarray([item.get(name, float("nan")) for item in items], dtype=float)
+        counted = ~np.isnan(values)
+        numbers = weights @ counted
+        with np.errstate(invalid="ignore"):
+            means[name] = (weights @ np.where(counted, values, 0.0) / numbers).tolist()
+    return means
 
 
 def mean_of(items: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -10,8 +10,8 @@ import numpy as np
 from vividmed.files import write_atomically
 from vividmed.metrics.detection import Detection
 from vividmed.metrics.predictions import Prediction
-from vividmed.metrics.registry import registry
 from vividmed.metrics.segmentation import Segmentation
+from vividmed.metrics.selection import boxes, masks
 
 _MOST_TARGETS = 40
 _MOST_CURVES = 8
@@ -37,10 +37,10 @@ def draw_plots(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
     drawn = {}
     if dice := _dice_by_target(predictions):
         drawn["dice_by_target.png"] = _draw_dice(dice)
-    boxes = _matched_boxes(predictions)
-    if any(item["truths"] for item in boxes):
-        drawn["precision_recall.png"] = _draw_precision_recall(boxes)
-        drawn["reliability.png"] = _draw_reliability(boxes)
+    matched = _matched_boxes(predictions)
+    if any(item["truths"] for item in matched):
+        drawn["precision_recall.png"] = _draw_precision_recall(matched)
+        drawn["reliability.png"] = _draw_reliability(matched)
     for name, content in drawn.items():
         write_atomically(folder / name, content)
     return [folder / name for name in drawn]
@@ -48,23 +48,17 @@ def draw_plots(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
 
 def _dice_by_target(predictions: Sequence[Prediction]) -> dict[str, list[float]]:
     """Dice of each mask, by target, the best target first."""
-    found, true, _ = registry()["segmentation"].select(predictions)
-    names = [
-        reference.target
-        for prediction in predictions
-        for reference in prediction.references
-        if reference.mask is not None
-    ]
+    selected = masks(predictions)
+    items = Segmentation(surfaces=False).score_items(selected.predicted, selected.references)
     by_target: dict[str, list[float]] = {}
-    metric = Segmentation(surfaces=False)
-    for name, item in zip(names, metric.score_items(found, true), strict=True):
+    for name, item in zip(selected.targets, items, strict=True):
         by_target.setdefault(name, []).append(item["dice"])
     return dict(sorted(by_target.items(), key=lambda pair: -float(np.mean(pair[1]))))
 
 
 def _matched_boxes(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    found, true, _ = registry()["detection"].select(predictions)
-    return Detection().score_items(found, true)
+    selected = boxes(predictions)
+    return Detection().score_items(selected.predicted, selected.references)
 
 
 def _draw_dice(by_target: Mapping[str, Sequence[float]]) -> bytes:
@@ -79,9 +73,9 @@ def _draw_dice(by_target: Mapping[str, Sequence[float]]) -> bytes:
         axes.plot([], [], "o", color="#08519c", markersize=3, label="one image")
         axes.set_yticks(places, [f"{name} ({len(by_target[name])})" for name in names])
         axes.set(xlim=(0, 1.02), xlabel="Dice", title="Dice by target (number of images)")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.6 / (0.4 + 0.25 * len(names))), ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.6 / (0.9 + 0.25 * len(names))), ncols=2)
 
-    return _figure(draw, size=(7, 1.8 + 0.25 * len(names)))
+    return _figure(draw, size=(7, 2.4 + 0.25 * len(names)))
 
 
 def _curve(items: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import Any
 
 from vividmed.errors import VividMedError
-from vividmed.metrics.masks import empty_mask
+from vividmed.metrics import selection
 from vividmed.metrics.metric import ItemMetric
 from vividmed.metrics.names import METRIC_TASKS, SOURCES, expand
 from vividmed.metrics.predictions import Prediction
 
-Select = Callable[[Sequence[Prediction]], tuple[list[Any], list[Any], list[str]]]
-"""Predictions and references of a metric, and the patient of each."""
+Select = Callable[[Sequence[Prediction]], selection.Selection]
+"""Items of a metric."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Entry:
     Attributes:
         make: constructor; its argument has the places of weights and endpoints, by name of the metric.
         select: what it scores.
-        by_target: whether each target also has figures of its own.
+        by_group: whether each target and each modality also have figures of their own.
     """
 
     make: Callable[[Mapping[str, str]], ItemMetric]
     select: Select
-    by_target: bool = False
+    by_group: bool = False
 
 
 def _learned(module: str, name: str) -> Any:
@@ -46,39 +46,45 @@ def registry() -> dict[str, Entry]:
     from vividmed.metrics.vqa import Accuracy, ExactMatch, TokenF1
 
     return {
-        "bleu": Entry(lambda _: Bleu(), _texts),
-        "rouge": Entry(lambda _: Rouge(), _texts),
-        "cider": Entry(lambda _: Cider(), _texts),
-        "meteor": Entry(lambda _: Meteor(), _texts),
-        "bertscore": Entry(lambda places: _learned("bertscore", "BertScore")(places["bertscore"]), _texts),
-        "findings": Entry(lambda _: FindingF1(), _texts),
-        "laterality": Entry(lambda _: Laterality(), _texts),
-        "chexbert": Entry(lambda places: _learned("chexbert", "CheXbert")(places["chexbert"]), _texts),
-        "radgraph": Entry(lambda places: _learned("radgraph", "RadGraphF1")(places["radgraph"]), _texts),
+        "bleu": Entry(lambda _: Bleu(), selection.texts),
+        "rouge": Entry(lambda _: Rouge(), selection.texts),
+        "cider": Entry(lambda _: Cider(), selection.texts),
+        "meteor": Entry(lambda _: Meteor(), selection.texts),
+        "bertscore": Entry(
+            lambda places: _learned("bertscore", "BertScore")(places["bertscore"]), selection.texts
+        ),
+        "findings": Entry(lambda _: FindingF1(), selection.texts),
+        "laterality": Entry(lambda _: Laterality(), selection.texts),
+        "chexbert": Entry(
+            lambda places: _learned("chexbert", "CheXbert")(places["chexbert"]), selection.texts
+        ),
+        "radgraph": Entry(
+            lambda places: _learned("radgraph", "RadGraphF1")(places["radgraph"]), selection.texts
+        ),
         "radcliq": Entry(
             lambda places: _learned("radcliq", "RadCliQ")(**{name: places[name] for name in RADCLIQ_PARTS}),
-            _texts,
+            selection.texts,
         ),
         "radbert": Entry(
             lambda places: _learned("radbert", "RadBERT")(places["radbert"], labels=places.get("labels")),
-            _texts_with_ids,
+            selection.texts_with_ids,
         ),
-        "judge": Entry(lambda places: _learned("judge", "Judge")(places["judge"]), _answers),
-        "exact_match": Entry(lambda _: ExactMatch(), _texts),
-        "token_f1": Entry(lambda _: TokenF1(), _texts),
-        "accuracy": Entry(lambda _: Accuracy(), _texts),
-        "segmentation": Entry(lambda _: Segmentation(), _masks, by_target=True),
-        "detection": Entry(lambda _: Detection(), _boxes, by_target=True),
-        "grounding": Entry(lambda _: PhraseGrounding(), _places),
+        "judge": Entry(lambda places: _learned("judge", "Judge")(places["judge"]), selection.answers),
+        "exact_match": Entry(lambda _: ExactMatch(), selection.texts),
+        "token_f1": Entry(lambda _: TokenF1(), selection.texts),
+        "accuracy": Entry(lambda _: Accuracy(), selection.texts),
+        "segmentation": Entry(lambda _: Segmentation(), selection.masks, by_group=True),
+        "detection": Entry(lambda _: Detection(), selection.boxes, by_group=True),
+        "grounding": Entry(lambda _: PhraseGrounding(), selection.places),
         "radfact": Entry(
             lambda places: RadFact(
                 entailment=_learned("judge", "LanguageModelEntailment")(places["radfact"])
                 if "radfact" in places
                 else None
             ),
-            _reports,
+            selection.reports,
         ),
-        "agreement": Entry(lambda _: Agreement(), _reports_with_text),
+        "agreement": Entry(lambda _: Agreement(), selection.reports_with_text),
     }
 
 
@@ -131,85 +137,3 @@ def choose(task: str, metrics: Sequence[str] | None) -> tuple[dict[str, Entry], 
         if name not in SOURCES and name != "radfact":
             raise VividMedError(f"--metrics {name}={sources[name]}: {name} takes no place; leave it out")
     return {name: known[name] for name in chosen}, sources
-
-
-def _texts(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], list[str]]:
-    return (
-        [prediction.prediction for prediction in predictions],
-        [prediction.reference for prediction in predictions],
-        [prediction.patient for prediction in predictions],
-    )
-
-
-def _texts_with_ids(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], list[str]]:
-    found, _, patients = _texts(predictions)
-    return found, [{"id": each.id, "text": each.reference} for each in predictions], patients
-
-
-def _answers(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], list[str]]:
-    found, _, patients = _texts(predictions)
-    return found, [{"question": each.question, "answer": each.reference} for each in predictions], patients
-
-
-def _reports_with_text(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], list[str]]:
-    """Reports with their phrases, and the direction of the patient's left."""
-    found, true, patients = _reports(predictions)
-    for each, said, wanted in zip(predictions, found, true, strict=True):
-        said |= {"text": each.prediction, "left": each.left}
-        wanted |= {"text": each.reference, "left": each.left}
-    return found, true, patients
-
-
-def _pairs(predictions: Sequence[Prediction]) -> list[tuple[Any, Any, Prediction]]:
-    return [
-        (phrase, reference, prediction)
-        for prediction in predictions
-        for phrase, reference in zip(prediction.phrases, prediction.references, strict=True)
-    ]
-
-
-def _masks(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], list[str]]:
-    """Masks of present targets; a phrase without a mask is an empty one."""
-    found, true, patients = [], [], []
-    for phrase, reference, prediction in _pairs(predictions):
-        if reference.mask is not None:
-            found.append(phrase.mask or empty_mask(reference.mask))
-            true.append(reference.mask)
-            patients.append(prediction.patient)
-    return found, true, patients
-
-
-def _boxes(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], list[str]]:
-    """Boxes of targets that have boxes, and of absent ones, whose predictions are false positives."""
-    found, true, patients = [], [], []
-    for phrase, reference, prediction in _pairs(predictions):
-        if reference.mask is None:
-            found.append({"boxes": phrase.boxes, "scores": phrase.scores})
-            true.append({"boxes": reference.boxes, "target": reference.target})
-            patients.append(prediction.patient)
-    return (found, true, patients) if any(each["boxes"] for each in true) else ([], [], [])
-
-
-def _places(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], list[str]]:
-    pairs = _pairs(predictions)
-    return (
-        [phrase.place for phrase, _, _ in pairs],
-        [reference.place for _, reference, _ in pairs],
-        [prediction.patient for _, _, prediction in pairs],
-    )
-
-
-def _reports(predictions: Sequence[Prediction]) -> tuple[list[Any], list[Any], list[str]]:
-    sides = [
-        [
-            {
-                "phrases": [phrase.text for phrase in phrases],
-                "places": [phrase.place for phrase in phrases],
-                "size": prediction.size,
-            }
-            for prediction in predictions
-            for phrases in [getattr(prediction, name)]
-        ]
-        for name in ("phrases", "references")
-    ]
-    return sides[0], sides[1], [prediction.patient for prediction in predictions]

@@ -1,5 +1,6 @@
 """Predictions in, a table of figures with intervals out."""
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,10 @@ from typing import Any
 from vividmed.errors import VividMedError
 from vividmed.metrics.bootstrap import Interval, bootstrap, compare
 from vividmed.metrics.learned.chat import is_endpoint, is_on_this_machine
+from vividmed.metrics.metric import ItemMetric
 from vividmed.metrics.predictions import Prediction, match_predictions
 from vividmed.metrics.registry import Entry, choose
+from vividmed.metrics.selection import Group
 
 LIBRARIES = ("sacrebleu", "rouge-score", "nltk", "monai", "numpy", "scipy", "evaluate")
 
@@ -20,8 +23,9 @@ class Scores:
     """Figures of a set of predictions.
 
     Attributes:
-        figures: by name; names of single targets end in ``/TARGET``.
+        figures: by name; those of a part of the items end in ``/`` and the name of their group.
         counts: number of scored items by figure.
+        groups: target and modality of the figures of a part of the items.
         items: predictions in all.
         patients: patients in all.
         failures: predictions that failed; they count as empty.
@@ -32,6 +36,7 @@ class Scores:
 
     figures: dict[str, Interval] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
     items: int = 0
     patients: int = 0
     failures: int = 0
@@ -46,7 +51,7 @@ def score(
     *,
     samples: int = 1000,
     seed: int = 0,
-    by_target: bool = True,
+    by_group: bool = True,
     labels: str | None = None,
 ) -> Scores:
     """Score predictions.
@@ -57,7 +62,7 @@ def score(
             default.
         samples: bootstrap resamples of patients.
         seed: random seed of the resamples.
-        by_target: also score each target of task ``ground``.
+        by_group: also score each target and each modality of task ``ground``.
         labels: table of labels of the references, for ``radbert``.
 
     Raises:
@@ -66,42 +71,45 @@ def score(
     entries, sources = _entries(predictions, metrics, labels)
     scores = _empty(predictions, samples, seed)
     for name, entry in entries.items():
-        groups = {"": list(predictions)}
-        if by_target and entry.by_target:
-            groups |= _by_target(predictions)
-        if not entry.select(groups[""])[0]:
+        selected = entry.select(predictions)
+        if not selected.predicted:
             scores.skipped[name] = "no item has what it scores"
             continue
         try:
-            for target, group in groups.items():
-                _score_group(scores, entry, sources, group, target, name)
+            metric = entry.make(sources)
+            items = metric.score_items(selected.predicted, selected.references)
         except VividMedError as error:
             if metrics is not None:
                 raise
             scores.skipped[name] = str(error)
+            continue
+        if scorer := metric.scorer():
+            scores.scorers[name] = scorer
+        groups = {Group(): list(range(len(items)))}
+        if by_group and entry.by_group:
+            groups |= selected.groups()
+        for group, numbers in groups.items():
+            members = [items[number] for number in numbers]
+            patients = [selected.patients[number] for number in numbers]
+            _add_figures(scores, metric, members, patients, group)
     return scores
 
 
-def _score_group(
-    scores: Scores,
-    entry: Entry,
-    sources: Mapping[str, str],
-    group: Sequence[Prediction],
-    target: str,
-    name: str,
+def _add_figures(
+    scores: Scores, metric: ItemMetric, items: Sequence[Any], patients: Sequence[str], group: Group
 ) -> None:
-    predicted, references, patients = entry.select(group)
-    if not predicted:
-        return
-    metric = entry.make(sources)
-    items = metric.score_items(predicted, references)
-    if scorer := metric.scorer():
-        scores.scorers[name] = scorer
+    """Add the figures of a group of items; a part of the items only if it has any."""
     options = {"samples": scores.settings["bootstrap samples"], "seed": scores.settings["seed"]}
-    for figure, interval in bootstrap(metric, items, patients, **options).items():
-        key = f"{figure}/{target}" if target else figure
+    figures = bootstrap(metric, items, patients, **options)
+    is_part = group != Group()
+    if is_part and all(math.isnan(interval.value) for interval in figures.values()):
+        return
+    for figure, interval in figures.items():
+        key = f"{figure}/{group}" if is_part else figure
         scores.figures[key] = interval
         scores.counts[key] = metric.count(items, figure)
+        if is_part:
+            scores.groups[key] = group
 
 
 def score_difference(
@@ -123,12 +131,12 @@ def score_difference(
     scores = _empty(first, samples, seed)
     for name, entry in entries.items():
         sides = [entry.select(side) for side in (first, second)]
-        if not sides[0][0]:
+        if not sides[0].predicted:
             scores.skipped[name] = "no item has what it scores"
             continue
         try:
             metric = entry.make(sources)
-            items = [metric.score_items(predicted, references) for predicted, references, _ in sides]
+            items = [metric.score_items(side.predicted, side.references) for side in sides]
         except VividMedError as error:
             if metrics is not None:
                 raise
@@ -136,7 +144,7 @@ def score_difference(
             continue
         if scorer := metric.scorer():
             scores.scorers[name] = scorer
-        differences = compare(metric, items[0], items[1], sides[0][2], samples=samples, seed=seed)
+        differences = compare(metric, items[0], items[1], sides[0].patients, samples=samples, seed=seed)
         scores.figures |= differences
         scores.counts |= {figure: metric.count(items[0], figure) for figure in differences}
     return scores
@@ -197,13 +205,3 @@ def _empty(predictions: Sequence[Prediction], samples: int, seed: int) -> Scores
             **{name: version(name) for name in LIBRARIES},
         },
     )
-
-
-def _by_target(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
-    """For each target, predictions with its phrases only."""
-    groups: dict[str, list[Prediction]] = {}
-    for prediction in predictions:
-        for phrase, reference in zip(prediction.phrases, prediction.references, strict=True):
-            single = Prediction(**{**vars(prediction), "phrases": [phrase], "references": [reference]})
-            groups.setdefault(reference.target, []).append(single)
-    return dict(sorted(groups.items()))

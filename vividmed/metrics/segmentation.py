@@ -1,5 +1,6 @@
 """Overlap and surface distance of masks, by MONAI: Dice, 95th percentile Hausdorff distance, surface Dice."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,8 +61,10 @@ class Segmentation(MeanMetric):
         if found.shape[0] == 1:  # of a 2D image
             first, second, spacing = first[:, :, 1], second[:, :, 1], spacing[1:]
         options: dict[str, Any] = {"include_background": True, "spacing": list(spacing)}
-        distance = compute_hausdorff_distance(first, second, percentile=95, **options)
-        surface = compute_surface_dice(first, second, class_thresholds=[self.tolerance], **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # about a call within MONAI
+            distance = compute_hausdorff_distance(first, second, percentile=95, **options)
+            surface = compute_surface_dice(first, second, class_thresholds=[self.tolerance], **options)
         return {"hd95": float(distance), "nsd": float(surface)}
 
 

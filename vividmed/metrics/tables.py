@@ -11,6 +11,7 @@ from typing import Any
 
 from vividmed.metrics.bootstrap import Interval
 from vividmed.metrics.scoring import LIBRARIES, Scores
+from vividmed.metrics.selection import Group
 
 
 def to_markdown(scores: Scores, *, title: str = "Evaluation", run: Mapping[str, Any] | None = None) -> str:
@@ -32,10 +33,15 @@ def to_markdown(scores: Scores, *, title: str = "Evaluation", run: Mapping[str, 
         "| metric | value | interval | n |",
         "|---|--:|--:|--:|",
     ]
-    for name, figure in scores.figures.items():
-        lines.append(
-            f"| {_escape(name)} | {_number(figure.value)} | {_range(figure)} | {scores.counts[name]} |"
-        )
+    whole = {name: figure for name, figure in scores.figures.items() if name not in scores.groups}
+    for name, figure in whole.items():
+        if scores.counts[name]:
+            lines.append(
+                f"| {_escape(name)} | {_number(figure.value)} | {_range(figure)} | {scores.counts[name]} |"
+            )
+    lines += _by_group(scores)
+    if uncounted := [name for name in whole if not scores.counts[name]]:
+        lines += ["", f"No item counts for {', '.join(uncounted)}."]
     for name, reason in scores.skipped.items():
         lines += ["", f"Left out: {name} ({reason})."]
     for name, scorer in scores.scorers.items():
@@ -45,6 +51,24 @@ def to_markdown(scores: Scores, *, title: str = "Evaluation", run: Mapping[str, 
     if versions:
         lines += ["", f"Scored with {', '.join(versions)}."]
     return "\n".join(lines) + "\n"
+
+
+def _by_group(scores: Scores) -> list[str]:
+    """A table with a row per target and modality, and a column per figure."""
+    if not scores.groups:
+        return []
+    names = list(dict.fromkeys(key.partition("/")[0] for key in scores.groups))
+    rows: dict[Group, dict[str, str]] = {}
+    for key, group in scores.groups.items():
+        rows.setdefault(group, {})[key.partition("/")[0]] = key
+    lines = ["", f"| target | modality | {' | '.join(names)} | n |", f"|---|---|{'--:|' * (len(names) + 1)}"]
+    for group, keys in rows.items():
+        values = " | ".join(
+            _number(scores.figures[keys[name]].value) if name in keys else "-" for name in names
+        )
+        count = max(scores.counts[key] for key in keys.values())
+        lines.append(f"| {_escape(group.target) or 'all'} | {group.modality or 'all'} | {values} | {count} |")
+    return lines
 
 
 def _asked(run: Mapping[str, Any]) -> list[str]:
@@ -64,13 +88,15 @@ def _asked(run: Mapping[str, Any]) -> list[str]:
 
 
 def to_csv(scores: Scores) -> str:
-    """One line per figure: metric, target, value, low, high, n."""
+    """One line per figure: metric, target, modality, value, low, high, n."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["metric", "target", "value", "low", "high", "n"])
+    writer.writerow(["metric", "target", "modality", "value", "low", "high", "n"])
     for name, figure in scores.figures.items():
-        metric, _, target = name.partition("/")
-        writer.writerow([metric, target, figure.value, figure.low, figure.high, scores.counts[name]])
+        group = scores.groups.get(name, Group())
+        metric = name.removesuffix(f"/{group}")
+        values = (figure.value, figure.low, figure.high, scores.counts[name])
+        writer.writerow([metric, group.target, group.modality, *values])
     return stream.getvalue()
 
 

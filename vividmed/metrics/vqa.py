@@ -9,6 +9,8 @@ from vividmed.metrics.metric import MeanMetric, f1, ratio
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _CLOSED = ("yes", "no")
+_NAMED = re.compile(r"\s*results:[^:]*:\s*(yes|no)\W*", re.IGNORECASE)
+"""The form in which the training conversations answer about one target: ``Results: liver: yes.``"""
 
 
 class ExactMatch(MeanMetric):
@@ -41,6 +43,8 @@ class TokenF1(MeanMetric):
 class Accuracy(MeanMetric):
     """Accuracy of closed questions, whose reference is yes or no, and of open ones, whose reference is anything else.
 
+    ``Results: liver: yes.``, the form of answers about one target in training, is a closed reference too.
+
     ``closed_accuracy``: the first *yes* or *no* of the prediction is that of the reference.
     ``closed_unparsed``: share of closed questions whose prediction says neither; they count as wrong.
     ``open_accuracy``: the texts are equal but for case, punctuation, articles and white space.
@@ -51,6 +55,8 @@ class Accuracy(MeanMetric):
 
     def score_item(self, prediction: str, reference: str) -> dict[str, float]:
         wanted, said = normalize(reference), normalize(prediction)
+        if named := _NAMED.fullmatch(reference):
+            wanted = named[1].lower()
         if wanted in _CLOSED:
             answer = next((word for word in said.split() if word in _CLOSED), None)
             correct = float(answer == wanted)

@@ -124,10 +124,11 @@ class GeneratedMetrics:
                     )
         for name in self.metrics:
             items = [each for task in METRIC_TASKS[name] for each in written.get(task, ())]
-            predicted, references, _ = entries[name].select(items)
-            if predicted:
+            selected = entries[name].select(items)
+            if selected.predicted:
                 computed = entries[name].make({})
-                figures |= _finite(computed.aggregate(computed.score_items(predicted, references)))
+                scored = computed.score_items(selected.predicted, selected.references)
+                figures |= _finite(computed.aggregate(scored))
         return {logged_name(name): value for name, value in figures.items()}
 
 

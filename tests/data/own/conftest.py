@@ -1,5 +1,6 @@
 """A folder of small images of every kind, which tables name."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,18 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2D images, a volume, DICOM files, and files that cannot be read."""
     folder = tmp_path_factory.mktemp("images")
     for number, name in enumerate(
-        ["a.png", "b.png", "c.jpg", "p1/x.png", "p1/y.png", "p2/x.png", "ä ö.png", "one, two.png"]
+        [
+            "a.png",
+            "b.png",
+            "c.jpg",
+            "p1/x.png",
+            "p1/y.png",
+            "p2/x.png",
+            "ä ö.png",
+            "one, two.png",
+            "0007.png",
+            "08.png",
+        ]
     ):
         write_picture(folder / name, picture((24, 20), seed=number))
     PHANTOM.write_image(folder / "ct.nii.gz")
@@ -32,4 +44,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     truncate(write_picture(folder / "broken.png", picture((24, 20))))
     (folder / "empty.png").touch()
+    (folder / "lost.png").symlink_to(folder / "nowhere.png")
+    write_picture(folder / unicodedata.normalize("NFD", "ü") / "k.png", picture((24, 20), seed=20))
     return folder

@@ -1,5 +1,6 @@
 """Odd tables: each gives the right rows, or one clear line about every row that it does not give."""
 
+import datetime
 import gzip
 import io
 import json
@@ -46,7 +47,10 @@ class Odd:
 
 
 def workbook(
-    *sheets: tuple[str, list[list[Any]]], formats: dict[str, str] | None = None, merged: str = ""
+    *sheets: tuple[str, list[list[Any]]],
+    formats: dict[str, str] | None = None,
+    merged: str = "",
+    hidden: str = "",
 ) -> Callable[[Path], bytes]:
     def make(folder: Path) -> bytes:
         openpyxl = pytest.importorskip("openpyxl")
@@ -58,8 +62,10 @@ def workbook(
                 sheet.append(row)
             for cell, code in (formats or {}).items():
                 sheet[cell].number_format = code
-            if merged:
-                sheet.merge_cells(merged)
+            for area in merged.split():
+                sheet.merge_cells(area)
+            if title == hidden:
+                sheet.sheet_state = "hidden"
         stream = io.BytesIO()
         book.save(stream)
         return stream.getvalue()
@@ -145,7 +151,7 @@ ODD = {
     "questions between semicolons": Odd(Q + "a.png,ill?;old?,yes;no\n", [("a.png", "yes", "no")]),
     "a semicolon in a sentence": Odd(Q + "a.png,ill; or not?,yes; very\n", [("a.png", "yes; very")]),
     "columns of questions": Odd("image,question1,answer1,question2,answer2\na.png,ill?,yes,old?,no\nb.png,ill?,no,,\n", [("a.png", "yes", "no"), ("b.png", "no")]),
-    "more columns of questions than of answers": Odd("image,question1,question2,answer\na.png,x?,y?,no\n", error="2 columns of questions but 1 of answers"),
+    "more columns of questions than of answers": Odd("image,question1,question2,answer\na.png,x?,y?,no\n", error=r"columns of questions \(2\) and of answers \(1\)"),
     "more questions than answers": Odd("".join(json.dumps(r) + "\n" for r in [{"image": "a.png", "question": ["x?", "y?"], "answer": ["no"]}, {"image": "b.png", "question": "ill?", "answer": "no"}]), [("b.png", "no")], [(1, "answer", r"questions \(2\) and of answers \(1\) differ")], name="t.jsonl"),
     # Paths
     "absolute paths": Odd(lambda f: f"{Q}{f}/a.png,ill?,yes\n{f}/b.png,ill?,no\n", TWO),
@@ -170,7 +176,31 @@ ODD = {
     "spellings of splits": Odd("image,question,answer,set\na.png,q?,yes,Training\nb.png,q?,no,VAL\n", TWO, check=lambda x: {s for _, s in split_of(x)} == {"train", "validation"}),
     "an unknown split": Odd("image,question,answer,split\na.png,q?,yes,train\nb.png,q?,no,maybe\n", ONE, [(3, "split", "'maybe'")]),
     "folds as splits": Odd("image,question,answer,split\na.png,q?,yes,0\nb.png,q?,no,1\n", error="contains 0, 1, which are no splits"),
+    # What spreadsheets and other programs do to tables
+    "numbers that lost their zeros": Odd(Q + "7,ill?,yes\n008.png,ill?,no\n", [("0007.png", "yes"), ("08.png", "no")]),
+    "numbers as fractions": Odd("image,question,answer,patient\n7.0,q?,yes,3.0\nb.png,q?,no,3\n", [("0007.png", "yes"), ("b.png", "no")], check=lambda x: {case.patient for case in x.cases} == {"3"}),
+    "names in quotation marks": Odd(Q + '"""a.png""",ill?,yes\n \'b.png\',ill?,no\n', TWO),
+    "marks without width": Odd(Q + "\u202aa.png,ill?,\u200byes\nb.png\ufeff,ill?,no\n", TWO),
+    "control characters": Odd(Q + "a.png,ill?,ye\x07s\n", [("a.png", "ye s")]),
+    "names as addresses": Odd(Q + "one%2C%20two.png,ill?,yes\nfile:///C:/x/a.png,ill?,no\n", [("one, two.png", "yes"), ("a.png", "no")]),
+    "patterns": Odd(Q + "a.png,ill?,yes\np1/*.png,ill?,no\n", ONE, [(3, "image", "is a pattern")]),
+    "a link that leads nowhere": Odd(Q + "a.png,ill?,yes\nlost.png,ill?,no\n", ONE, [(3, "image", "is not in")]),
+    "a folder that is composed otherwise": Odd(Q + "ü/k.png,ill?,yes\n", [("k.png", "yes")]),
+    "single quotation marks": Odd("'image','question','answer'\n'a.png','Is it \"x\", or not?','yes'\n'b.png','ill?','no'\n", TWO),
+    "quotation marks with a backslash": Odd(Q + 'a.png,"Is it \\"big\\", or not?",yes\nC:\\\\b.png,ill?,no\n', TWO),
+    "remarks in names of columns": Odd("image file (png),Question [text],Answer (free text)\na.png,ill?,yes\n", ONE),
+    "comments above the header": Odd("# made by x, 2024\n# see the images\n" + PLAIN, TWO),
+    "words around splits": Odd("image,question,answer,split\na.png,q?,yes,Training Set\nb.png,q?,no,val_data\nc.jpg,q?,no,Hold-out\n", [*TWO, ("c.jpg", "no")], check=lambda x: [c.split for c in x.cases] == ["train", "validation", "test"]),
     # Other formats
+    "JSON with columns": Odd(json.dumps(dict(zip(HEADER, zip(A, B, strict=True), strict=True))), TWO, name="t.json"),
+    "JSON as pandas writes it": Odd(json.dumps({n: {"0": a, "1": b} for n, a, b in zip(HEADER, A, B, strict=True)}), TWO, name="t.json"),
+    "JSON with ids": Odd(json.dumps({"q1": dict(zip(HEADER, A, strict=True)), "q2": dict(zip(HEADER, B, strict=True))}), TWO, name="t.json"),
+    "JSON with a list per split": Odd(json.dumps({"train": [dict(zip(HEADER, A, strict=True))], "test": [dict(zip(HEADER, B, strict=True))]}), TWO, name="t.json", check=lambda x: [c.split for c in x.cases] == ["train", "test"]),
+    "JSON lines named JSON": Odd("".join(json.dumps(dict(zip(HEADER, row, strict=True))) + "\n" for row in (A, B)), TWO, name="t.json"),
+    "JSON named JSON lines": Odd(json.dumps([dict(zip(HEADER, row, strict=True)) for row in (A, B)], indent=1), TWO, name="t.jsonl"),
+    "JSON with a number": Odd("7", error="does not contain a list of records", name="t.json"),
+    "chats": Odd(json.dumps([{"image": "a.png", "conversations": [{"from": "human", "value": "<image>\nill?"}, {"from": "gpt", "value": "yes"}]}, {"image": "b.png", "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "ill?"}]}, {"role": "assistant", "content": "no"}]}]), TWO, name="t.json", check=lambda x: {t.question for c in x.cases for t in c.turns} == {"ill?"}),
+    "chats without an answer": Odd(json.dumps([{"image": "a.png", "conversations": [{"from": "human", "value": "ill?"}, {"from": "gpt", "value": "yes"}]}, {"image": "b.png", "conversations": [{"from": "human", "value": "ill?"}]}]), ONE, [(2, "answer (chat)", r"questions \(1\) and of answers \(0\)")], name="t.json"),
     "JSON lines": Odd("".join(json.dumps(dict(zip(HEADER, row, strict=True))) + "\n" for row in (A, B)), TWO, name="t.jsonl"),
     "a broken JSON line": Odd(json.dumps(dict(zip(HEADER, A, strict=True))) + "\n{\n[1]\n", ONE, [(2, "", "not readable as JSON"), (3, "", "not an object")], name="t.jsonl"),
     "gzip": Odd(gzip.compress(PLAIN.encode()), TWO, name="t.csv.gz"),
@@ -179,6 +209,11 @@ ODD = {
     "Excel with an empty first sheet": Odd(workbook(("notes", [["made by"]]), ("s", [HEADER, A, B])), TWO, name="t.xlsx", note="sheet 's' of 2"),
     "Excel with a sheet per split": Odd(workbook(("train", [HEADER, A]), ("test", [HEADER, B])), TWO, name="t.xlsx", check=lambda x: {s for _, s in split_of(x)} == {"train", "test"}),
     "Excel with two tables": Odd(workbook(("x", [HEADER, A]), ("y", [HEADER, B])), error="all look like tables; choose one by --sheet", name="t.xlsx"),
+    "Excel with a hidden sheet": Odd(workbook(("old", [HEADER, B]), ("s", [HEADER, A]), hidden="old"), ONE, name="t.xlsx"),
+    "Excel with formulas that were never computed": Odd(workbook(("s", [HEADER, ['=A3&".png"', "q?", "yes"], B])), error="s!A2: formulas without saved results", name="t.xlsx"),
+    "Excel with errors": Odd(workbook(("s", [HEADER, A, ["b.png", "ill?", "#DIV/0!"]])), ONE, [(3, "answer", "is empty")], name="t.xlsx"),
+    "Excel with a header of two rows": Odd(workbook(("s", [["image", "Dialogue", None], [None, "question", "answer"], A]), merged="B1:C1 A1:A2"), ONE, name="t.xlsx"),
+    "Excel with dates": Odd(workbook(("s", [HEADER, ["a.png", "when?", datetime.datetime(2024, 1, 5)]])), [("a.png", "2024-01-05")], name="t.xlsx"),
     "Excel with a chosen sheet": Odd(workbook(("x", [HEADER, A]), ("y", [HEADER, B])), [("b.png", "no")], name="t.xlsx", options=TableOptions(sheet="y")),
     "Excel with numbers that show zeros": Odd(workbook(("s", [[*HEADER, "patient"], [*A, 7]]), formats={"D2": "000"}), ONE, name="t.xlsx", check=lambda x: x.cases[0].patient == "007"),
     "Excel with merged patients": Odd(workbook(("s", [["patient", *HEADER], ["p", *A], [None, *B]]), merged="A2:A3"), TWO, name="t.xlsx", check=lambda x: {case.patient for case in x.cases} == {"p"}),

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default, published, a set such as slake or mimic-cxr, or a YAML file (default: default)",
     )
     parser.add_argument(
-        "--batch_size", type=positive_int, default=4, help="questions answered together (default: 4)"
+        "--batch_size", type=positive_int, default=4, help="items answered together (default: 4)"
     )
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: the accelerator, if there is one)")
     parser.add_argument(

@@ -4,12 +4,19 @@ import ast
 import datetime
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-_EMPTY = frozenset({"", "nan", "nat", "null", "<na>", "#n/a", "#ref!", "#value!", "#name?"})
+_EMPTY = frozenset(
+    {"", "nan", "nat", "null", "<na>"}
+    | {"#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!", "#calc!", "#spill!"}
+)
 _EMPTY_KEYS = _EMPTY | {"none", "n/a", "na", "-", "--"}
+_INVISIBLE = "\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+"""Marks without width, such as the one that Windows puts before copied paths."""
+_CONTROLS = dict.fromkeys(set(range(32)) - set(map(ord, "\t\n\r\v\f")), " ")
 _SEPARATORS = (";", "|", "\n", ",")
 _LONGEST_LIST = 1_000_000
 
@@ -28,7 +35,7 @@ def cell_text(value: Any) -> str:
         value = value.date()
     if isinstance(value, datetime.date | datetime.datetime):
         value = value.isoformat()
-    text = unicodedata.normalize("NFC", str(value)).strip().strip("\ufeff")
+    text = unicodedata.normalize("NFC", str(value)).translate(_CONTROLS).strip().strip(_INVISIBLE).strip()
     return "" if text.casefold() in _EMPTY else text
 
 
@@ -36,6 +43,12 @@ def key_text(value: Any) -> str:
     """A cell that identifies something (a file, a patient, a split) as one line; ``None`` and ``N/A`` are empty too."""
     text = " ".join(cell_text(value).split())
     return "" if text.casefold() in _EMPTY_KEYS else text
+
+
+def number_text(value: Any) -> str:
+    """As :func:`key_text`; whole numbers that a library has written as fractions (``7.0``) are whole again."""
+    text = key_text(value)
+    return text.partition(".")[0] if re.fullmatch(r"\d+\.0", text) else text
 
 
 def paragraphs(value: Any) -> str:

@@ -127,8 +127,8 @@ def is_header(names: Sequence[str], given: Mapping[str, Sequence[str]]) -> bool:
 
 
 def normalised(name: str) -> str:
-    """Name of a column without case and without signs."""
-    return re.sub(r"[\W_]+", "", name.casefold())
+    """Name of a column without case, signs, and remarks such as ``(free text)``."""
+    return re.sub(r"[\W_]+", "", re.sub(r"[(\[][^)\]\d]+[)\]]", "", name.casefold()))
 
 
 def _guessed(header: Sequence[str], role: str) -> tuple[list[str], list[str]]:
@@ -180,7 +180,7 @@ def _check(columns: Columns, header: Sequence[str], where: str) -> None:
     numbers = {role: len(columns[role]) for role in ("question", "answer")}
     if all(numbers.values()) and numbers["question"] != numbers["answer"]:
         raise VividMedError(
-            f"{where}: there are {numbers['question']} columns of questions but {numbers['answer']} of answers; name "
+            f"{where}: there are columns of questions ({numbers['question']}) and of answers ({numbers['answer']}); name "
             f"them in pairs by --question-column and --answer-column; {has}"
         )
     if not columns["question"] and not _other_text(columns):

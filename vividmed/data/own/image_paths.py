@@ -2,8 +2,11 @@
 
 import os
 import re
+import unicodedata
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from vividmed.errors import VividMedError
 
@@ -12,6 +15,8 @@ ENDINGS = (
     ".nii", ".nii.gz", ".dcm", ".dicom", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".zip",
 )  # fmt: skip
 _DRIVE = re.compile(r"^[A-Za-z]:[\\/]|^\\\\")
+_NUMBER = re.compile(r"\d+(?:\.|$)")
+_LEADING_ZEROS = re.compile(r"^0+(?=\d)")
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -20,7 +25,8 @@ class ImageFolder:
 
     A name may be relative to the folder, absolute, or a path of the machine on which the table was written, also with
     drives and backslashes of Windows: then its last parts are looked for. Endings may be missing, and capitals may
-    differ. A bare file name is found in any subfolder if it is the only one. Nothing outside the folder is used.
+    differ. A bare file name is found in any subfolder if it is the only one. A number may have lost its leading zeros, as
+    spreadsheets remove them. Nothing outside the folder is used, except through links that lie in it.
 
     Args:
         folder: folder of the images.
@@ -28,7 +34,7 @@ class ImageFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._listings: dict[Path, dict[str, list[str]]] = {}
+        self._listings: dict[Path, _Names] = {}
 
     def find(self, name: str) -> Path:
         """Path of an image.
@@ -41,18 +47,24 @@ class ImageFolder:
             raise VividMedError(
                 f"{name!r} is an address; download the image into {self.folder} and name the file"
             )
-        windows = _DRIVE.match(name) is not None
-        plain = re.sub(r"^file://", "", name, flags=re.IGNORECASE).replace("\\", "/")
-        plain = re.sub(r"^[A-Za-z]:/", "/", plain)
-        if "\0" in plain:
+        if "\0" in name:
             raise VividMedError("contains a NUL byte; correct the name")
-        path = PurePosixPath(os.path.normpath(plain))
-        found = self._absolute(path, name) if path.is_absolute() or windows else self._relative(path, name)
-        if found is None:
+        for variant in _variants(name):
+            if (found := self._find(variant, name)) is not None:
+                return found
+        if "*" in name or "?" in name:
             raise VividMedError(
-                f"{name!r} is not in {self.folder}; correct the name, or give the folder by --images"
+                f"{name!r} is a pattern; name each file, or the folder of a DICOM series, without wildcards"
             )
-        return found
+        raise VividMedError(
+            f"{name!r} is not in {self.folder}; correct the name, or give the folder by --images"
+        )
+
+    def _find(self, variant: str, name: str) -> Path | None:
+        windows = _DRIVE.match(variant) is not None
+        plain = re.sub(r"^[A-Za-z]:/", "/", variant.replace("\\", "/"))
+        path = PurePosixPath(os.path.normpath(plain))
+        return self._absolute(path, name) if path.is_absolute() or windows else self._relative(path, name)
 
     def exists(self, name: str) -> bool:
         """Whether :meth:`find` would find an image."""
@@ -111,25 +123,22 @@ class ImageFolder:
     def _only(self, folder: Path, *names: str) -> Path | None:
         """The only entry of a folder with one of these names in lower case."""
         if folder not in self._listings:
-            listing: dict[str, list[str]] = {}
+            listing = self._listings[folder] = _Names()
             try:
                 for entry in os.scandir(folder):
-                    listing.setdefault(entry.name.casefold(), []).append(entry.name)
+                    listing.add(Path(entry.path))
             except OSError:
                 pass
-            self._listings[folder] = listing
-        found = [entry for name in names for entry in self._listings[folder].get(name, ())]
+        found = self._listings[folder].get(*names)
         if len(found) > 1:
             raise VividMedError(
-                f"may be {' or '.join(sorted(found)[:3])} in {folder}; write the name in full"
+                f"may be {' or '.join(sorted(path.name for path in found)[:3])} in {folder}; write the name in full"
             )
-        return folder / found[0] if found else None
+        return found[0] if found else None
 
     def _anywhere(self, path: PurePosixPath, name: str) -> Path | None:
         wanted = path.name.casefold()
-        found = self._by_name.get(wanted) or [
-            entry for ending in ENDINGS for entry in self._by_name.get(wanted + ending, ())
-        ]
+        found = self._by_name.get(wanted) or self._by_name.get(*(wanted + ending for ending in ENDINGS))
         if len(found) > 1:
             shown = " and ".join(entry.relative_to(self.folder).as_posix() for entry in sorted(found)[:2])
             raise VividMedError(
@@ -138,15 +147,54 @@ class ImageFolder:
         return found[0] if found else None
 
     @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        """All entries below the folder by their name in lower case; made once, for the first name that needs it."""
-        index: dict[str, list[Path]] = {}
+    def _by_name(self) -> "_Names":
+        """All entries below the folder; made once, for the first name that needs it."""
+        index = _Names()
         for root, folders, files in os.walk(self.folder):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for entry in (*folders, *files):
                 if not entry.startswith("."):
-                    index.setdefault(entry.casefold(), []).append(Path(root, entry))
+                    index.add(Path(root, entry))
         return index
+
+
+class _Names:
+    """Entries by name, without case, in Unicode's composed form; numbers also without their leading zeros."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, list[Path]] = {}
+        self._numbers: dict[str, list[Path]] = {}
+
+    def add(self, path: Path) -> None:
+        if _exists(path):  # not so for a link that leads nowhere
+            name = unicodedata.normalize("NFC", path.name).casefold()
+            self._exact.setdefault(name, []).append(path)
+            if _NUMBER.match(name):
+                self._numbers.setdefault(_LEADING_ZEROS.sub("", name), []).append(path)
+
+    def get(self, *names: str) -> list[Path]:
+        found = [path for name in names for path in self._exact.get(name, ())]
+        return found or [
+            path
+            for name in names
+            if _NUMBER.match(name)
+            for path in self._numbers.get(_LEADING_ZEROS.sub("", name), ())
+        ]
+
+
+def _variants(name: str) -> Iterator[str]:
+    """A name as written, then as it was before programs changed it: quoted, encoded as an address, or as a fraction."""
+    plain = re.sub(r"^file://", "", name, flags=re.IGNORECASE)
+    tried = set()
+    for variant in (
+        plain,
+        plain.strip("\"'"),
+        unquote(plain),
+        re.sub(r"^(\d+)\.0$", r"\1", plain),
+    ):
+        if variant and variant not in tried:
+            tried.add(variant)
+            yield variant
 
 
 def stem(path: Path) -> str:

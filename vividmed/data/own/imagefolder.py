@@ -7,10 +7,9 @@ from pathlib import Path
 from vividmed.data.own.image_paths import ImageFolder
 from vividmed.data.own.listing import OwnListing
 from vividmed.data.own.table import listing_of_table
-from vividmed.data.own.table_content import TableContent
+from vividmed.data.own.table_content import SPLIT_COLUMN, TableContent
 from vividmed.data.own.table_rows import TableOptions, is_header_for
 from vividmed.data.own.tabular import read_tabular
-from vividmed.data.own.workbook import SHEET_SPLIT
 from vividmed.data.raw.case import Case
 from vividmed.data.raw.splits import official_split
 from vividmed.errors import VividMedError
@@ -55,7 +54,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _name_split(table: TableContent, folder: Path) -> None:
     """Name the folder in all of its records, and the split that it is called after."""
-    added = {SHEET_SPLIT: folder.name} if official_split(folder.name) else {}
+    added = {SPLIT_COLUMN: folder.name} if official_split(folder.name) else {}
     table.columns = (*table.columns, *added)
     table.records = [replace(r, file=folder.name, cells={**r.cells, **added}) for r in table.records]
     table.refused = [replace(row, file=folder.name) for row in table.refused]

@@ -8,11 +8,11 @@ from pathlib import Path
 from vividmed.data.own.cells import cell_paths
 from vividmed.data.own.columns import SYNONYMS, Columns, find_columns
 from vividmed.data.own.image_paths import ImageFolder, stem
+from vividmed.data.own.json_records import CHAT_ANSWERS, CHAT_QUESTIONS
 from vividmed.data.own.listing import OwnListing, RefusedRow
-from vividmed.data.own.table_content import TableContent
+from vividmed.data.own.table_content import SPLIT_COLUMN, TableContent
 from vividmed.data.own.table_rows import Entry, RowReader, RowRefusedError, TableOptions, is_header_for
 from vividmed.data.own.tabular import read_tabular
-from vividmed.data.own.workbook import SHEET_SPLIT
 from vividmed.data.raw.case import SPLITS, Case, ImageFile, Split
 from vividmed.errors import VividMedError
 
@@ -95,8 +95,10 @@ def listing_of_table(
 
 def _columns(path: Path, table: TableContent, folder: ImageFolder, options: TableOptions) -> Columns:
     given = dict(options.columns)
-    if SHEET_SPLIT in table.columns:
-        given.setdefault("split", (SHEET_SPLIT,))
+    if SPLIT_COLUMN in table.columns:
+        given.setdefault("split", (SPLIT_COLUMN,))
+    if CHAT_QUESTIONS in table.columns and not {"question", "answer"} & given.keys():
+        given |= {"question": (CHAT_QUESTIONS,), "answer": (CHAT_ANSWERS,)}
     try:
         columns = find_columns(table.columns, given, str(path))
     except VividMedError as error:

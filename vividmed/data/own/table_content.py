@@ -9,6 +9,9 @@ from vividmed.data.own.listing import RefusedRow
 
 IsHeader = Callable[[Sequence[str]], bool]
 
+SPLIT_COLUMN = "split (sheet)"
+"""Column added where each sheet of a workbook, or each list of a JSON file, is one split."""
+
 TITLE_ROWS = 10
 """Rows above the header, such as a title, that are passed over."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vividmed.data.own.cells import cell_paths, key_text, paragraphs, question_answer_pairs
+from vividmed.data.own.cells import cell_paths, key_text, number_text, paragraphs, question_answer_pairs
 from vividmed.data.own.columns import Columns, is_header
 from vividmed.data.own.image_paths import ImageFolder
 from vividmed.data.own.modalities import modality_name
@@ -109,8 +109,12 @@ class RowReader:
             split=self._split(record),
             modality=modality_name(modality) if modality else self.options.modality,
             plane=self._single(record, "plane") or None,
-            id=self._single(record, "id"),
+            id=self._number(record, "id"),
         )
+
+    def _number(self, record: Record, role: str) -> str:
+        names = self.columns[role]
+        return number_text(record.cells.get(names[0])) if names else ""
 
     def _single(self, record: Record, role: str) -> str:
         names = self.columns[role]
@@ -177,7 +181,7 @@ class RowReader:
 
     def _patient(self, record: Record) -> str:
         names = self.columns["patient"]
-        patient = self._single(record, "patient")
+        patient = self._number(record, "patient")
         if names and not patient:
             raise RowRefusedError(
                 names[0], "is empty; every row needs its patient, because patients decide on splits"

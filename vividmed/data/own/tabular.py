@@ -2,16 +2,15 @@
 
 import csv
 import io
-import json
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from vividmed.data.own.listing import RefusedRow
+from vividmed.data.own.json_records import read_json
 from vividmed.data.own.table_content import (
     TITLE_ROWS,
     IsHeader,
-    Record,
     TableContent,
     table_of_rows,
     unique_names,
@@ -33,6 +32,7 @@ _BYTE_ORDER_MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
+_SINGLE_QUOTES = re.compile(r"\s*'[^'\n]*'[,;|\t]")
 
 
 def is_table(name: str | Path) -> bool:
@@ -73,7 +73,7 @@ def read_tabular(
             raise VividMedError(f"{path}: --sheet is for Excel files")
         text, used = decode(content, path, encoding)
         if name.endswith(RECORDS):
-            table = _from_json(path, text, lines=not name.endswith(".json"))
+            table = read_json(path, text, lines=not name.endswith(".json"))
         else:
             table = _from_delimited(path, text, is_header, delimiter)
         if used not in ("utf-8", "utf-8-sig") and encoding is None:
@@ -134,26 +134,58 @@ def _from_delimited(path: Path, text: str, is_header: IsHeader, delimiter: str |
     skipped = 0
     if stated.lower().startswith("sep=") and len(stated) == 5:
         delimiter, text, skipped = delimiter or stated[4], rest, 1
-    tried: list[tuple[bool, float, str]] = []
+    quote = "'" if _SINGLE_QUOTES.match(text) else '"'
+    tried: list[tuple[bool, float, _Format]] = []
     usual = "\t" if path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab")) else ","
     for candidate in [delimiter] if delimiter else [usual, *(d for d in _DELIMITERS if d != usual)]:
-        rows = _first_rows(text, candidate)
+        rows = _first_rows(text, _Format(candidate, quote))
         recognised = any(is_header(unique_names(row)) for row in rows)
-        tried.append((recognised, sum(len(row) for row in rows) / max(1, len(rows)), candidate))
+        tried.append(
+            (recognised, sum(len(row) for row in rows) / max(1, len(rows)), _Format(candidate, quote))
+        )
     chosen = next((c for ok, _, c in tried if ok), None) or max(tried, key=lambda entry: entry[1])[2]
-    sign = _DELIMITERS.get(chosen, repr(chosen))
+    if "\\" + quote in text and not chosen.reads(text):
+        chosen = replace(chosen, escape="\\")
+    sign = _DELIMITERS.get(chosen.delimiter, repr(chosen.delimiter))
     numbered = _delimited_rows(path, text, chosen, skipped)
-    table = table_of_rows(numbered, is_header, advice=f"put quotes around values that contain {chosen!r}")
-    if chosen != usual and delimiter is None:
+    table = table_of_rows(
+        numbered, is_header, advice=f"put quotes around values that contain {chosen.delimiter!r}"
+    )
+    if chosen.delimiter != usual and delimiter is None:
         table.notes.append(f"fields are separated by {sign}")
     return table
 
 
-def _first_rows(text: str, delimiter: str) -> list[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+@dataclass(frozen=True)
+class _Format:
+    """Signs of a delimited text; ``escape`` stands before quotation marks inside values that are not doubled."""
+
+    delimiter: str
+    quote: str = '"'
+    escape: str | None = None
+
+    def reader(self, text: str, *, strict: bool) -> Iterator[list[str]]:
+        return csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=self.delimiter,
+            quotechar=self.quote,
+            escapechar=self.escape,
+            strict=strict,
+        )
+
+    def reads(self, text: str) -> bool:
+        try:
+            for _ in self.reader(text, strict=True):
+                pass
+        except csv.Error:
+            return False
+        return True
+
+
+def _first_rows(text: str, form: _Format) -> list[list[str]]:
     rows: list[list[str]] = []
     try:
-        for row in reader:
+        for row in form.reader(text, strict=False):
             if any(row):
                 rows.append(row)
             if len(rows) == TITLE_ROWS:
@@ -163,12 +195,11 @@ def _first_rows(text: str, delimiter: str) -> list[list[str]]:
     return rows
 
 
-def _delimited_rows(path: Path, text: str, delimiter: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
+def _delimited_rows(path: Path, text: str, form: _Format, skipped: int) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(max(csv.field_size_limit(), 2**27))  # long reports
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = skipped
     try:
-        for fields in reader:
+        for fields in form.reader(text, strict=True):
             number += 1
             yield number, fields
     except csv.Error as error:
@@ -176,37 +207,3 @@ def _delimited_rows(path: Path, text: str, delimiter: str, skipped: int) -> Iter
             f"{path}: row {number + 1} is not readable ({error}); a quotation mark may be missing or surplus there: "
             "double those inside values, or export the table again"
         ) from error
-
-
-def _from_json(path: Path, text: str, *, lines: bool) -> TableContent:
-    table = TableContent((), [])
-    entries: list[tuple[int, Any]] = []
-    if lines:
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                try:
-                    entries.append((number, json.loads(line)))
-                except (ValueError, RecursionError) as error:
-                    table.refused.append(
-                        RefusedRow(number, "", f"not readable as JSON ({error}); correct the line")
-                    )
-    else:
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise VividMedError(f"{path}: not readable as JSON ({error}); export it again") from error
-        if isinstance(content, dict):
-            found = [value for value in content.values() if isinstance(value, list) and value]
-            content = found[0] if len(found) == 1 else content
-        if not isinstance(content, list):
-            raise VividMedError(f"{path}: does not contain a list of records; give a list of objects")
-        entries = list(enumerate(content, 1))
-    columns: dict[str, None] = {}
-    for number, entry in entries:
-        if not isinstance(entry, dict):
-            table.refused.append(RefusedRow(number, "", "is not an object with named fields; correct it"))
-            continue
-        columns |= dict.fromkeys(entry)
-        table.records.append(Record(number, entry))
-    table.columns = tuple(columns)
-    return table

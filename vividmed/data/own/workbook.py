@@ -3,16 +3,19 @@
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vividmed.data.own.table_content import IsHeader, TableContent, table_of_rows, unique_names
+from vividmed.data.own.table_content import (
+    SPLIT_COLUMN,
+    IsHeader,
+    TableContent,
+    table_of_rows,
+    unique_names,
+)
 from vividmed.data.raw.splits import official_split
 from vividmed.errors import VividMedError
-
-SHEET_SPLIT = "split (sheet)"
-"""Column added where each sheet is one split."""
 
 _ZEROS = re.compile(r"0+")
 _LARGEST_UNPACKED = 2**30
@@ -61,6 +64,7 @@ def read_workbook(path: Path, content: bytes, is_header: IsHeader, *, sheet: str
         chosen = [sheet]
     else:
         chosen = [title for title, each in sheets.items() if any(map(is_header, _first_rows(each)))]
+        chosen = [title for title in chosen if sheets[title].sheet_state == "visible"] or chosen
     by_split = len(chosen) > 1 and all(official_split(title) for title in chosen)
     if len(chosen) > 1 and not by_split:
         raise VividMedError(
@@ -70,6 +74,7 @@ def read_workbook(path: Path, content: bytes, is_header: IsHeader, *, sheet: str
         chosen = [book.worksheets[0].title] if book.worksheets else []
     if not chosen:
         raise VividMedError(f"{path}: contains no sheet with cells; save the table again")
+    _refuse_unsaved_formulas(path, content, {title: sheets[title] for title in chosen})
     tables = [
         table_of_rows(
             _rows(sheets[title]), is_header, file=title if by_split else "", advice="name the surplus columns"
@@ -82,14 +87,38 @@ def read_workbook(path: Path, content: bytes, is_header: IsHeader, *, sheet: str
         return tables[0]
     columns = dict.fromkeys(name for table in tables for name in table.columns)
     whole = TableContent(
-        (*columns, SHEET_SPLIT), [], notes=[f"sheets {', '.join(chosen)} are read as splits"]
+        (*columns, SPLIT_COLUMN), [], notes=[f"sheets {', '.join(chosen)} are read as splits"]
     )
     for title, table in zip(chosen, tables, strict=True):
         for record in table.records:
-            record.cells[SHEET_SPLIT] = title
+            record.cells[SPLIT_COLUMN] = title
         whole.records += table.records
         whole.refused += table.refused
     return whole
+
+
+def _refuse_unsaved_formulas(path: Path, content: bytes, sheets: Mapping[str, Any]) -> None:
+    """Stop at formulas whose results are not in the file, which programs that write tables do not compute."""
+    import openpyxl
+
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if name.startswith("xl/worksheets/")]
+        if not any(re.search(rb"<f[ >]", archive.read(name)) for name in names):
+            return
+    formulas = openpyxl.load_workbook(io.BytesIO(content))
+    unsaved = [
+        f"{title}!{cell.coordinate}"
+        for title, values in sheets.items()
+        for row in formulas[title].iter_rows()
+        for cell in row
+        if cell.data_type == "f" and values[cell.coordinate].value is None
+    ]
+    if unsaved:
+        more = f" and {len(unsaved) - 1} more cells" if len(unsaved) > 1 else ""
+        raise VividMedError(
+            f"{path}: {unsaved[0]}{more}: formulas without saved results; open the file in a spreadsheet program and save "
+            "it, or write the values"
+        )
 
 
 def _first_rows(sheet: Any) -> Iterator[list[str]]:

@@ -1,6 +1,7 @@
 """Who is trained on and who is held out: official splits where they exist, else a seeded hash of the patient."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 
 from vividmed.data.raw.case import SPLITS, Split
@@ -20,14 +21,16 @@ _SPELLINGS: Mapping[str, Split] = {
     "test": "test",
     "testing": "test",
     "ts": "test",
-    "held-out": "test",
+    "heldout": "test",
     "holdout": "test",
 }
+_FILLERS = re.compile(r"[\W_]+|(?:data)?set\b|\b(?:data|split)\b")
+"""Signs and words that do not tell one split from another: ``Train Set``, ``val.``, ``test_split``."""
 
 
 def official_split(name: str) -> Split | None:
-    """The split that a data set names: ``val``, ``valid``, ``dev``, ``holdout``, ...; None if it is not one of the three."""
-    return _SPELLINGS.get(name.strip().lower())
+    """The split that a data set names: ``val``, ``Dev set``, ``hold-out``, ...; None if it is not one of the three."""
+    return _SPELLINGS.get(_FILLERS.sub("", name.lower().replace("_", " ")))
 
 
 def split_by_hash(patient: str, seed: int = 0) -> Split:
