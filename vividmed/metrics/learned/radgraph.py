@@ -8,7 +8,9 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Hashable, Mapping, Sequence
+import warnings
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ class RadGraphAnnotator:
             _lay_out(Path(folder).resolve(), Path(cache) / "radgraph")
             try:
                 # It prints the device.
-                with contextlib.redirect_stdout(io.StringIO()):
+                with contextlib.redirect_stdout(io.StringIO()), loadable_tokenizers():
                     self._model = RadGraph(model_type="radgraph", model_cache_dir=cache, cuda=-1)
             except Exception as error:  # the library's own, of many kinds
                 reason = " ".join(str(error).split())[:200]
@@ -59,12 +61,39 @@ class RadGraphAnnotator:
     def __call__(self, texts: Sequence[str]) -> list[Annotation]:
         """Entities of each report; none for an empty one."""
         asked = [number for number, text in enumerate(texts) if text.strip()]
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about reports of a single word
             found = self._model([texts[number] for number in asked]) if asked else {}
         entities: list[Annotation] = [{} for _ in texts]
         for place, number in enumerate(asked):
             entities[number] = found[str(place)]["entities"]
         return entities
+
+
+@contextlib.contextmanager
+def loadable_tokenizers() -> Iterator[None]:
+    """Give the tokenizers that the package loads the methods that it calls and transformers 5 has removed."""
+    from radgraph.allennlp.common import cached_transformers
+
+    load = cached_transformers.get_tokenizer
+
+    def load_with_methods(*args: Any, **kwargs: Any) -> Any:
+        tokenizer = load(*args, **kwargs)
+        if not hasattr(tokenizer, "encode_plus"):
+            tokenizer.encode_plus = tokenizer.__call__
+        if not hasattr(tokenizer, "build_inputs_with_special_tokens"):
+            tokenizer.build_inputs_with_special_tokens = partial(_with_special_tokens, tokenizer)
+        return tokenizer
+
+    cached_transformers.get_tokenizer = load_with_methods
+    try:
+        yield
+    finally:
+        cached_transformers.get_tokenizer = load
+
+
+def _with_special_tokens(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+    return [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
 
 
 def _lay_out(folder: Path, target: Path) -> None:
