@@ -1,4 +1,7 @@
 import importlib.util
+import math
+from dataclasses import fields
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
@@ -8,6 +11,7 @@ from tests.fixtures.paths import REPOSITORY
 from vividmed.errors import VividMedError
 from vividmed.training.settings.arguments import StageArguments
 from vividmed.training.settings.parser import StageParser
+from vividmed.training.settings.ranges import check_ranges
 from vividmed.training.settings.resolved_config import resolved_config
 from vividmed.training.stages.command import CONFIGS, STAGES, main, parse
 
@@ -236,6 +240,41 @@ def test_what_this_machine_lacks_is_said_in_one_line_before_the_start(options, m
     assert main(["--stage", "vlm", "--use_cpu", "--output_dir", str(folder), *options]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not list(folder.glob("checkpoint-*"))
+
+
+def test_no_number_of_any_stage_may_be_infinite_undefined_or_far_below_its_range():
+    for stage in STAGES:
+        for group in parse(["--stage", stage, "--use_cpu"]):
+            hints = get_type_hints(type(group))
+            for name in (f.name for f in fields(group)):
+                if not {int, float} & {hints[name], *get_args(hints[name])}:
+                    continue
+                default = getattr(group, name)
+                for number in (math.nan, math.inf, -7):
+                    setattr(group, name, number)
+                    with pytest.raises(
+                        VividMedError, match=f"--{name} {number:g}: must be at least|more than"
+                    ):
+                        check_ranges(group)
+                setattr(group, name, default)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", "4294967296"], "--seed 4294967296: must be at least 0 and at most 4294967295"),
+        (["--max_steps", "0"], "--max_steps 0: must be at least 1, or -1"),
+        (["--per_device_eval_batch_size", "0"], "--per_device_eval_batch_size 0: must be at least 1"),
+        (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps 0: must be at least 1"),
+        (["--adam_beta2", "1"], "--adam_beta2 1: must be at least 0 and less than 1"),
+        (["--num_train_epochs", "0"], "--num_train_epochs 0: must be more than 0"),
+        (["--max_train_samples", "0", "--dataset_name", "x"], "--max_train_samples 0: must be at least 1"),
+    ],
+)
+def test_number_outside_its_range_is_refused_with_the_range(options, message):
+    with pytest.raises(VividMedError) as caught:
+        parse(["--stage", "vlm", "--use_cpu", *options])
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))

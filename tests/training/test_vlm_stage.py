@@ -142,13 +142,13 @@ def test_checkpoint_of_another_architecture_is_refused(run, tmp_path, capsys):
     small_processor().save_pretrained(other)
     (other / "config.json").write_text(json.dumps({"model_type": "llama"}))
     assert run("--model_name_or_path", str(other)) == 2
-    assert "holds a model of type 'llama', not 'vividmed'" in capsys.readouterr().err
+    assert "is a model of type 'llama', not 'vividmed'" in capsys.readouterr().err
 
 
 def test_model_without_a_tokenizer_is_refused(run, tmp_path, capsys):
     small_model(small_processor()).save_pretrained(tmp_path / "bare")
     assert run("--model_name_or_path", str(tmp_path / "bare")) == 2
-    assert "holds no processor" in capsys.readouterr().err
+    assert "has no processor" in capsys.readouterr().err
 
 
 def test_program_prints_one_line_for_wrong_input_and_no_traceback(tmp_path):

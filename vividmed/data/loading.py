@@ -60,6 +60,8 @@ def load_prepared(
         VividMedError: the data set or split is not found or cannot be read, or a row names an image file outside the
             data set's folder.
     """
+    if Path(name).is_file():
+        raise VividMedError(f"{what} is a file; {remedy}")
     if Path(name).is_dir():
         use_taxonomy_of(name)
     try:

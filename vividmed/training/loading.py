@@ -47,9 +47,12 @@ def load_processor(args: ModelArguments) -> VividMedProcessor:
     try:
         processor = VividMedProcessor.from_pretrained(args.model_name_or_path, revision=args.model_revision)
     except (OSError, ValueError, TypeError) as error:
+        if find_adapter(args.model_name_or_path, revision=args.model_revision) is None:
+            # Another architecture is the better reason.
+            check_architecture(args.model_name_or_path, args.model_revision)
         raise VividMedError(
-            f"--model_name_or_path {args.model_name_or_path} holds no processor (image processor and tokenizer): "
-            f"save one there with VividMedProcessor.save_pretrained ({_one_line(error)})"
+            f"--model_name_or_path {args.model_name_or_path} has no processor (image processor and tokenizer): save one "
+            f"there with VividMedProcessor.save_pretrained ({_one_line(error).partition('. ')[0]})"
         ) from error
     return _limited(processor, args)
 
@@ -264,15 +267,15 @@ def _load(
 def check_architecture(source: str, revision: str) -> None:
     try:
         settings, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
-    except OSError as error:
+        found = settings.get("model_type")
+    except (OSError, AttributeError) as error:
         raise VividMedError(
-            f"--model_name_or_path {source}: no config.json found; name a folder or Hub id of a VividMed model "
+            f"--model_name_or_path {source}: no readable config.json found; name a folder or Hub id of a VividMed model "
             f"({_one_line(error)})"
         ) from error
-    found = settings.get("model_type")
     if found != VividMedConfig.model_type:
         raise VividMedError(
-            f"--model_name_or_path {source} holds a model of type {found!r}, not 'vividmed'; "
+            f"--model_name_or_path {source} is a model of type {found!r}, not 'vividmed'; "
             "build one from CogVLM or a language model with vividmed build, see docs/weights.md"
         )
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from filelock import FileLock
 from huggingface_hub.constants import HF_HOME
 
+from vividmed.data.own.tabular import is_table
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 
 MOST_ROWS = 20_000
-_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".xlsx", ".csv.gz", ".jsonl.gz")
 _SHOWN = 3
 _README = """---
 configs:
@@ -28,11 +28,7 @@ def prepared_location(name: str) -> str:
     Raises:
         VividMedError: a table cannot be used.
     """
-    return (
-        str(prepared_table(Path(name)))
-        if name.lower().endswith(_TABLES) and not Path(name).is_dir()
-        else name
-    )
+    return str(prepared_table(Path(name))) if is_table(name) and not Path(name).is_dir() else name
 
 
 def prepared_table(path: Path) -> Path:

@@ -12,6 +12,7 @@ from trl import TrlParser
 
 from vividmed.errors import VividMedError
 from vividmed.training.settings.precedence import settle
+from vividmed.training.settings.ranges import check_ranges
 
 _WORDS = {"int": "a whole number", "float": "a number", "string_to_bool": "true or false"}
 _DICTIONARIES = frozenset(TrainingArguments._VALID_DICT_FIELDS)
@@ -36,7 +37,8 @@ class StageParser(TrlParser):
             **defaults: values that replace the dataclasses' defaults.
 
         Raises:
-            VividMedError: unreadable file, unknown name, wrong type, or values that cannot be used together.
+            VividMedError: unreadable file, unknown name, wrong type, a number outside its range, or values that cannot
+                be used together.
         """
         self.set_defaults_with_config(**defaults)
         if config is not None:
@@ -53,7 +55,10 @@ class StageParser(TrlParser):
             raise VividMedError(f"arguments: {' '.join(str(error).split())}") from error
         if unknown:
             raise VividMedError(self._unknown(unknown[0].split("=")[0], "command line"))
-        return tuple(parsed[: len(self.dataclass_types)])
+        groups = tuple(parsed[: len(self.dataclass_types)])
+        for group in groups:
+            check_ranges(group)
+        return groups
 
     def error(self, message: str) -> NoReturn:
         """Argparse's complaints, without the usage of two hundred flags."""
