@@ -5,13 +5,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from peft import PeftConfig
+from transformers import get_cosine_schedule_with_warmup
 
 from tests.fixtures.grounding import save_material
 from tests.fixtures.training import make_rows, small_model, small_processor
+from vividmed.errors import VividMedError
 from vividmed.inference.loading import load_trained
 from vividmed.metrics.names import FIGURES, LOWER_IS_BETTER
 from vividmed.training.callbacks import EarlyStopping
+from vividmed.training.schedule import keep_rate_between_updates
 from vividmed.training.stages.command import CONFIGS, main, parse
 
 FAST = {
@@ -133,9 +137,26 @@ def test_configurations_have_the_published_settings(name, steps, saved, batch, s
     _, data, model, _, args = parse(["--stage", "finetune", "--config", config, "--use_cpu"])
     assert (args.max_steps, args.save_steps, args.per_device_train_batch_size) == (steps, saved, batch)
     assert (args.learning_rate, args.weight_decay, args.warmup_steps) == (5e-5, 0.01, 500)
+    assert args.lr_update_steps == 250
     assert (args.max_grad_norm, args.lr_scheduler_type.value, args.eval_strategy.value) == (1, "cosine", "no")
     assert (model.lora_r, model.lora_alpha, model.lora_dropout, model.use_rslora) == (64, 8, 0.05, True)
     assert (data.shuffle_turns, data.first_image) == (shuffled, not shuffled)
+
+
+def test_the_learning_rate_is_that_of_the_last_update():
+    rates: list[list[float]] = []
+    for steps in (1, 25):
+        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        scheduler = keep_rate_between_updates(get_cosine_schedule_with_warmup(optimizer, 50, 200), steps)
+        rates.append([])
+        for _ in range(200):
+            rates[-1].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+    assert rates[1] == [rates[0][step // 25 * 25] for step in range(200)]
+    assert rates[1][50] == 1
+    with pytest.raises(VividMedError, match="does not depend on the step only"):
+        keep_rate_between_updates(torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer), 25)
 
 
 def test_data_of_ones_own_gets_epochs_a_share_of_warm_up_and_an_early_end():

@@ -21,6 +21,7 @@ from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.terms import Terms
 from vividmed.errors import VividMedError
 from vividmed.training.runs.resumable_trainer import ResumableTrainer
+from vividmed.training.schedule import keep_rate_between_updates
 from vividmed.training.settings.arguments import VividMedTrainingArguments
 from vividmed.training.step_statistics import StepStatistics
 from vividmed.training.streaming import continue_stream, stream_loader
@@ -225,6 +226,10 @@ class VividMedTrainer(ResumableTrainer):
         return output
 
     # Optimisation and log
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        return keep_rate_between_updates(scheduler, self.args.lr_update_steps)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the weights of linear and convolution layers, adapters excluded."""

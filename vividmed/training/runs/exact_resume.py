@@ -27,6 +27,7 @@ _DECISIVE = (
     "learning_rate",
     "lr_scheduler_type",
     "lr_scheduler_kwargs",
+    "lr_update_steps",
     "warmup_steps",
     "weight_decay",
     "max_grad_norm",

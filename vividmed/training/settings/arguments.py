@@ -212,6 +212,10 @@ class VividMedTrainingArguments(TrainingArguments):
 
         early_stopping_patience: number of evaluations without improvement after which training ends; None never does.
         early_stopping_threshold: smallest improvement that counts.
+
+        > Parameters of the schedule
+
+        lr_update_steps: number of steps for which the learning rate of the schedule is kept.
     """
 
     output_dir: str | None = field(
@@ -257,6 +261,13 @@ class VividMedTrainingArguments(TrainingArguments):
         default=0.0,
         metadata={"help": "With --early_stopping_patience: smallest improvement that counts."},
     )
+    lr_update_steps: int = field(
+        default=1,
+        metadata={
+            "help": "Steps between two updates of the learning rate, which is that of the schedule at the last update. "
+            "Published as 250 for fine-tuning."
+        },
+    )
     # Rows of similar length share a batch, so that little is padded; a mixture draws its own order.
     train_sampling_strategy: str = field(
         default="group_by_length",
@@ -290,6 +301,8 @@ class VividMedTrainingArguments(TrainingArguments):
         super().__post_init__()
         refuse_unused(self)
         self._check_early_stopping()
+        if self.lr_update_steps < 1:
+            raise VividMedError(f"--lr_update_steps {self.lr_update_steps}: must be at least 1")
 
     def _check_early_stopping(self) -> None:
         if self.early_stopping_patience is None:
