@@ -188,6 +188,7 @@ def test_what_contradicts_the_command_line_gives_way_with_a_warning(config, capl
         (["--use_cache"], "--use_cache has no effect"),
         (["--optim_args", "a=1"], "--optim_args has no effect with --optim adamw_torch_fused"),
         (["--optim_target_modules", "all"], "--optim_target_modules has no effect"),
+        (["--activation_checkpointing_kwargs", "{}"], "no effect without --activation_checkpointing"),
         (["--hub_model_id", "a/b"], "--hub_model_id: no effect without --push_to_hub"),
         (["--lora_r", "8", "--use_dora"], "--lora_r, --use_dora: no effect without --use_peft"),
         (["--use_peft", "--bnb_4bit_quant_type", "fp4"], "no effect without --load_in_4bit"),
@@ -231,6 +232,8 @@ def test_argument_of_another_stage_is_unknown(stage, option):
         (["--fp16"], "--fp16: needs a GPU"),
         (["--metric_for_best_model", "accuracy"], "--metric_for_best_model accuracy: this stage's"),
         (["--optim", "lomo"], "--optim lomo: "),
+        (["--fsdp", "full_shard"], "arguments: Using fsdp only works in distributed training"),
+        (["--save_strategy", "best"], "arguments: `args.metric_for_best_model` must be provided"),
     ],
 )
 def test_what_this_machine_lacks_is_said_in_one_line_before_the_start(options, message, capsys, tmp_path):

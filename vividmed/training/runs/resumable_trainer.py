@@ -53,7 +53,13 @@ class ResumableTrainer(Trainer):
     statistics: StepStatistics
 
     def __init__(self, *, provenance: Sequence[Terms] | None = None, **options: Any):
-        super().__init__(**options)
+        try:
+            super().__init__(**options)
+        except VividMedError:
+            raise
+        except (ValueError, ImportError) as error:
+            # The Trainer's own checks of arguments that it cannot use together, or not on this machine.
+            raise VividMedError(f"arguments: {' '.join(str(error).split())}") from error
         if provenance is None:
             provenance = [] if self.train_dataset is None else rows_terms(self.train_dataset)
         self.provenance = [DatasetTerms.of(terms) for terms in provenance]

@@ -53,6 +53,8 @@ def refuse_unused(args: Any) -> None:
         raise VividMedError(f"--optim_args has no effect with --optim {optimizer}; leave it out")
     if args.optim_target_modules and not optimizer.startswith(("galore", "apollo")):
         raise VividMedError(f"--optim_target_modules has no effect with --optim {optimizer}; leave it out")
+    if not args.activation_checkpointing:
+        refuse_without(args, "activation_checkpointing", ("activation_checkpointing_kwargs",))
     if not args.push_to_hub:
         refuse_without(args, "push_to_hub", ("hub_model_id",))
 
