@@ -13,6 +13,8 @@ from pathlib import Path
 
 from shtab import DIRECTORY
 
+from vividmed.cli.parser import positive_int, random_seed
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``vividmed build``."""
@@ -55,12 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--segvol-heads",
-        type=int,
+        type=positive_int,
         metavar="N",
         help="SegVol's attention heads (default: of 64 channels each)",
     )
     add_making(parser)
-    parser.add_argument("--seed", type=int, default=0, help="random seed of new weights (default: 0)")
+    parser.add_argument("--seed", type=random_seed, default=0, help="random seed of new weights (default: 0)")
 
 
 def add_output(parser: argparse.ArgumentParser) -> argparse.Action:
@@ -100,7 +102,7 @@ def add_triple(
     parser: argparse.ArgumentParser, name: str, what: str, default: tuple[int, int, int] | None = None
 ) -> None:
     """Add an argument of three sizes."""
-    parser.add_argument(name, type=int, nargs=3, metavar=("Z", "Y", "X"), default=default, help=what)
+    parser.add_argument(name, type=positive_int, nargs=3, metavar=("Z", "Y", "X"), default=default, help=what)
 
 
 def run(args: argparse.Namespace) -> None:

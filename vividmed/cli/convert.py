@@ -12,6 +12,7 @@ import argparse
 from shtab import DIRECTORY, FILE
 
 from vividmed.cli.build import add_making, add_output
+from vividmed.cli.parser import positive_int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         file.complete = FILE  # type: ignore[attr-defined]
     parser.add_argument(
         "--segmenter-heads",
-        type=int,
+        type=positive_int,
         metavar="N",
         help="attention heads of the segmenters (default: of 64 channels each)",
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shtab import DIRECTORY, FILE
 
-from vividmed.cli.parser import CommandParser, positive_int
+from vividmed.cli.parser import CommandParser, positive_int, seconds, share
 
 TABLES = ("totalsegmentator", "totalsegmentator-mr", "vista3d", "sat", "voxtell")
 _STEPS = {
@@ -77,7 +77,7 @@ def _add_model(step: argparse.ArgumentParser) -> None:
     )
     step.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=300.0,
         metavar="SECONDS",
         help="until an answer is complete (default: 300)",
@@ -116,7 +116,7 @@ def _add_localizer(step: argparse.ArgumentParser) -> None:
     )
     step.add_argument(
         "--least-score",
-        type=float,
+        type=share,
         metavar="S",
         help="lowest score of a place (default: 0.1 boxes, 0.5 models)",
     )
@@ -128,7 +128,7 @@ def _add_localizer(step: argparse.ArgumentParser) -> None:
     )
     sizes.complete = FILE  # type: ignore[attr-defined]
     step.add_argument(
-        "--program-timeout", type=float, default=3600.0, metavar="SECONDS", help="per image (default: 3600)"
+        "--program-timeout", type=seconds, default=3600.0, metavar="SECONDS", help="per image (default: 3600)"
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -48,13 +49,41 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def positive_int(text: str) -> int:
     """Type of an argument that counts something."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
+    value = _number(text, int)
+    if value is None or value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(value)
+
+
+def random_seed(text: str) -> int:
+    """Type of an argument that seeds random numbers."""
+    value = _number(text, int)
+    if value is None or not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+    return int(value)
+
+
+def seconds(text: str) -> float:
+    """Type of an argument that limits a time."""
+    value = _number(text, float)
+    if value is None or not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
+
+
+def share(text: str) -> float:
+    """Type of an argument from 0 to 1."""
+    value = _number(text, float)
+    if value is None or not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def _number(text: str, number: type[int] | type[float]) -> float | None:
+    try:
+        return number(text)
+    except ValueError:
+        return None
 
 
 def add_on_bad_sample(parser: argparse.ArgumentParser) -> None:

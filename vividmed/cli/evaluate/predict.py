@@ -32,14 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset", help="folder or repository of prepared rows (default: the embedded sample)"
     )
     parser.add_argument("--split", default="test", help="split to ask about (default: test)")
-    parser.add_argument("--max_rows", type=positive_int, help="ask only about the first N rows")
+    parser.add_argument("--max-rows", "--max_rows", type=positive_int, help="ask only about the first N rows")
     parser.add_argument(
         "--protocol",
         default="default",
         help="default, published, a set such as slake or mimic-cxr, or a YAML file (default: default)",
     )
     parser.add_argument(
-        "--batch_size", type=positive_int, default=4, help="items answered together (default: 4)"
+        "--batch-size",
+        "--batch_size",
+        type=positive_int,
+        default=4,
+        help="items answered together (default: 4)",
     )
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: the accelerator, if there is one)")
     parser.add_argument(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from shtab import DIRECTORY
 
-from vividmed.cli.parser import positive_int
+from vividmed.cli.parser import positive_int, random_seed
 from vividmed.errors import VividMedError
 
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=positive_int, default=1000, help="bootstrap samples (default: 1000)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    parser.add_argument("--seed", type=random_seed, default=0, help="seed of the bootstrap (default: 0)")
     for place in (folder, compare, card):
         place.complete = DIRECTORY  # type: ignore[attr-defined]
 

@@ -301,8 +301,6 @@ class VividMedTrainingArguments(TrainingArguments):
         super().__post_init__()
         refuse_unused(self)
         self._check_early_stopping()
-        if self.lr_update_steps < 1:
-            raise VividMedError(f"--lr_update_steps {self.lr_update_steps}: must be at least 1")
 
     def _check_early_stopping(self) -> None:
         if self.early_stopping_patience is None:

@@ -45,6 +45,7 @@ _RANGES = {
             "gradient_accumulation_steps",
             "lora_alpha",
             "lora_r",
+            "lr_update_steps",
             "max_eval_samples",
             "max_image_tokens",
             "max_length",
