@@ -4,6 +4,9 @@ import csv
 import json
 import math
 import re
+import shutil
+import subprocess
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +106,51 @@ def test_a_page_lists_what_needs_a_decision(work):
     assert data["items"][0]["reasons"] == ["other side: 0% on the left"]
     index = (work / "pages/index.html").read_text(encoding="utf-8")
     assert all(name in index for name in pages if name != "index.html")
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+READER = """<script>(async () => {
+  while (!document.body.dataset.ready) await new Promise((resolve) => setTimeout(resolve, 20));
+  const type = (input, text) => { input.value = text; input.dispatchEvent(new Event("input")); };
+  const seen = { hidden: document.querySelector(".edit").hidden, valid: byId("review").checkValidity() };
+  type(byId("reader"), "Anna, M.D.");
+  document.querySelector("input[value=edit]").click();
+  seen.shown = !document.querySelector(".edit").hidden;
+  type(document.querySelector("input[name$=new_target]"), "right kidney");
+  type(document.querySelector("input[name$=comment]"), 'the "other" side');
+  seen.progress = byId("progress").value;
+  seen.csv = csv();
+  document.body.innerHTML = "";
+  document.body.dataset.seen = JSON.stringify(seen);
+})();</script></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_decisions_made_in_a_browser_can_be_merged(work, tmp_path):
+    assert step("review", work / "localize", tmp_path / "pages") == 0
+    page = next(page for page in (tmp_path / "pages").glob("*.html") if "case0" in page.name)
+    acted = page.with_name("acted.html")
+    acted.write_text(page.read_text(encoding="utf-8").replace("</body>", READER), encoding="utf-8")
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    command += ["--virtual-time-budget=8000", "--dump-dom", acted.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    seen = json.loads(unescape(re.search(r'data-seen="([^"]*)"', dom)[1]))
+    assert seen["hidden"]
+    assert seen["shown"]
+    assert not seen["valid"]  # a reader without a name cannot save
+    assert seen["progress"] == "1 of 1 decided"
+    table = tmp_path / "anna.csv"
+    table.write_text(seen["csv"], encoding="utf-8")
+    (decision,) = read_decisions(table)
+    assert (decision.reader, decision.comment) == ("Anna, M.D.", 'the "other" side')
+    assert step("review", work / "localize", tmp_path / "out", "--decisions", str(table)) == 0
+    assert places(tmp_path / "out") == {"liver": "agreed", "right kidney": "accepted"}
 
 
 @pytest.mark.parametrize(
