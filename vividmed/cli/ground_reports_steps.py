@@ -12,6 +12,7 @@ from vividmed.data.pseudo_labels.agreement import read_sizes
 from vividmed.data.pseudo_labels.cleaning import Cleaning
 from vividmed.data.pseudo_labels.endpoint import Endpoint, check_address
 from vividmed.data.pseudo_labels.filtering import Filtering
+from vividmed.data.pseudo_labels.folders import check_history, check_output
 from vividmed.data.pseudo_labels.grounded_rows import SHARD_STUDIES as ROWS_PER_SHARD
 from vividmed.data.pseudo_labels.grounded_rows import RowsPlan, RowsResult
 from vividmed.data.pseudo_labels.language_models import LanguageModel, LocalModel
@@ -28,6 +29,8 @@ from vividmed.errors import VividMedError
 def run_command_step(args: argparse.Namespace) -> int:
     """Run the step that the arguments name."""
     source = open_source(args.input, known=known_terms(), limit=args.limit)
+    check_history(args.step, args.input, source)
+    check_output(args.step, args.input, args.output)
     if args.step == "review":
         return _review(args, source)
     plan: StepPlan | RowsPlan
@@ -67,6 +70,10 @@ def _localizer(args: argparse.Namespace) -> Localizer:
 
         least = LEAST_OF_MODELS if args.least_score is None else args.least_score
         return open_localizer(args.localizer_model, least_score=least)
+    if args.least_score is not None and args.boxes is None:
+        raise VividMedError(
+            "vividmed ground-reports localize: --least-score is for --boxes and --localizer-model"
+        )
     table = NameTable.load(args.names)
     if args.boxes is not None:
         least = LEAST_SCORE if args.least_score is None else args.least_score

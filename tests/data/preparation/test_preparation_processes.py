@@ -1,9 +1,6 @@
 """Killed drivers, second runs on one output, and a Slurm array, in processes of their own."""
 
 import os
-import stat
-import sys
-import textwrap
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.preparation import Toy, add_case
+from tests.fixtures.slurm import install_slurm
 from vividmed.data.preparation.distributed import slurm_executor
 from vividmed.data.preparation.prepare import plan_preparation, prepare_dataset
 from vividmed.errors import VividMedError
@@ -87,37 +85,7 @@ def _below(pid: int) -> list[int]:
 
 @pytest.mark.slow
 def test_a_slurm_array_gives_the_same_shards(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Slurm's programs are replaced by scripts that run the tasks of the array at the same time."""
-    sbatch = tmp_path / "bin/sbatch"
-    sbatch.parent.mkdir()
-    sbatch.write_text(
-        textwrap.dedent(
-            f"""\
-            #!{sys.executable}
-            import os, re, subprocess, sys
-            script = open(sys.argv[-1]).read()
-            last = int(re.search(r"--array=0-(\\d+)", " ".join(sys.argv) + script).group(1))
-            tasks = []
-            for task in range(last + 1):
-                slurm = dict(SLURM_ARRAY_TASK_ID=str(task), SLURM_JOB_ID="7", SLURM_NODELIST="here", SLURM_NNODES="1",
-                             SLURM_PROCID="0", SLURM_NODEID="0", SLURM_LOCALID="0", SLURM_CPUS_PER_TASK="1")
-                environment = os.environ | slurm
-                tasks.append(subprocess.Popen(["bash", sys.argv[-1]], env=environment, stdout=subprocess.DEVNULL))
-            if any(task.wait() for task in tasks):
-                sys.exit("a task failed")
-            print("Submitted batch job 7")
-            """
-        )
-    )
-    srun = tmp_path / "bin/srun"
-    srun.write_text('#!/bin/bash\nwhile [[ "$1" == -* || "$1" =~ ^[0-9]+$ ]]; do shift; done\nexec "$@"\n')
-    scontrol = tmp_path / "bin/scontrol"
-    scontrol.write_text("#!/bin/bash\necho here\n")
-    for program in (sbatch, srun, scontrol):
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    path = f"{sbatch.parent}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    monkeypatch.setenv("PATH", path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    install_slurm(tmp_path / "bin", monkeypatch)
     prepare_dataset(Toy(), origin, tmp_path / "one", shard_bytes=10_000)
     plan = plan_preparation(Toy(), origin, tmp_path / "array", shard_bytes=10_000)
     assert len(plan.shards) > 1

@@ -252,6 +252,13 @@ def test_rows_of_credentialed_data_keep_their_terms_and_stay_away_from_public_ad
         (["tidy"], "tidy"),
         (["tag"], "--input"),
         (["tag", "--input", "no/such/folder", "--output", "x"], "no/such/folder"),
+        (["tag", "--input", "nowhere", "--output", "x"], "no such folder"),
+        (
+            ["localize", "--input", "a", "--output", "x", "--masks", "m", "--least-score", "nan"],
+            "from 0 to 1",
+        ),
+        (["localize", "--input", "a", "--output", "x", "--masks", "m", "--program-timeout", "-1"], "above 0"),
+        (["tag", "--input", "a", "--output", "x", "--timeout", "inf"], "above 0"),
         (["localize", "--input", "a", "--output", "x"], "one of the arguments"),
         (["tag", "--input", "a", "--output", "x", "--endpoint"], "expected one argument"),
     ],
@@ -264,8 +271,49 @@ def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capsys, arguments, 
     assert error.count("\n") == 1
 
 
-def test_wrong_tables_are_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "source", "output", "message"),
+    [
+        (
+            "filter",
+            "clean",
+            "new",
+            "filter needs the folder of tag or a later step, but the last step was clean",
+        ),
+        ("localize", "tag", "new", "localize needs the folder of filter"),
+        ("localize", "rows", "new", "it is not the folder of a step"),
+        ("rows", "filter", "new", "rows needs the folder of localize"),
+        ("review", "rows", "new", "review needs the folder of tag"),
+        ("tag", "clean", "clean", "is the --input"),
+        ("tag", "clean", "filter", "contains the step filter"),
+        ("tag", "clean", "rows", "contains a data set that tag has not written"),
+        ("rows", "localize", "rows", "contains a data set that rows has not written"),
+        ("rows", "localize", "tag", "contains the step tag"),
+        ("review", "localize", "localize", "is the --input"),
+    ],
+)
+def test_steps_take_the_folder_of_the_step_before_and_overwrite_no_other(
+    work, tmp_path, capsys, name, source, output, message
+):
+    before = sorted(path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file())
+    target = tmp_path / "new" if output == "new" else work / output
+    more = ["--masks", str(work / "maps")] if name == "localize" else []
+    assert step(name, work / source, target, *more) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert message in error
+    assert not (tmp_path / "new").exists()
+    assert sorted(path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()) == before
+
+
+def test_a_lowest_score_is_refused_where_there_are_no_scores(work, tmp_path, capsys):
+    options = ["--masks", str(work / "maps"), "--least-score", "0.5"]
+    assert step("localize", work / "filter", tmp_path / "out", *options) == 2
+    assert "--least-score is for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["id,item\n1,2\n", "id,item\n", "", "\n\n", "x"])
+def test_wrong_tables_are_one_line(tmp_path, content):
     path = tmp_path / "a.csv"
-    path.write_text("id,item\n1,2\n")
-    with pytest.raises(VividMedError, match="lacks the column 'text'"):
+    path.write_text(content)
+    with pytest.raises(VividMedError, match="lacks the column"):
         read_decisions(path)

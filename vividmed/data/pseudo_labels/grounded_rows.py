@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from vividmed.data.pseudo_labels.folders import ROWS_NOTES
 from vividmed.data.pseudo_labels.localizing import NOT_USABLE, Localizing, encoded_images
 from vividmed.data.pseudo_labels.sources import Source
 from vividmed.data.pseudo_labels.steps import exclusive, write_table
@@ -19,7 +20,6 @@ from vividmed.data.terms import write_terms
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 
-_NOTES = ".rows"
 _VERSION = 3
 SHARD_STUDIES = 100
 Row = dict[str, Any]
@@ -82,7 +82,7 @@ class RowsPlan:
     @property
     def logs(self) -> Path:
         """Folder for the logs of executors."""
-        return self.output / _NOTES / "executor"
+        return self.output / ROWS_NOTES / "executor"
 
     @cached_property
     def shards(self) -> list[RowsShard]:
@@ -127,6 +127,8 @@ class RowsPlan:
                 left_out[_reason(study)] += 1
             if progress:
                 progress(1)
+        # Marks the folder as one of this step before anything that others might have written.
+        (self.output / ROWS_NOTES).mkdir(parents=True, exist_ok=True)
         if rows:
             features = GROUNDED_REPORT.arrow_schema
             write_table(path, pa.Table.from_pylist(rows, schema=features))
@@ -178,7 +180,7 @@ class RowsPlan:
         return self.output / "data" / f"{shard.name}.parquet"
 
     def _note(self, shard: RowsShard) -> Path:
-        return self.output / _NOTES / f"{shard.name}.json"
+        return self.output / ROWS_NOTES / f"{shard.name}.json"
 
 
 def write_rows(

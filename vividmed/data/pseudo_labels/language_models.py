@@ -193,9 +193,13 @@ class LocalModel(LanguageModel):
             from safetensors import SafetensorError
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
+            accelerator = torch.accelerator.current_accelerator(check_available=True)
+            device = torch.device(self._device or accelerator or "cpu")
+            # Processors emulate half precision, many times slower than single precision.
+            dtype = torch.float32 if device.type == "cpu" else "auto"
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.source, padding_side="left")
-                model = AutoModelForCausalLM.from_pretrained(self.source, dtype="auto", use_safetensors=True)
+                model = AutoModelForCausalLM.from_pretrained(self.source, dtype=dtype, use_safetensors=True)
             except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise VividMedError(
@@ -212,8 +216,7 @@ class LocalModel(LanguageModel):
             model.generation_config = type(model.generation_config)(
                 eos_token_id=model.generation_config.eos_token_id, pad_token_id=tokenizer.pad_token_id
             )
-            accelerator = torch.accelerator.current_accelerator(check_available=True)
-            self._loaded = model.to(self._device or accelerator or "cpu").eval(), tokenizer
+            self._loaded = model.to(device).eval(), tokenizer
         return self._loaded
 
     def __getstate__(self) -> dict[str, Any]:

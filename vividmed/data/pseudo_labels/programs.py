@@ -1,6 +1,7 @@
 """Localizers that ask others: a segmentation program run per image, and boxes that a detector has written as COCO."""
 
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections import defaultdict
@@ -58,6 +59,8 @@ class Program(Localizer):
             ) from error
         if not any("{image}" in word for word in self.words) or not any("{output}" in w for w in self.words):
             raise VividMedError(f"--program {command!r}: needs {{image}} and {{output}}")
+        if shutil.which(self.words[0]) is None:
+            raise VividMedError(f"--program: {self.words[0]} is not installed; install it or give its path")
         self.command = command
         self.table = table
         self.originals = originals
@@ -94,10 +97,6 @@ class Program(Localizer):
             done = subprocess.run(
                 words, capture_output=True, text=True, timeout=self.timeout, check=False, errors="replace"
             )
-        except FileNotFoundError as error:
-            raise VividMedError(
-                f"--program: {words[0]} is not installed; install it or give its path"
-            ) from error
         except (OSError, subprocess.TimeoutExpired) as error:
             raise VividMedError(f"--program: {self.name} failed on {request.id} ({error})") from error
         if done.returncode:

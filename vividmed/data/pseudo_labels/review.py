@@ -89,15 +89,18 @@ def read_decisions(path: Path) -> list[Judgement]:
         VividMedError: it is not a table of decisions, or a line is wrong; the message names the line.
     """
     try:
-        lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        lines = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise VividMedError(f"{path}: cannot be read as CSV ({error}); save it as UTF-8 text") from error
+    if absent := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+        raise VividMedError(f"{path}: lacks the column {absent[0]!r}; the columns are {', '.join(COLUMNS)}")
     found = []
     for number, line in enumerate(lines, start=2):
         where = f"{path}: line {number}"
         missing = [name for name in COLUMNS if line.get(name) is None]
         if missing or None in line:
-            problem = f"lacks the column {missing[0]!r}" if missing else "has more cells than columns"
+            problem = f"lacks a cell for {missing[0]!r}" if missing else "has more cells than columns"
             raise VividMedError(f"{where}: {problem}; the columns are {', '.join(COLUMNS)}")
         if not line["decision"].strip():
             continue

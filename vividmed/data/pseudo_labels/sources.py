@@ -1,6 +1,7 @@
 """Where studies come from: the rows of a prepared data set, or the folder that an earlier step has written."""
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from vividmed.processing.grounded_text import parse_grounded_text
 
 STEP_FILE = "step.json"
 STUDIES = "studies"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _READ_AT_ONCE = 1000
 _COLUMNS = ("id", "patient", "modality", "source", "licence")
 _KINDS_OF_REPORTS = ("report", "caption")
@@ -57,6 +59,10 @@ def open_source(place: str, *, known: Iterable[Terms] = (), limit: int | None = 
     Raises:
         VividMedError: there are no studies, or they cannot be read.
     """
+    if not Path(place).exists() and not _REPOSITORY.fullmatch(place):
+        raise VividMedError(
+            f"--input {place}: no such folder; give a prepared folder, or a repository as namespace/name"
+        )
     source: Source = (
         StepFolder(Path(place)) if (Path(place) / STEP_FILE).is_file() else PreparedRows(place, tuple(known))
     )
