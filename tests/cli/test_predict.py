@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -57,6 +58,37 @@ def test_scans_are_predicted_once_and_failures_are_listed(images, tmp_path, caps
     assert predict(images, output, "--formats", "json") == 0
     assert "0 scans predicted, 2 had a result" in capsys.readouterr().out
     assert not (output / "failures.csv").exists()
+
+
+def test_a_result_is_of_the_question_and_has_the_formats_asked_for(images, tmp_path, capsys, predictor):
+    image, output = images / "image0.png", tmp_path / "out"
+    assert predict(image, output, "--formats", "json") == 0
+    (output / "image0" / ".overlay.png.1.partial").write_bytes(b"of a killed run")
+    assert predict(image, output, "--formats", "json,png") == 0
+    assert {path.name for path in (output / "image0").iterdir()} == {"result.json", "overlay.png"}
+    assert predict(image, output, "--formats", "png") == 0
+    assert "1 had a result" in capsys.readouterr().out
+    other = ["--task", "vqa", "--prompt", "What is this?", "--formats", "json"]
+    assert predict(image, output, *other) == 2
+    error = capsys.readouterr().err
+    assert "has the result of another question; use --overwrite" in error
+    assert error.count("\n") == 1
+    (output / "image0" / "segmentation.dcm").write_bytes(b"of the earlier question")
+    assert predict(image, output, *other, "--overwrite") == 0
+    assert [path.name for path in (output / "image0").iterdir()] == ["result.json"]
+
+
+def test_texts_written_in_a_batch_are_those_written_one_by_one(images, tmp_path, predictor):
+    for number in range(2, 5):
+        pixels = np.random.default_rng(number).integers(0, 255, (20 + 9 * number, 30)).astype(np.uint8)
+        Image.fromarray(pixels).save(images / f"image{number}.png")
+    results = {}
+    for size in (1, 3):
+        assert predict(images, tmp_path / str(size), "--formats", "json", "--batch-size", str(size)) == 1
+        for path in (tmp_path / str(size)).glob("*/result.json"):
+            results.setdefault(path.parent.name, []).append(json.loads(path.read_text())["text"])
+    assert len(results) == 5
+    assert all(alone == together for alone, together in results.values())
 
 
 def test_targets_are_segmented(images, tmp_path):
@@ -148,6 +180,31 @@ def gap(folder):
     return str(folder / "gap")
 
 
+def twice(folder):
+    write_series(folder / "twice", np.zeros((3, 8, 8), dtype=np.int16), shuffled=False)
+    slice_ = pydicom.dcmread(folder / "twice" / "IM0001")
+    slice_.SOPInstanceUID = "1.2.3.99"
+    slice_.save_as(folder / "twice" / "again.dcm")
+    return str(folder / "twice")
+
+
+def without(*names, **values):
+    """A series whose files lack elements or have other values."""
+
+    def make(folder):
+        write_series(folder / "series", np.zeros((3, 8, 8), dtype=np.int16))
+        for path in (folder / "series").iterdir():
+            dataset = pydicom.dcmread(path)
+            for name in names:
+                delattr(dataset, name)
+            for name, value in values.items():
+                setattr(dataset, name, value)
+            dataset.save_as(path)
+        return str(folder / "series")
+
+    return make
+
+
 def empty_folder(folder):
     (folder / "empty").mkdir()
     return str(folder / "empty")
@@ -166,6 +223,13 @@ BAD_SCANS = {
     "no voxels": (nifti(np.zeros((0, 8, 8), dtype=np.int16)), "scan.nii.gz"),
     "complex values": (nifti(VOXELS.astype(np.complex64)), "scan.nii.gz"),
     "mixed series": (mixed_series, "series"),
+    "values that are no numbers": (nifti(np.full((8, 8, 4), np.nan, dtype=np.float32)), "NaN"),
+    "constant": (nifti(VOXELS.T), "scan.nii.gz"),
+    "duplicated slice": (twice, "several slices lie at one position"),
+    "no pixels": (without("PixelData"), "contains no image"),
+    "no positions": (without("ImagePositionPatient"), "has no position"),
+    "claims a huge image": (without(Rows=65535, Columns=65535), "more than the limit"),
+    "zip file": (write("series.zip", b"PK\x03\x04"), "unknown file type"),
     "missing slice": (gap, "slice is missing"),
 }
 
@@ -192,6 +256,8 @@ BAD_COMMANDS = {
     "empty list": ([write("list.csv", b""), *OUT], "no image found"),
     "list of absent files": ([write("list.csv", b"path\nabsent.nii.gz\n"), *OUT], "line 2: no such file"),
     "list that is no text": ([write("list.csv", b"\xff\xfe\x00a"), *OUT], "not a readable list"),
+    "list of itself": ([write("list.csv", b"path\nlist.csv\n"), *OUT], "names itself"),
+    "device file": (["/dev/null", *OUT], "neither a file nor a folder"),
     "no input": ([*OUT], "there is no input"),
     "no output": (["{image}"], "--output is missing"),
     "output is a file": (["{image}", "--output", "{image}"], "cannot be written"),

@@ -1,5 +1,7 @@
 """What a user names as input becomes single scans."""
 
+import os
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -32,6 +34,11 @@ def test_a_folder_stands_for_its_images_and_series(folder):
     assert names([folder]) == ["ct", "ct-2", "chest_x", "series"]
 
 
+def test_a_folder_that_contains_itself_by_a_link_is_entered_once(folder):
+    (folder / "more" / "again").symlink_to(folder)
+    assert names([folder]) == ["ct", "ct-2", "chest_x", "series"]
+
+
 def test_globs_files_and_folders_are_named_once_each(folder):
     given = [folder / "ct.png", str(folder / "*.png"), folder / "series", str(folder / "**" / "*.jpg")]
     assert names(given) == ["ct", "series", "chest_x"]
@@ -58,11 +65,17 @@ def test_lists_name_paths_relative_to_themselves(folder, content):
         ("empty", "no image found"),
         ("bad.csv", "line 2: no such file"),
         ("latin.csv", "not a readable list"),
+        ("itself.csv", "names itself"),
+        ("other.txt", "names itself"),
+        ("pipe", "neither a file nor a folder"),
     ],
 )
 def test_what_cannot_be_found_is_one_clear_error(folder, given, message):
     (folder / "empty").mkdir()
     (folder / "bad.csv").write_text("path\nabsent.png\n")
+    (folder / "itself.csv").write_text("path\nct.png\nother.txt\n")
+    (folder / "other.txt").write_text("itself.csv\n")
+    os.mkfifo(folder / "pipe")
     (folder / "latin.csv").write_bytes("path\nM\u00fcller.png\n".encode("latin-1"))
     with pytest.raises(VividMedError, match=message):
         find_scans([folder / given])

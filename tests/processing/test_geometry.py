@@ -117,6 +117,22 @@ def test_masks_return_on_published_sizes():
         assert dice(plan.restore_mask(plan.apply_mask(mask)), mask) >= 0.97
 
 
+@pytest.mark.parametrize("found", ["everywhere", "somewhere", "nowhere"])
+def test_restored_masks_are_the_restored_probabilities_that_reach_the_threshold(found):
+    draw = np.random.default_rng(7)
+    for threshold in (0.3, 0.5, 0.7) * 4:
+        plan = random_plan(draw, longest=60)
+        values = torch.from_numpy(draw.random((2, *plan.model_size), dtype=np.float32))
+        if found != "everywhere":
+            outside = torch.ones(plan.model_size, dtype=torch.bool)
+            low = [int(draw.integers(0, n)) for n in plan.model_size]
+            outside[tuple(slice(a, a + 9) for a in low)] = found == "nowhere"
+            values[:, outside] *= 0.2
+        expected = plan.restore(values)
+        clear = (expected - threshold).abs() > 1e-5
+        assert torch.equal(plan.restore_mask(values, threshold)[clear], (expected >= threshold)[clear])
+
+
 def test_boxes_and_points_return_exactly():
     draw = np.random.default_rng(4)
     for _ in range(100):

@@ -208,6 +208,7 @@ IMAGE = question(png())
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, 400, "no file is left"),
         ({"max_tokens": 100_000}, 400, "at most"),
         ({"max_tokens": 0}, 400, "max_tokens"),
+        ({"max_tokens": -5}, 400, "max_tokens"),
         ({"temperature": -1}, 400, "temperature"),
         ({"n": 3}, 400, "one answer"),
         ({"tools": [{"type": "function", "function": {"name": "x"}}]}, 400, "tools"),

@@ -52,6 +52,9 @@ def test_phrases_of_a_report_are_found(http, text):
     assert base64.b64decode(picture["data"]).startswith(b"\x89PNG")
 
 
+JSON = {"content-type": "application/json"}
+
+
 @pytest.mark.parametrize(
     ("path", "options", "status", "words"),
     [
@@ -76,6 +79,52 @@ def test_phrases_of_a_report_are_found(http, text):
             "not DICOM",
         ),
         ("/v1/ground", {"content": b"{", "headers": {"content-type": "application/json"}}, 400, "JSON"),
+        ("/v1/ground", {"content": b'{"text": "\xff"}', "headers": JSON}, 400, "JSON"),
+        ("/v1/ground", {"content": b"[" * 100_000, "headers": JSON}, 400, "JSON"),
+        ("/v1/ground", {"content": b"[" * 500 + b"]" * 500, "headers": JSON}, 400, ""),
+        ("/v1/ground", {"content": b"null", "headers": JSON}, 400, ""),
+        (
+            "/v1/ground",
+            {"content": b'{"image": "data:,x", "text": "\\ud800"}', "headers": JSON},
+            400,
+            "",
+        ),
+        (
+            "/v1/chat/completions",
+            {
+                "content": b'{"messages": [{"role": "user", "content": "\\ud800"}], "model": "tiny"}',
+                "headers": JSON,
+            },
+            400,
+            "",
+        ),
+        (
+            "/v1/chat/completions",
+            {
+                "content": b'{"messages": [{"role": "user", "content": "x"}], "model": "tiny", "max_tokens": 1e999}',
+                "headers": JSON,
+            },
+            400,
+            "max_tokens",
+        ),
+        (
+            "/v1/chat/completions",
+            {
+                "content": b'{"messages": [{"role": "user", "content": "x"}], "model": "tiny", "temperature": NaN}',
+                "headers": JSON,
+            },
+            400,
+            "",
+        ),
+        (
+            "/v1/chat/completions",
+            {
+                "content": b'{"messages": [{"role": "user", "content": "x"}], "model": "tiny", "seed": 99999999999999999999999}',
+                "headers": JSON,
+            },
+            400,
+            "seed",
+        ),
         ("/v1/ground", {"content": b"x", "headers": {"content-type": "text/plain"}}, 415, "application/json"),
         ("/v1/ground", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "form"),
         (

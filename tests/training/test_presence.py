@@ -10,6 +10,8 @@ from PIL import Image
 
 from vividmed import VividMedConfig, VividMedError, VividMedForCausalLM, VividMedProcessor
 from vividmed.data.masks import pack_mask
+from vividmed.data.sampling.mixture_config import MixtureConfig, MixtureEntry
+from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.schema import SCHEMAS
 from vividmed.training.presence import (
     PresenceScores,
@@ -83,6 +85,19 @@ def test_scores_that_say_nothing_give_no_threshold(present, absent):
 
 def test_forms_are_those_of_the_labels():
     assert trained_forms(rows(1)) == {"heart": "box", "left lung": "both", "liver": "mask"}
+
+
+def test_forms_of_a_stream_are_those_of_its_rows(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    rows(2).to_parquet(tmp_path / "one" / "train.parquet")
+    other = rows(1).map(
+        lambda row: {"masks": [], "boxes": [*row["boxes"][:1], {"target": "liver", "box": [0] * 6}]}
+    )
+    other.cast(SCHEMAS["localization"]).to_parquet(tmp_path / "two" / "train.parquet")
+    entries = tuple(MixtureEntry(name=name, row_kind="localization") for name in ("one", "two"))
+    stream = MixtureStream(MixtureConfig(entries=entries, root=str(tmp_path)), batch_size=1)
+    assert trained_forms(stream) == {"heart": "box", "left lung": "both", "liver": "both"}
 
 
 def test_known_targets_are_scored_in_their_form_and_incomplete_ones_are_not(model, processor):

@@ -154,10 +154,11 @@ def _predict(
 ) -> int:
     from tqdm import tqdm
 
-    from vividmed.inference.results import RESULT
+    from vividmed.inference.results import remove_result
 
     failures: list[tuple[str, str]] = []
-    left = [scan for scan in scans if args.overwrite or not (args.output / scan.name / RESULT).is_file()]
+    run = {"model": args.model, "weights": predictor.identity, "asked": _asked(options), "formats": formats}
+    left = [scan for scan in scans if args.overwrite or not _is_done(args.output / scan.name, run)]
     with tqdm(total=len(left), unit="scan", disable=len(scans) == 1) as progress:
         for start in range(0, len(left), args.batch_size):
             batch = left[start : start + args.batch_size]
@@ -167,7 +168,8 @@ def _predict(
                 try:
                     if isinstance(result, VividMedError):
                         raise result
-                    _save(result, args.output / scan.name, formats, {"model": args.model})
+                    remove_result(args.output / scan.name)
+                    _save(result, args.output / scan.name, formats, run)
                 except VividMedError as error:
                     if _is_about_output(error, args.output):
                         raise
@@ -179,6 +181,30 @@ def _predict(
     earlier = f", {done} had a result" if done else ""
     print(f"{args.output}: {len(left) - len(failures)} scans predicted{earlier}")
     return _list_failures(failures, args.output, "scans")
+
+
+def _asked(options: dict[str, Any]) -> dict[str, Any]:
+    """What the answer depends on, as JSON gives it back."""
+    return {name: value for name, value in options.items() if value not in (None, False, [""])}
+
+
+def _is_done(folder: Path, run: dict[str, Any]) -> bool:
+    """Whether a folder has the result of this run, in all formats.
+
+    Raises:
+        VividMedError: it has the result of another question or model.
+    """
+    from vividmed.inference.results import read_run
+
+    earlier = read_run(folder)
+    if earlier is None:
+        return False
+    for name, what in (("asked", "question"), ("weights", "model")):
+        if earlier.get(name, run[name]) != run[name]:
+            raise VividMedError(
+                f"{folder}: has the result of another {what}; use --overwrite to replace it, or another --output"
+            )
+    return set(run["formats"]) <= set(earlier.get("formats", run["formats"]))
 
 
 def _save(result: Any, folder: Path, formats: list[str], run: dict[str, Any]) -> None:

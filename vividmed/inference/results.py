@@ -18,6 +18,14 @@ from vividmed.version import __version__
 RESULT = "result.json"
 
 FORMATS = ("json", "png", "html", "nifti", "pdf", "dicom-seg", "dicom-sr", "dicom-pdf")
+_FILES = (
+    "overlay.png",
+    "report.html",
+    "report.pdf",
+    "segmentation.dcm",
+    "report.dcm",
+    "document.dcm",
+)
 DEFAULT_FORMATS = ("json", "png", "html", "nifti")
 
 
@@ -84,6 +92,33 @@ def _write(name: str, result: Result, folder: Path, model: str) -> None:
         from vividmed.export.dicom_seg import save_dicom_seg
 
         save_dicom_seg(image, grounded, folder / "segmentation.dcm", model=model)
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """What the complete result in a folder says it comes from; None without one."""
+    try:
+        run = json.loads((folder / RESULT).read_text(encoding="utf-8"))["run"]
+        return run if isinstance(run, dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remove_result(folder: Path) -> None:
+    """Remove the files of an earlier result, its index first, and what a killed run has left half-written.
+
+    Files of other names stay.
+
+    Raises:
+        VividMedError: a file cannot be removed.
+    """
+    masks = ("mask_*.nii.gz", "labels.nii.gz", "grounding.json")
+    patterns = (RESULT, *_FILES, *(f"masks/{name}" for name in masks), ".*.partial", "masks/.*.partial")
+    try:
+        for pattern in patterns:
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise VividMedError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
 def describe(result: Result, run: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -64,14 +64,23 @@ def _expand(given: str) -> Iterator[Path]:
     yield from _expand_path(path)
 
 
-def _expand_path(path: Path) -> Iterator[Path]:
+def _expand_path(path: Path, inside: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """The scans of a path; ``inside`` are the folders and lists that led to it."""
     if path.is_file():
         if path.name.lower().endswith(_LISTS):
-            yield from _listed(path)
+            yield from _listed(path, inside)
         else:
             yield path
         return
-    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    if not path.is_dir():
+        raise VividMedError(f"{path}: neither a file nor a folder; give NIfTI, DICOM, PNG or JPEG files")
+    entered = inside | {path.resolve()}
+    try:
+        entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise VividMedError(
+            f"{path}: the folder cannot be read ({error.strerror}); check its permissions"
+        ) from error
     files = [entry for entry in entries if entry.is_file()]
     images = [file for file in files if file.name.lower().endswith(_IMAGES)]
     if any(is_dicom(file) for file in files if file not in images):
@@ -79,11 +88,13 @@ def _expand_path(path: Path) -> Iterator[Path]:
         return
     yield from images
     for folder in entries:
-        if folder.is_dir():
-            yield from _expand_path(folder)
+        if folder.is_dir() and folder.resolve() not in entered:
+            yield from _expand_path(folder, entered)
 
 
-def _listed(path: Path) -> Iterator[Path]:
+def _listed(path: Path, inside: frozenset[Path]) -> Iterator[Path]:
+    if path.resolve() in inside:
+        raise VividMedError(f"{path}: the list names itself; list the paths of scans")
     try:
         lines = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -100,7 +111,7 @@ def _listed(path: Path) -> Iterator[Path]:
             raise VividMedError(
                 f"{path}: line {number}: no such file or folder ({','.join(row)}); check the path"
             )
-        yield from _expand_path(listed)
+        yield from _expand_path(listed, inside | {path.resolve()})
 
 
 def _names(paths: Iterable[Path]) -> list[str]:

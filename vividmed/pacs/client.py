@@ -20,14 +20,19 @@ T = TypeVar("T")
 _PASSING = frozenset([408, 429, 500, 502, 503, 504])
 """Statuses after which a request is tried again."""
 _REASONS = {
-    401: "it does not accept the token; check --dicomweb-token",
+    401: "it does not accept the token, or asks for one; set the environment variable DICOMWEB_TOKEN",
     403: "the token has no right to do this; ask for it at the archive",
     404: "it has no such service or object; check the URL and the UID",
     413: "the object is larger than it accepts; ask for a higher limit at the archive",
 }
+_NOT_DICOMWEB = "the answer is not DICOMweb; check the URL"
 _READ_CHUNK = 1 << 20
 _ONE_REQUEST = 1 << 40
 """Bytes above which dicomweb-client sends in chunks, which many archives do not take."""
+
+
+class TokenError(VividMedError):
+    """An archive does not accept the token; it may have expired."""
 
 
 @dataclass(frozen=True)
@@ -91,31 +96,34 @@ class Pacs:
         Args:
             filters: attributes and the values that they must have, such as ``{"StudyDate": "20260101-"}``.
         """
-        found = self._try(
-            "search for studies",
-            lambda: self._client.search_for_studies(search_filters=filters or {}, get_remaining=True),
+        found = self._search(
+            "studies",
+            "StudyInstanceUID",
+            lambda offset: self._client.search_for_studies(search_filters=filters or {}, offset=offset),
         )
-        return sorted(_value(study, "StudyInstanceUID") for study in found)
+        return sorted(found)
 
     def find_series(self, study: str) -> list[Series]:
         """Series of a study with their instances, in the order of their UIDs."""
-        found = self._try(
-            "search for series",
-            lambda: self._client.search_for_series(study, get_remaining=True),
+        found = self._search(
+            "series",
+            "SeriesInstanceUID",
+            lambda offset: self._client.search_for_series(study, offset=offset),
         )
-        series = []
-        for one in found:
-            uid = _value(one, "SeriesInstanceUID")
-            series.append(Series(study, uid, _value(one, "Modality"), self.find_instances(study, uid)))
+        series = [
+            Series(study, uid, str(one.get("Modality", "")), self.find_instances(study, uid))
+            for uid, one in found.items()
+        ]
         return sorted(series, key=lambda one: one.uid)
 
     def find_instances(self, study: str, series: str | None = None) -> tuple[str, ...]:
         """UIDs of the instances of a study, or of one of its series."""
-        found = self._try(
-            "search for instances",
-            lambda: self._client.search_for_instances(study, series, get_remaining=True),
+        found = self._search(
+            "instances",
+            "SOPInstanceUID",
+            lambda offset: self._client.search_for_instances(study, series, offset=offset),
         )
-        return tuple(sorted(_value(one, "SOPInstanceUID") for one in found))
+        return tuple(sorted(found))
 
     def fetch_series(self, series: Series, folder: Path) -> None:
         """Write the files of a series into a folder.
@@ -165,6 +173,22 @@ class Pacs:
 
         self._try("store results", send)
 
+    def _search(
+        self, what: str, keyword: str, search: Callable[[int], list[dict[str, Any]]]
+    ) -> dict[str, Dataset]:
+        """All matches by their UIDs, page by page, until a page brings nothing new: some archives repeat the first."""
+        found: dict[str, Dataset] = {}
+
+        def next_page() -> dict[str, Dataset]:
+            entries = (Dataset.from_json(entry) for entry in search(len(found)))
+            return {str(entry[keyword].value): entry for entry in entries}
+
+        while True:
+            page = self._try(f"search for {what}", next_page)
+            if page.keys() <= found.keys():
+                return found
+            found |= page
+
     def _try(self, what: str, call: Callable[[], T]) -> T:
         """Call until it succeeds, or fails for good."""
         for attempt in range(1, self.attempts + 1):
@@ -174,17 +198,18 @@ class Pacs:
                 status = error.response.status_code if error.response is not None else 0
                 if status not in _PASSING or attempt == self.attempts:
                     reason = _REASONS.get(status, f"status {status}")
-                    raise VividMedError(f"{self.name}: cannot {what}: {reason}") from error
+                    refused = TokenError if status == 401 else VividMedError
+                    raise refused(f"{self.name}: cannot {what}: {reason}") from error
+            except requests.JSONDecodeError as error:
+                raise VividMedError(f"{self.name}: cannot {what}: {_NOT_DICOMWEB}") from error
             except (requests.RequestException, ConnectionError) as error:
                 if attempt == self.attempts:
                     raise VividMedError(
                         f"{self.name}: cannot {what} in {attempt} attempts ({_reason(error)}); check that the archive runs"
                     ) from error
-            except (ValueError, KeyError, AttributeError) as error:
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
                 # What dicomweb-client raises for answers that are not DICOMweb.
-                raise VividMedError(
-                    f"{self.name}: cannot {what}: the answer is not DICOMweb; check the URL"
-                ) from error
+                raise VividMedError(f"{self.name}: cannot {what}: {_NOT_DICOMWEB}") from error
             time.sleep(self.wait * 2 ** (attempt - 1))
         raise AssertionError("unreachable")
 
@@ -204,11 +229,6 @@ def _split(url: str) -> Any:
             "the URL of a DICOMweb service begins with http:// or https://, such as http://localhost:8042/dicom-web"
         )
     return parts
-
-
-def _value(entry: dict[str, Any], keyword: str) -> str:
-    values = Dataset.from_json(entry).get(keyword, "")
-    return str(values)
 
 
 def _reason(error: Exception) -> str:

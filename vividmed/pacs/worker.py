@@ -7,14 +7,9 @@ either without results or with all of them, and does each study once when it run
 """
 
 import logging
-import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
@@ -23,14 +18,14 @@ from vividmed.errors import VividMedError
 from vividmed.export.dicom_objects import object_uid
 from vividmed.export.dicom_sr import build_dicom_sr
 from vividmed.inference.predictor import Result
-from vividmed.pacs.client import Pacs, Series, pseudonym
+from vividmed.pacs.client import Pacs, Series, TokenError, pseudonym
 from vividmed.processing.dicom.files import OTHER_MODALITIES
 from vividmed.processing.reading import ImageSource
+from vividmed.scratch import ScratchFolder
 
 logger = logging.getLogger(__name__)
 
 _SR_CLASSES = ("Enhanced", "Comprehensive")
-_FOLDER = "vividmed-pacs-"
 
 
 class StudyPredictor(Protocol):
@@ -107,12 +102,16 @@ def process_studies(
 
     Yields:
         For each study what became of it; a failure does not stop the others.
+
+    Raises:
+        TokenError: an archive does not accept the token, which no other study would change.
     """
-    _remove_abandoned()
     question = question or Question()
     for study in studies:
         try:
             yield _process(predictor, study, source, destination, question, series, keep)
+        except TokenError:
+            raise
         except VividMedError as error:
             logger.warning("study %s: %s", pseudonym(study), error)
             yield Outcome(study, "failed", error=str(error))
@@ -199,7 +198,8 @@ def _process(
     datasets: list[Dataset] = []
     answered = 0
     for one in left:
-        with _work_folder() as folder:
+        with ScratchFolder("pacs") as scratch:
+            folder = scratch.path / "series"
             source.fetch_series(one, folder)
             (result,) = predictor.predict_batch([folder], **question.options)
             try:
@@ -258,18 +258,3 @@ def _is_done(destination: Pacs, series: Series, identity: str) -> bool:
         for item in each.ReferencedSOPSequence
     }
     return ours not in referenced or ours in destination.find_instances(series.study)
-
-
-@contextmanager
-def _work_folder() -> Iterator[Path]:
-    """A folder for the files of one series, which is removed."""
-    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-") as folder:
-        yield Path(folder) / "series"
-
-
-def _remove_abandoned() -> None:
-    """Remove what workers that were killed have left."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc").exists():
-            shutil.rmtree(folder, ignore_errors=True)

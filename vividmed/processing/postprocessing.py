@@ -121,7 +121,7 @@ def _place(
         if mask_logits is not None and bool((mask_logits > NOT_DRAWN).any()):
             found["mask"] = float(presence_of_masks(mask_logits) if mask_presence is None else mask_presence)
             if found["mask"] >= max(thresholds.presence.get("mask", 0.0), thresholds.mask):
-                inside = mask_plan.restore(mask_logits.float().sigmoid().cpu()) >= thresholds.mask
+                inside = mask_plan.restore_mask(mask_logits.float().sigmoid(), thresholds.mask)
                 mask = inside.numpy() if bool(inside.any()) else None
 
     if form in ("mask", "both", "mask first"):

@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from vividmed.inference.predictor import Predictor, Result
 from vividmed.processing.medical_image import MedicalImage
+from vividmed.scratch import ScratchFolder
 from vividmed.serving.engine import Engine
 from vividmed.serving.errors import ApiError
 from vividmed.serving.jobs import Event, Failed, Finished, Job
@@ -54,7 +55,8 @@ class Service:
             predictor, self.metrics, batch_size=settings.batch_size, batch_wait=settings.batch_wait
         )
         self.created = int(time.time())
-        self.root = Path(tempfile.mkdtemp(prefix="vividmed-serve-"))
+        self._scratch = ScratchFolder("serve")
+        self.root = self._scratch.path
         self.scans: ScanStore | None = None
         self.at_start: list[Callable[[], None]] = []
         """Called on the event loop when the server starts."""
@@ -71,7 +73,7 @@ class Service:
         self.engine.close()
         for close in self.at_close:
             close()
-        shutil.rmtree(self.root, ignore_errors=True)
+        self._scratch.close()
 
     def check_model(self, name: str | None) -> None:
         """Check the model that a request asks for.

@@ -19,6 +19,7 @@ import torch
 
 from vividmed.data.batches.examples import read_images
 from vividmed.data.sampling.mixture import Mixture
+from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.schema import plain_target
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 RECORD = "grounding.json"
 """File next to an adapter, whose base model's configuration knows nothing of its training."""
 _FIELDS = {"target_forms": check_target_forms, "presence_thresholds": check_presence_thresholds}
+_STREAMED_ROWS = 1000
+"""Rows of each data set of a stream that are read for the forms of its targets."""
 _LEAST = 5
 """Least number of present, and of absent, phrases of a form that a threshold is drawn from."""
 _LEAST_SENSITIVITY = 0.8
@@ -47,13 +50,15 @@ def trained_forms(rows: Any) -> dict[str, PhraseForm]:
     """The form of each target that has a label in the training rows.
 
     Args:
-        rows: a ``Dataset`` or a ``Mixture`` of kinds of rows that have ``masks`` and ``boxes``. A stream has none.
+        rows: a ``Dataset``, a ``Mixture`` or a ``MixtureStream`` of kinds of rows that have ``masks`` and ``boxes``. Of
+            each data set of a stream, the first rows are read.
     """
-    parts = rows.rows if isinstance(rows, Mixture) else [rows]
+    if isinstance(rows, MixtureStream):
+        parts: Sequence[Any] = rows.streams
+    else:
+        parts = rows.rows if isinstance(rows, Mixture) else [rows]
     kinds: dict[str, set[PhraseForm]] = defaultdict(set)
     for part in parts:
-        if not isinstance(part, datasets.Dataset):
-            continue
         forms: tuple[tuple[str, PhraseForm], ...] = (("masks", "mask"), ("boxes", "box"))
         for column, form in forms:
             for name in _names_in(part, column):
@@ -61,9 +66,18 @@ def trained_forms(rows: Any) -> dict[str, PhraseForm]:
     return {name: "both" if len(forms) > 1 else forms.pop() for name, forms in sorted(kinds.items())}
 
 
-def _names_in(rows: datasets.Dataset, column: str) -> set[str]:
+def _names_in(rows: Any, column: str) -> set[str]:
     """Names of targets in a column of located targets, without decoding what is next to them."""
-    if column not in rows.column_names:
+    if isinstance(rows, datasets.IterableDataset):
+        if column not in (rows.column_names or ()):
+            return set()
+        first = rows.select_columns([column]).take(_STREAMED_ROWS)
+        try:
+            return {located["target"] for row in first for located in row[column]}
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            logger.warning("forms of targets: the stream cannot be read (%s); they follow the image", error)
+            return set()
+    if not isinstance(rows, datasets.Dataset) or column not in rows.column_names:
         return set()
     names: set[str] = set()
     for chunk in rows.data.column(column).chunks:
