@@ -1,6 +1,7 @@
 """Best, median and worst cases of a folder of predictions as one HTML page, with their images where they are found."""
 
 import base64
+import hashlib
 import html
 import io
 import re
@@ -63,7 +64,9 @@ def write_gallery(predictions: Sequence[Prediction], folder: Path, rows: Iterabl
         VividMedError: the folder cannot be written.
     """
     what, scores = case_scores(predictions)
-    order = [int(i) for i in np.argsort(scores, kind="stable") if not np.isnan(scores[i])]
+    counted = [number for number, score in enumerate(scores) if not np.isnan(score)]
+    # Equal cases in an order that mixes their kinds, whose ids resemble each other.
+    order = sorted(counted, key=lambda i: (scores[i], hashlib.sha256(predictions[i].id.encode()).hexdigest()))
     middle = max(0, len(order) // 2 - _EACH // 2)
     groups = {
         "Best": order[::-1][:_EACH],
@@ -126,10 +129,15 @@ def _case(prediction: Prediction, score: float, image: MedicalImage | None) -> s
     pictures = "<p><small>The image was not found.</small></p>"
     if image is not None:
         sides = {"reference": prediction.references, "prediction": prediction.phrases}
-        if not any(sides.values()):
+        if prediction.task == "ground":
+            sides, surplus = _present(prediction)
+            if surplus:
+                described += f"<dt>drawn although absent</dt><dd>{html.escape(', '.join(surplus))}</dd>"
+        elif not any(sides.values()):
             sides = {"image": []}
         pictures = "".join(
-            f"<figure>{_picture(image, phrases)}<figcaption>{name}</figcaption></figure>"
+            f"<figure>{_picture(image, phrases, empty='' if name == 'image' else 'nothing is marked')}"
+            f"<figcaption>{name}</figcaption></figure>"
             for name, phrases in sides.items()
         )
     return (
@@ -138,7 +146,20 @@ def _case(prediction: Prediction, score: float, image: MedicalImage | None) -> s
     )
 
 
-def _picture(image: MedicalImage, phrases: Sequence[PlacedPhrase]) -> str:
+def _present(prediction: Prediction) -> tuple[dict[str, list[PlacedPhrase]], list[str]]:
+    """Phrases that are there, on both sides, and the names of others that were found."""
+    pairs = list(zip(prediction.references, prediction.phrases, strict=True))
+    present = [(true, found) for true, found in pairs if _has_place(true)]
+    surplus = [found.text for true, found in pairs if not _has_place(true) and _has_place(found)]
+    sides = {"reference": [true for true, _ in present], "prediction": [found for _, found in present]}
+    return sides, surplus
+
+
+def _has_place(phrase: PlacedPhrase) -> bool:
+    return phrase.mask is not None or bool(phrase.boxes)
+
+
+def _picture(image: MedicalImage, phrases: Sequence[PlacedPhrase], *, empty: str) -> str:
     text, spans = "", []
     for phrase in phrases:
         text += ", " if text else ""
@@ -156,7 +177,7 @@ def _picture(image: MedicalImage, phrases: Sequence[PlacedPhrase]) -> str:
         for phrase, (start, end) in zip(phrases, spans, strict=True)
     ]
     try:
-        drawing = overlay(image, GroundedText(text or "nothing is marked", placed), width=_WIDTH)
+        drawing = overlay(image, GroundedText(text or empty, placed), width=_WIDTH)
     except VividMedError as error:
         return f"<p><small>{html.escape(str(error))}</small></p>"
     buffer = io.BytesIO()

@@ -10,6 +10,8 @@ from tests.fixtures.grounding import grounding_model
 from tests.fixtures.miniatures import picture, write_picture, write_table
 from tests.fixtures.training import small_model, small_processor
 from vividmed.cli.main import main
+from vividmed.data.taxonomy import Taxonomy
+from vividmed.inference.loading import load_trained
 
 pytestmark = pytest.mark.slow
 
@@ -78,22 +80,33 @@ def score(model: Path, data: Path, output: Path) -> str:
 
 
 def test_an_nnunet_folder_with_reports_trains_both_grounding_stages_and_its_masks_are_scored(
-    base: Path, tmp_path: Path, capsys
+    base: Path, tmp_path: Path, monkeypatch, capsys
 ):
+    monkeypatch.setenv("VIVIDMED_TAXONOMY", "")
+    own = tmp_path / "own.yaml"
+    own.write_text("targets:\n  hepatic nodule: {category: anomaly, synonyms: [lesion two]}\n")
     folder = write_nnunet(tmp_path / "Dataset001_Liver", VERSION_2)
     reports = [
-        {"case": f"c{n}", "report": "The liver has a liver tumor. Normal spleen."} for n in range(1, 5)
+        {"case": f"c{n}", "report": "The liver has a hepatic nodule. Normal spleen."} for n in range(1, 5)
     ]
     write_table(folder / "reports.csv", reports)
     data = tmp_path / "data"
-    renames = ["--map", "liver_tumour=liver tumor", "--map", "whole liver=liver"]
+    renames = ["--map", "whole liver=liver", "--map", "liver_tumour=hepatic nodule", "--taxonomy", own]
     run("prepare", "nnunet", folder, *renames, "--output", data)
     train("vg", data, base, tmp_path / "vg")
     train("grg", data, tmp_path / "vg", tmp_path / "grg")
     assert json.loads((tmp_path / "grg/provenance.json").read_text())["datasets"]
     predicted = score(tmp_path / "grg", data, tmp_path / "predictions")
     assert "liver" in predicted
-    assert "dice/liver" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| liver | all |" in printed
+    # The targets of one's own travel with the model.
+    own.unlink()
+    moved = (tmp_path / "grg").rename(tmp_path / "elsewhere")
+    monkeypatch.setenv("VIVIDMED_TAXONOMY", "")
+    assert "hepatic nodule" not in Taxonomy.load()
+    load_trained(moved)
+    assert Taxonomy.load()["hepatic nodule"].category == "anomaly"
 
 
 def test_coco_boxes_train_visual_grounding_and_are_scored(base: Path, tmp_path: Path, capsys):

@@ -154,7 +154,7 @@ def coco(annotations: list[dict[str, Any]], **image: Any) -> dict[str, Any]:
 
 SQUARE = [10, 5, 20, 5, 20, 15, 10, 15]
 ANNOTATIONS: list[dict[str, Any]] = [
-    {"image_id": 0, "category_id": 1, "bbox": [10, 5, 10, 10]},
+    {"image_id": "0", "category_id": "1", "bbox": [10, 5, 10, 10], "iscrowd": "0"},
     {"image_id": 1, "category_id": 1, "bbox": [10, 5, 10, 10], "segmentation": [SQUARE]},
     {"image_id": 2, "category_id": 1, "bbox": [10, 5, 10, 10], "segmentation": [[10, 5, 20, 5, 15, 15]]},
     {
@@ -218,6 +218,11 @@ def test_coco_boxes_polygons_and_masks_become_rows(tmp_path: Path):
             "no image can be used; the first one: boxes.json: image 1: 'nope.png' is not in",
         ),
         (coco([]) | {"categories": [{"id": 1}]}, "category 1 needs an 'id' and a 'name'"),
+        (
+            coco([]) | {"categories": [{"id": 1, "name": "lung nodule"}, {"id": "1", "name": "pneumonia"}]},
+            "category id 1 occurs with different names",
+        ),
+        (coco([], id=3), "1 ids of images, such as 3, occur more than once"),
     ],
 )
 def test_what_is_wrong_with_a_coco_file_is_one_line(content, message, tmp_path: Path, capsys):

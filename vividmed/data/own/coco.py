@@ -1,6 +1,6 @@
 """Cases of a COCO file: images with boxes, polygons or run-length encoded masks of categories."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vividmed.data.own.cells import key_text
+from vividmed.data.own.cells import key_text, number_text
 from vividmed.data.own.image_paths import ImageFolder, stem
 from vividmed.data.own.listing import OwnListing
 from vividmed.data.own.modalities import modality_name
@@ -77,15 +77,20 @@ def read_coco_listing(
             )
     names = TargetNames(renames)
     categories = _categories(content["categories"], names, path)
-    by_image: dict[Any, list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
+    by_image: dict[str, list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
     for number, annotation in enumerate(content["annotations"], 1):
         if not isinstance(annotation, Mapping) or "image_id" not in annotation:
             raise VividMedError(f"{path}: annotation {number} names no image; add 'image_id'")
-        by_image[annotation["image_id"]].append((number, annotation))
-    known = {image.get("id") for image in content["images"] if isinstance(image, Mapping)}
+        by_image[number_text(annotation["image_id"])].append((number, annotation))
+    given = [number_text(image.get("id")) for image in content["images"] if isinstance(image, Mapping)]
+    known = set(given)
+    if repeated := [key for key, number in Counter(given).items() if key and number > 1]:
+        raise VividMedError(
+            f"{path}: {len(repeated)} ids of images, such as {repeated[0]}, occur more than once; make them unique"
+        )
     if stray := [key for key in by_image if key not in known]:
         raise VividMedError(
-            f"{path}: {len(stray)} image_id of annotations, such as {stray[0]!r}, belong to no image; add the images"
+            f"{path}: {len(stray)} image_id of annotations, such as {stray[0]}, belong to no image; add the images"
         )
     name_modality = modality_name(modality) if modality else ""
     cases: list[Listed] = []
@@ -97,7 +102,9 @@ def read_coco_listing(
             if file is None:
                 raise VividMedError("names no file; add 'file_name'")
             key = _unique(stem(file), taken)
-            annotations = [_annotation(n, a, image, categories) for n, a in by_image[image["id"]]]
+            annotations = [
+                _annotation(n, a, image, categories) for n, a in by_image[number_text(image["id"])]
+            ]
             cases.append(_case(key, file, image, annotations, categories, name_modality, partly_annotated))
         except VividMedError as error:
             cases.append(Failed(key, f"{path.name}: image {number}: {error}"))
@@ -121,13 +128,15 @@ def read_coco_listing(
     )
 
 
-def _categories(entries: Sequence[Any], names: TargetNames, path: Path) -> dict[Any, str | None]:
+def _categories(entries: Sequence[Any], names: TargetNames, path: Path) -> dict[str, str | None]:
     """Id of each category to its target; None if it is left out."""
-    found: dict[Any, str | None] = {}
+    found: dict[str, str | None] = {}
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, Mapping) or "id" not in entry or not key_text(entry.get("name")):
             raise VividMedError(f"{path}: category {number} needs an 'id' and a 'name'")
-        found[entry["id"]] = names.find(str(entry["name"]))
+        key, target = number_text(entry["id"]), names.find(str(entry["name"]))
+        if found.setdefault(key, target) != target:
+            raise VividMedError(f"{path}: category id {key} occurs with different names; make ids unique")
     names.check_used((str(entry["name"]) for entry in entries), str(path))
     if not any(found.values()):
         raise VividMedError(f"{path}: has no category to use; name the categories")
@@ -135,15 +144,16 @@ def _categories(entries: Sequence[Any], names: TargetNames, path: Path) -> dict[
 
 
 def _annotation(
-    number: int, annotation: Mapping[str, Any], image: Mapping[str, Any], categories: Mapping[Any, str | None]
+    number: int, annotation: Mapping[str, Any], image: Mapping[str, Any], categories: Mapping[str, str | None]
 ) -> _Found | None:
     """One annotation; None if its category is left out."""
     where = f"annotation {annotation.get('id', number)}"
-    if annotation.get("category_id") not in categories:
+    category = number_text(annotation.get("category_id"))
+    if category not in categories:
         raise VividMedError(
             f"{where}: category_id {annotation.get('category_id')!r} is not among the categories; add it"
         )
-    target = categories[annotation["category_id"]]
+    target = categories[category]
     if target is None:
         return None
     box = annotation.get("bbox")
@@ -158,7 +168,12 @@ def _annotation(
         shape = None
     if shape is None and corners is None:
         raise VividMedError(f"{where}: has neither a box nor a segmentation; draw it or remove it")
-    return _Found(target, corners, shape, bool(annotation.get("iscrowd")))
+    return _Found(target, corners, shape, _is_true(annotation.get("iscrowd")))
+
+
+def _is_true(value: Any) -> bool:
+    """Whether a flag is set, also one that a program has written as text."""
+    return key_text(value).casefold() not in ("", "0", "false", "no")
 
 
 def _segmentation(value: Any, image: Mapping[str, Any], where: str) -> Segmentation | None:
@@ -201,7 +216,7 @@ def _case(
     file: Path,
     image: Mapping[str, Any],
     annotations: Iterable[_Found | None],
-    categories: Mapping[Any, str | None],
+    categories: Mapping[str, str | None],
     modality: str,
     partly_annotated: bool,
 ) -> Case:
@@ -222,8 +237,10 @@ def _case(
         boxes.append((annotation.target, box_2d(x, y, x + width, y + height, where=annotation.target)))
     searched = {target for target in categories.values() if target}
     if "neg_category_ids" in image:  # LVIS: only these were searched for and not found
-        searched = {categories.get(c) for c in image["neg_category_ids"]} - {None}  # type: ignore[assignment]
-    not_complete = {categories.get(c) for c in image.get("not_exhaustive_category_ids", ())} | crowds
+        searched = {categories.get(number_text(c)) for c in image["neg_category_ids"]} - {None}  # type: ignore[assignment]
+    not_complete = {
+        categories.get(number_text(c)) for c in image.get("not_exhaustive_category_ids", ())
+    } | crowds
     present = {annotation.target for annotation in single}
     size = (int(image["height"]), int(image["width"])) if "height" in image and "width" in image else None
     if size is None and masks:
@@ -313,16 +330,19 @@ def _unique(name: str, taken: set[str]) -> str:
 
 
 def _overview(
-    path: Path, cases: Sequence[Case], content: Mapping[str, Any], categories: Mapping[Any, str | None]
+    path: Path, cases: Sequence[Case], content: Mapping[str, Any], categories: Mapping[str, str | None]
 ) -> list[str]:
     lines = [
         f"{path}: {len(content['images'])} images, {len(content['annotations'])} annotations, {len(cases)} images can be used"
     ]
     for entry in content["categories"]:
         number = sum(
-            isinstance(a, Mapping) and a.get("category_id") == entry["id"] for a in content["annotations"]
+            isinstance(a, Mapping) and number_text(a.get("category_id")) == number_text(entry["id"])
+            for a in content["annotations"]
         )
-        lines.append(f"  category   {entry['name']!r} ({number}): {categories[entry['id']] or 'not used'}")
+        lines.append(
+            f"  category   {entry['name']!r} ({number}): {categories[number_text(entry['id'])] or 'not used'}"
+        )
     return lines
 
 
