@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from datasets import Dataset
 from filelock import FileLock
 from safetensors.torch import load_file
 from transformers.utils import logging
 
 from tests.fixtures.paths import REPOSITORY
 from tests.fixtures.training import make_row, make_rows, small_model, small_processor, small_trainer
+from vividmed.data.schema import schema
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.split_overlap import SplitOverlap, find_overlap
 from vividmed.training.stages.command import main, parse
-from vividmed.training.stages.vlm import closed_rows, varied_rows
+from vividmed.training.stages.stage import StageRows
+from vividmed.training.stages.vlm import VlmStage, closed_rows, varied_rows
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,31 @@ def run(material, tmp_path):
 def steps(folder: Path) -> list[int]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line["step"] for line in lines if "loss" in line]
+
+
+@pytest.mark.parametrize(
+    ("options", "images", "orders"),
+    [((), 2, 1), (("--first_image", "true"), 1, 1), (("--shuffle_turns", "true"), 2, 6)],
+)
+def test_training_shows_the_images_and_the_order_of_questions_that_were_asked_for(
+    options, images, orders, material, tmp_path
+):
+    row = make_row(0)
+    turns = [{"role": role, "content": f"{role} {n}"} for n in range(3) for role in ("user", "assistant")]
+    row |= {"images": row["images"] * 2, "messages": turns, "kind": "vqa"}
+    rows = Dataset.from_list([row], features=schema("vision_language"))
+    settings = {**material, "output_dir": str(tmp_path), "eval_strategy": "no", "use_cpu": True}
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    _, data_args, model_args, args = parse(["--stage", "vlm", *words, *options])
+    trainer = VlmStage(data_args, model_args, args).build(StageRows(rows, None))
+    seen = set()
+    for epoch in range(40):
+        example = trainer.data_collator.transform({**rows[0], "epoch": epoch, "index": 0})
+        assert len(example["images"]) == images
+        contents = [turn["content"] for turn in example["messages"]]
+        assert [text.replace("user", "assistant") for text in contents[::2]] == contents[1::2]
+        seen.add(tuple(contents))
+    assert len(seen) == orders
 
 
 def test_run_leaves_a_usable_model_with_its_card_config_and_logs(run, tmp_path, capsys):

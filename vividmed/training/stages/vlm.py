@@ -38,14 +38,6 @@ class VlmStage(LanguageStage):
     def build(self, rows: StageRows) -> VividMedTrainer:
         processor = load_processor(self.model_args)
 
-        def transform(row: Mapping[str, Any]) -> dict[str, Any]:
-            example = to_example(row, mixture_conversation(rows.train, row))
-            if self.data_args.first_image:
-                example["images"] = example["images"][:1]
-            if self.data_args.shuffle_turns:
-                example["messages"] = shuffled_turns(example["messages"], row, seed=self.args.seed)
-            return example
-
         return VividMedTrainer(
             model=self.load_model(processor, frozen=GROUNDING_MODULES),
             args=self.args,
@@ -55,7 +47,12 @@ class VlmStage(LanguageStage):
                 processor,
                 rows,
                 intensity_jitter=self.data_args.intensity_jitter,
-                transform=partial(_example_of, rows.train),
+                transform=partial(
+                    _example_of,
+                    rows.train,
+                    first_image=self.data_args.first_image,
+                    shuffle_seed=self.args.seed if self.data_args.shuffle_turns else None,
+                ),
             ),
             train_dataset=rows.train,
             eval_dataset=rows.evaluation,
@@ -86,9 +83,16 @@ class VlmStage(LanguageStage):
         )
 
 
-def _example_of(rows: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+def _example_of(
+    rows: Any, row: Mapping[str, Any], *, first_image: bool, shuffle_seed: int | None
+) -> dict[str, Any]:
     """A row of ``rows`` as an example; a function of the module, since workers of a data loader may be spawned."""
-    return to_example(row, mixture_conversation(rows, row))
+    example = to_example(row, mixture_conversation(rows, row))
+    if first_image:
+        example["images"] = example["images"][:1]
+    if shuffle_seed is not None:
+        example["messages"] = shuffled_turns(example["messages"], row, seed=shuffle_seed)
+    return example
 
 
 def varied_rows(rows: Any, number: int, on_bad_sample: OnBadSample = "error") -> list[Mapping[str, Any]]:
