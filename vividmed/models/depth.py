@@ -70,8 +70,8 @@ class DepthAdaptiveConvTranspose3d(nn.ConvTranspose3d):
         """(..., C), channels last, to (..., 2 or 1, 2, 2, out_channels), the block of each voxel in z, y, x."""
         weight = self.weight if upsample_depth else self.weight.mean(dim=2, keepdim=True)
         matrix = weight.movedim(1, -1).flatten(1)
-        blocks = (input @ matrix).unflatten(-1, (*weight.shape[2:], self.out_channels))
-        return blocks if self.bias is None else blocks + self.bias
+        bias = None if self.bias is None else self.bias.repeat(matrix.shape[1] // self.out_channels)
+        return F.linear(input, matrix.T, bias).unflatten(-1, (*weight.shape[2:], self.out_channels))
 
 
 def resample(grid: torch.Tensor, shape: Sequence[int], *, conserve_sum: bool = False) -> torch.Tensor:

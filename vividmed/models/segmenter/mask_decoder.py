@@ -12,6 +12,7 @@ from torch import nn
 from vividmed.models.attention import SequenceGroup
 from vividmed.models.depth import DepthAdaptiveConvTranspose3d
 from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
+from vividmed.models.segmenter.image_attention import SharedImages
 from vividmed.models.segmenter.two_way_transformer import TwoWayTransformer
 from vividmed.triples import Triple
 
@@ -134,13 +135,10 @@ class MaskDecoder(nn.Module):
             for group in groups
         ]
         image = torch.cat([group.embeddings.flatten(2).mT.flatten(0, 1) for group in groups])
-        positions = torch.cat(
-            [group.positions.flatten(1).T.repeat(len(group.embeddings), 1) for group in groups]
-        )
+        positions = torch.cat([group.positions.flatten(1).T for group in groups])
 
-        states, image = self.transformer(
-            tokens.flatten(0, 1), image, positions, sequences, [group.images for group in groups]
-        )
+        shared = [SharedImages(len(group.embeddings), group.images) for group in groups]
+        states, image = self.transformer(tokens.flatten(0, 1), image, positions, sequences, shared)
 
         states = states.unflatten(0, (len(prompts), tokens.shape[1]))[:, 1:-1]
         rows = image.split([sequence.batch_size * sequence.key_length for sequence in sequences])
