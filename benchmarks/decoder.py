@@ -1,24 +1,26 @@
-"""Our decoder compared with ``LlamaForCausalLM`` of the same widths, in one run.
+"""VividMed's decoder compared with ``LlamaForCausalLM`` of the same widths, in one run.
 
     python -m benchmarks.decoder [--rounds 7] [--decode-tokens 64]
 
-Training: forward and backward of a batch of 4 x 512 tokens, half of them image tokens (their features are given, so
-that both sides run only a decoder), a quarter supervised. Llama computes the logits of every position, because its loss
-needs them. Decoding: one token at a time with a dynamic cache after a prompt of 512 tokens. The two sides take
-turns. The program prints medians and the ratio ours / Llama.
+Training is a forward and a backward pass of a batch of 4 x 512 tokens. Half of them are image tokens, whose features are
+given, so that both sides run only a decoder, and a quarter is supervised. Llama computes the logits of every position,
+because its loss needs them. Decoding writes one token at a time with a dynamic cache after a prompt of 512 tokens.
+
+The two sides take turns. Times are CPU seconds, because other programs may share the machine; on an idle machine they are
+wall-clock seconds times the number of threads. The program prints medians, and the median ratio of VividMed to Llama.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from benchmarks.timing import Times, alternate, median, ratio
 from vividmed import VividMedConfig, VividMedForCausalLM
 
+TRAINING_TARGET, DECODING_TARGET = 0.75, 0.95
 BATCH, LENGTH, IMAGE_TOKENS, SUPERVISED = 4, 512, 256, 128
 WIDTHS = {
     "vocab_size": 32008,
@@ -98,21 +100,16 @@ def decoding_runs(
     )
 
 
-def seconds(run: Callable) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def report(name: str, ours: list[float], llama: list[float], target: float) -> None:
-    ratio = statistics.median(a / b for a, b in zip(ours, llama, strict=True))
+def report(name: str, times: Times, target: float) -> None:
+    """Print the medians and the ratio of both sides."""
     print(
-        f"{name:<22}ours {statistics.median(ours):7.3f} s   Llama {statistics.median(llama):7.3f} s   "
-        f"ratio {ratio:.3f} (target <= {target:.2f})"
+        f"{name:<22}VividMed {median(times, 'ours'):7.3f} s   Llama {median(times, 'llama'):7.3f} s   "
+        f"ratio {ratio(times, 'ours', 'llama'):.3f} (target <= {target:.2f})"
     )
 
 
 def main() -> None:
+    """Measure training and decoding, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -121,27 +118,20 @@ def main() -> None:
     arguments = parser.parse_args()
     models = build_models()
     print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32, medians of {arguments.rounds} rounds"
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32, CPU seconds, "
+        f"medians of {arguments.rounds} rounds"
     )
-
     our_step, llama_step = training_steps(*models)
-    times: tuple[list[float], list[float]] = ([], [])
-    for round_number in range(arguments.rounds + 1):
-        pair = seconds(our_step), seconds(llama_step)
-        if round_number:
-            for series, value in zip(times, pair, strict=True):
-                series.append(value)
-    report("forward + backward", *times, target=0.90)
+    times = alternate({"ours": our_step, "llama": llama_step}, arguments.rounds)
+    report("forward + backward", times, target=TRAINING_TARGET)
 
     our_prefill, our_decode, llama_prefill, llama_decode = decoding_runs(*models, arguments.decode_tokens)
-    times = ([], [])
-    for round_number in range(arguments.rounds + 1):
-        our_prefill(), llama_prefill()
-        pair = seconds(our_decode), seconds(llama_decode)
-        if round_number:
-            for series, value in zip(times, pair, strict=True):
-                series.append(value)
-    report(f"decode {arguments.decode_tokens} tokens", *times, target=1.05)
+    times = alternate(
+        {"ours": our_decode, "llama": llama_decode},
+        arguments.rounds,
+        before={"ours": our_prefill, "llama": llama_prefill},
+    )
+    report(f"decode {arguments.decode_tokens} tokens", times, target=DECODING_TARGET)
 
 
 if __name__ == "__main__":

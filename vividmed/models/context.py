@@ -29,7 +29,7 @@ class DecoderContext:
 
     Attributes:
         routing: which expert each token uses, and where it stands in the rows that attention sees.
-        position_embeddings: cosine and sine of the rotary angles, each (B, 1, L, head_dim).
+        position_embeddings: cosine and signed sine of the rotary angles, each (B, 1, L, head_dim).
         attention_mask: in the form that the attention implementation takes.
         window_mask: the same for layers in which a token sees only those within a window.
         cache: keys and values of the tokens before these, extended by each layer.

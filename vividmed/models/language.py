@@ -8,6 +8,7 @@ travels as one :class:`~vividmed.models.context.DecoderContext`.
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -29,8 +30,8 @@ class VividMedRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        scale = hidden_states.float().pow(2).mean(-1, keepdim=True).add(self.eps).rsqrt()
-        return (self.weight.float() * (hidden_states.float() * scale)).to(hidden_states.dtype)
+        normed = F.rms_norm(hidden_states.float(), self.weight.shape, self.weight.float(), self.eps)
+        return normed.to(hidden_states.dtype)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.eps}"
@@ -48,12 +49,12 @@ class VividMedRotaryEmbedding(nn.Module):
 
     @torch.no_grad()
     def forward(self, position_ids: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, L) positions to cosine and sine, each (B, 1, L, head_dim) in ``dtype``."""
+        """(B, L) positions to cosine and signed sine, see :func:`rotate`, each (B, 1, L, head_dim) in ``dtype``."""
         inverse_frequencies, scaling = self._frequencies(position_ids)
         working_dtype = dtype if self.low_precision else torch.float32
         angles = position_ids[:, None, :, None].to(working_dtype) * inverse_frequencies.to(working_dtype)
-        angles = torch.cat([angles, angles], dim=-1)
-        return (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)
+        cosine, sine = (angles.cos() * scaling).to(dtype), (angles.sin() * scaling).to(dtype)
+        return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
 
     def _frequencies(self, position_ids: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Radians per position, (head_dim / 2,), and the factor of cosine and sine."""
@@ -70,10 +71,16 @@ class VividMedRotaryEmbedding(nn.Module):
         return ROPE_INIT_FUNCTIONS[rope_type](self.config, device, seq_len=length)
 
 
-def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate pairs (i, i + head_dim / 2) of (B, heads, L, head_dim)."""
+def rotate(states: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """Rotate pairs (i, i + head_dim / 2) of (B, heads, L, head_dim).
+
+    Args:
+        states: queries or keys.
+        cosine: cosine of the angle of each element.
+        sine: its sine, negative in the first half.
+    """
     first, second = states.chunk(2, dim=-1)
-    return states * cos + torch.cat([-second, first], dim=-1) * sin
+    return states * cosine + torch.cat([second, first], dim=-1) * sine
 
 
 class VividMedAttention(nn.Module):
@@ -112,10 +119,11 @@ class VividMedAttention(nn.Module):
             tokens, self.vision_expert_query_key_value, self.language_expert_query_key_value
         )
         rows = routing.to_attention(fused).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
-        query, key, value = rows.split(self.heads, dim=1)
+        turning, value = rows.split((self.heads[0] + self.heads[1], self.heads[2]), dim=1)
         if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        query, key = rotate(query, *context.position_embeddings), rotate(key, *context.position_embeddings)
+            query, key = turning.split(self.heads[:2], dim=1)
+            turning = torch.cat([self.query_norm(query), self.key_norm(key)], dim=1)
+        query, key = rotate(turning, *context.position_embeddings).split(self.heads[:2], dim=1)
         if context.cache is not None:
             key, value = context.cache.update(key, value, self.layer_idx)
 
