@@ -2,7 +2,8 @@
 
 Any data set with these columns loads with plain ``load_dataset`` and needs no code of this project. Every row carries
 its images inline: 2D images in ``images``, volumes in ``volumes``; a text mentions those in ``images`` first.
-``patient`` is a pseudonymous key: all rows of a patient belong to one split.
+``patient`` is a pseudonymous key: all rows of a patient belong to one split. Prepared rows have one more column,
+``grids``, with the sizes of their images; it may be missing or null, see :mod:`vividmed.data.image_grids`.
 
 Masks and boxes lie on the grid of the row's only image as :mod:`vividmed.processing.reading` gives it, axes
 (z, y, x) with z of size 1 for a 2D image; see :mod:`vividmed.data.masks`.
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from datasets import Features, Image, List, Nifti, Value
 
+from vividmed.data import image_grids
 from vividmed.data.masks import check_box, unpack_mask
 from vividmed.errors import VividMedError
 
@@ -96,6 +98,15 @@ def schema(row_kind: str) -> Features:
     return SCHEMAS[row_kind]
 
 
+def prepared_schema(row_kind: str) -> Features:
+    """Features of prepared rows of one kind: those that a row needs, and ``grids``.
+
+    Raises:
+        VividMedError: the kind is unknown.
+    """
+    return Features({**schema(row_kind), image_grids.COLUMN: image_grids.FEATURE})
+
+
 def row_kind_of(row: Mapping[str, Any]) -> RowKind:
     """The kind of a row, inferred from its columns."""
     if "messages" in row:
@@ -128,6 +139,7 @@ def validate_row(row_kind: str, row: Mapping[str, Any]) -> None:
             raise VividMedError(f"{where}: field {name!r} is empty; fill it")
     if not row["images"] and not row["volumes"]:
         raise VividMedError(f"{where}: fields 'images' and 'volumes' are both empty; a row needs an image")
+    _check_grids(row, where)
     if row_kind == "vision_language":
         _check_messages(row["messages"], where)
         return
@@ -156,6 +168,21 @@ def _check_messages(messages: list[dict[str, str]], where: str) -> None:
             )
         if not message["content"].strip():
             raise VividMedError(f"{where}: field 'messages', turn {number} is empty; write or drop it")
+
+
+def _check_grids(row: Mapping[str, Any], where: str) -> None:
+    grids = row.get(image_grids.COLUMN)
+    count = len(row["images"]) + len(row["volumes"])
+    if grids is not None and len(grids) != count:
+        raise VividMedError(
+            f"{where}: field 'grids' describes {len(grids)} images, but there are {count}; correct or remove it"
+        )
+    shape = _grid(row) if count == 1 else None
+    if grids and shape and list(grids[0]["size"]) != shape:
+        raise VividMedError(
+            f"{where}: field 'grids' states the size {list(grids[0]['size'])}, but the image has {shape}; correct or "
+            "remove it"
+        )
 
 
 def _check_locations(row: Mapping[str, Any], where: str) -> set[str]:

@@ -321,7 +321,7 @@ def _steps(adapter: "Adapter", processing: "Processing") -> list[str]:
         "",
         "- **Orientation.** Slices first, all axes towards right, anterior or superior; the affine follows.",
         "- **Crop.** To voxels above the lower intensity limit, and to all masks and boxes.",
-        f"- **Resolution.** The shorter in-plane edge is at most {adapter.max_in_plane} voxels{depth}; slices closer than "
+        f"- **Resolution.** The shorter in-plane edge is at most {processing.in_plane_limit(adapter)} voxels{depth}; slices closer than "
         "half the in-plane spacing are merged. Images and masks are averaged over the volume of the new voxels.",
         f"- **Intensity.** {intensity}",
         "- **Masks.** Specks of anatomy, under 10 voxels and under a thousandth of the largest part, are removed. Left "

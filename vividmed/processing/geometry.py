@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from vividmed.triples import Triple
 T = TypeVar("T")
 RandomGenerator = np.random.Generator | np.random.RandomState
 
+_SLICE_VOXELS = 1 << 20
 DEPTH_JITTER_STD = 0.25
 """Standard deviation of the published training jitter of log2(patch depth)."""
 
@@ -85,11 +87,16 @@ def largest_resize(size: tuple[int, int], stride: tuple[int, int], max_tokens: i
     """
     scales = []
     for axis, other in ((0, 1), (1, 0)):
-        for tokens in range(1, max_tokens + 1):
-            scale = Fraction(tokens * stride[axis], size[axis])
-            if tokens * math.ceil(scale * size[other] / stride[other]) > max_tokens:
-                break
-            scales.append(scale)
+        # ceil(scale * size[other] / stride[other]) in whole numbers, for scale = tokens * stride[axis] / size[axis]
+        grown, unit = stride[axis] * size[other], size[axis] * stride[other]
+        low, high = 0, max_tokens
+        while low < high:
+            tokens = (low + high + 1) // 2
+            low, high = (
+                (tokens, high) if tokens * -(-tokens * grown // unit) <= max_tokens else (low, tokens - 1)
+            )
+        if low:
+            scales.append(Fraction(low * stride[axis], size[axis]))
     best = max(scales)
     return max(round(best * size[0]), 1), max(round(best * size[1]), 1)
 
@@ -154,6 +161,19 @@ class ResizePlan:
         """Map an image (..., D, H, W) from the original to the model grid; float32, linear with anti-aliasing."""
         return self._pad(resize(self._orient(image).float(), self.resized_size))
 
+    def apply_eight_bit(self, image: torch.Tensor) -> torch.Tensor:
+        """Map a uint8 image (..., D, H, W) to [0, 1] on the model grid, exactly as ``apply(image.float() / 255)``.
+
+        Slices are converted a few at a time, so that no large image exists in float32.
+        """
+        image = self._orient(image)
+        depth, height, width = self.resized_size
+        slices = image.reshape(-1, *image.shape[-2:])
+        parts = slices.split(max(1, _SLICE_VOXELS // math.prod(slices.shape[1:])))
+        resized = [resize(part.float().div_(255)[:, None], (1, height, width)) for part in parts]
+        planes = torch.cat(resized).reshape(*image.shape[:-2], height, width)
+        return self._pad(resize(planes, (depth, height, width)))
+
     def apply_published(self, image: torch.Tensor, *, grounding: bool) -> torch.Tensor:
         """Map an image (C, D, H, W) from the original to the model grid as the published code did; float32.
 
@@ -197,17 +217,15 @@ class ResizePlan:
 
     def points_to_model(self, points: torch.Tensor) -> torch.Tensor:
         """Map points (..., 3) in (z, y, x) from the original to the model grid, in float64."""
+        size, flips, scale, offset = self._constants()
         points = points.double()[..., list(self.axes)]
-        size = torch.tensor(self.oriented_size, dtype=torch.float64)
-        points = torch.where(torch.tensor(self.flips), size - points, points)
-        return points * self._scale() + self._offset()
+        return torch.where(flips, size - points, points) * scale + offset
 
     def points_to_original(self, points: torch.Tensor) -> torch.Tensor:
         """Invert :meth:`points_to_model`."""
-        points = (points.double() - self._offset()) / self._scale()
-        size = torch.tensor(self.oriented_size, dtype=torch.float64)
-        points = torch.where(torch.tensor(self.flips), size - points, points)
-        return points[..., np.argsort(self.axes).tolist()]
+        size, flips, scale, offset = self._constants()
+        points = (points.double() - offset) / scale
+        return torch.where(flips, size - points, points)[..., np.argsort(self.axes).tolist()]
 
     def boxes_to_model(self, boxes: torch.Tensor) -> torch.Tensor:
         """Map corner boxes (..., 6) (z0, y0, x0, z1, y1, x1) from the original to the model grid, in float64."""
@@ -234,7 +252,8 @@ class ResizePlan:
                 "plan; give the image, or a mask drawn on it, as it was read"
             )
         image = image.movedim([axis - 3 for axis in self.axes], [-3, -2, -1])
-        return image.flip([axis - 3 for axis in range(3) if self.flips[axis]])
+        # Flipping along no axis would copy the image.
+        return image.flip([axis - 3 for axis in range(3) if self.flips[axis]]) if any(self.flips) else image
 
     def _disorient(self, values: torch.Tensor) -> torch.Tensor:
         values = values.flip([axis - 3 for axis in range(3) if self.flips[axis]])
@@ -253,12 +272,18 @@ class ResizePlan:
     def _pad(self, image: torch.Tensor) -> torch.Tensor:
         return F.pad(image, [amount for pad in reversed(self.padding) for amount in pad])
 
-    def _scale(self) -> torch.Tensor:
-        resized = torch.tensor(self.resized_size, dtype=torch.float64)
-        return resized / torch.tensor(self.oriented_size, dtype=torch.float64)
+    def _constants(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        before = triple(amount for amount, _ in self.padding)
+        return _point_constants(self.oriented_size, self.flips, self.resized_size, before)
 
-    def _offset(self) -> torch.Tensor:
-        return torch.tensor([before for before, _ in self.padding], dtype=torch.float64)
+
+@lru_cache(maxsize=256)
+def _point_constants(
+    size: Triple, flips: tuple[bool, bool, bool], resized: Triple, before: Triple
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Size, flips, scale and offset of a mapping of points, as tensors that must not be changed."""
+    old, new, offset = (torch.tensor(values, dtype=torch.float64) for values in (size, resized, before))
+    return old, torch.tensor(flips), new / old, offset
 
 
 def plan_resize(
@@ -291,16 +316,15 @@ def plan_resize(
         VividMed: A Vision Language Model with Versatile Visual Grounding for Medicine, section on dynamic patch size.
     """
     axes, flips = canonical_axes(size, affine) if oriented else ((0, 1, 2), (False, False, False))
-    depth, height, width = (size[axis] for axis in axes)
-    along_depth = depth_tokens(
-        depth,
-        base_patch=patch_size[0],
-        base_pool=pool_size[0],
-        max_tokens=max_slice_tokens,
+    depth = size[axes[0]]
+    along_depth, plane, stride = _fit_budget(
+        triple(size[axis] for axis in axes),
+        patch_size=patch_size,
+        pool_size=pool_size,
+        max_image_tokens=max_image_tokens,
+        max_slice_tokens=max_slice_tokens,
         generator=generator,
     )
-    stride = (along_depth.stride, patch_size[1] * pool_size[1], patch_size[2] * pool_size[2])
-    plane = largest_resize((height, width), stride[1:], max_image_tokens // along_depth.tokens)
     resized = (min(depth, along_depth.tokens * along_depth.stride), *plane)
     missing = [-n % s for n, s in zip(resized, stride, strict=True)]
     return ResizePlan(
@@ -313,6 +337,53 @@ def plan_resize(
         pool_size=(along_depth.pool, *pool_size[1:]),
         affine=tuple(tuple(row) for row in np.asarray(affine, dtype=float).tolist()),
     )
+
+
+@lru_cache(maxsize=1 << 16)
+def count_tokens(
+    size: Triple, *, patch_size: Triple, pool_size: Triple, max_image_tokens: int, max_slice_tokens: int
+) -> int:
+    """Count the visual tokens of an image as :func:`plan_resize` would plan it, from its size.
+
+    Args:
+        size: (D, H, W) in canonical orientation.
+        patch_size: as in :func:`plan_resize`.
+        pool_size: as in :func:`plan_resize`.
+        max_image_tokens: as in :func:`plan_resize`.
+        max_slice_tokens: as in :func:`plan_resize`.
+    """
+    along_depth, plane, stride = _fit_budget(
+        size,
+        patch_size=patch_size,
+        pool_size=pool_size,
+        max_image_tokens=max_image_tokens,
+        max_slice_tokens=max_slice_tokens,
+    )
+    depth = min(size[0], along_depth.tokens * along_depth.stride)
+    return math.prod(-(-extent // step) for extent, step in zip((depth, *plane), stride, strict=True))
+
+
+def _fit_budget(
+    size: Triple,
+    *,
+    patch_size: Triple,
+    pool_size: Triple,
+    max_image_tokens: int,
+    max_slice_tokens: int,
+    generator: RandomGenerator | None = None,
+) -> tuple[DepthTokens, tuple[int, int], Triple]:
+    """Tokens along depth, size in the plane, and voxels per token (z, y, x) of an image in canonical orientation."""
+    depth, height, width = size
+    along_depth = depth_tokens(
+        depth,
+        base_patch=patch_size[0],
+        base_pool=pool_size[0],
+        max_tokens=max_slice_tokens,
+        generator=generator,
+    )
+    stride = (along_depth.stride, patch_size[1] * pool_size[1], patch_size[2] * pool_size[2])
+    plane = largest_resize((height, width), stride[1:], max_image_tokens // along_depth.tokens)
+    return along_depth, plane, stride
 
 
 def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

@@ -14,7 +14,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.utils import TensorType, logging
 
 from vividmed.errors import VividMedError
-from vividmed.processing.geometry import RandomGenerator, ResizePlan, plan_resize, triple
+from vividmed.processing.geometry import RandomGenerator, ResizePlan, count_tokens, plan_resize, triple
 from vividmed.processing.medical_image import MedicalImage, picture_affine
 from vividmed.processing.reading import ImageSource, as_list, read_image
 from vividmed.triples import Triple
@@ -36,7 +36,7 @@ class PreparedImage:
 
     Attributes:
         pixel_values: (3, D, H, W) float32, normalised by mean and standard deviation, for the vision tower.
-        grounding_values: (3, D, H, W) float32 in [0, 1], for the segmenters.
+        grounding_values: (3, D, H, W) float32 in [0, 1], for the segmenters; grey channels share their memory.
         plan: from the original grid to the model's and back; contains the patch and pool size.
     """
 
@@ -177,12 +177,18 @@ class VividMedImageProcessor(BaseImageProcessor):
         """
         image = read_image(source)
         plan = self._plan(image.size, image.affine, oriented=image.oriented, generator=generator)
-        scaled = self.scale_intensity(image)
         if self.resampling == "published":
-            seen, grounded = (_channels(plan.apply_published(scaled, grounding=g)) for g in (False, True))
-            return PreparedImage(self.normalize(seen), grounded, plan)
-        values = _channels(plan.apply(scaled))
-        return PreparedImage(self.normalize(values), values, plan)
+            scaled = self.scale_intensity(image)
+            seen, grounded = (plan.apply_published(scaled, grounding=g).clamp(0, 1) for g in (False, True))
+        else:
+            seen = grounded = self._on_model_grid(image, plan).clamp_(0, 1)
+        return PreparedImage(self.normalize(seen), grounded.expand(3, -1, -1, -1), plan)
+
+    def _on_model_grid(self, image: MedicalImage, plan: ResizePlan) -> torch.Tensor:
+        if image.array.dtype != np.uint8:
+            return plan.apply(self.scale_intensity(image))
+        array = np.require(image.array, requirements=("C", "W"))
+        return plan.apply_eight_bit(torch.from_numpy(array))
 
     def plan(self, size: Triple, affine: np.ndarray | None = None) -> ResizePlan:
         """Plan how an image of a given shape will be resized, without its voxels.
@@ -193,6 +199,20 @@ class VividMedImageProcessor(BaseImageProcessor):
         """
         return self._plan(size, picture_affine() if affine is None else affine, oriented=affine is not None)
 
+    def count_tokens(self, size: Triple) -> int:
+        """Count the visual tokens of an image in canonical orientation, without its begin and end token.
+
+        Args:
+            size: (D, H, W).
+        """
+        return count_tokens(
+            size,
+            patch_size=self.patch_size,
+            pool_size=self.pool_size,
+            max_image_tokens=self.max_image_tokens,
+            max_slice_tokens=self.max_slice_tokens,
+        )
+
     def scale_intensity(self, image: MedicalImage) -> torch.Tensor:
         """Scale intensities to float32 in [0, 1], (C, D, H, W), on the original grid.
 
@@ -202,15 +222,15 @@ class VividMedImageProcessor(BaseImageProcessor):
         """
         array = image.array
         if array.dtype == np.uint8:
-            return torch.from_numpy(array.astype(np.float32)) / 255
+            return torch.from_numpy(array.astype(np.float32)).div_(255)
         low, high = self._intensity_range(image)
         values = torch.from_numpy(array.astype(np.float32))
         return values.sub_(low).div_(high - low).clamp_(0, 1)
 
     def normalize(self, values: torch.Tensor) -> torch.Tensor:
-        """Subtract mean and divide by standard deviation; (3, D, H, W)."""
+        """Subtract mean and divide by standard deviation; (1 or 3, D, H, W) to (3, D, H, W)."""
         mean, std = (torch.tensor(x).reshape(3, 1, 1, 1) for x in (self.image_mean, self.image_std))
-        return (values - mean) / std
+        return (values - mean).div_(std)
 
     def denormalize(self, values: torch.Tensor) -> torch.Tensor:
         """Invert :meth:`normalize`."""
@@ -292,11 +312,6 @@ class VividMedImageProcessor(BaseImageProcessor):
         for name, problem in problems.items():
             if problem:
                 raise VividMedError(f"image processor: {name}={getattr(self, name)} {problem}")
-
-
-def _channels(values: torch.Tensor) -> torch.Tensor:
-    """(1 or 3, D, H, W) to three channels in [0, 1]."""
-    return values.clamp(0, 1).expand(3, -1, -1, -1).contiguous()
 
 
 def _numbers(name: str, value: Any, count: int) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """An image with its place in the patient."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,12 @@ class MedicalImage:
 
 
 def _is_invertible(affine: np.ndarray) -> bool:
+    return _spans_a_volume(np.ascontiguousarray(affine).tobytes())
+
+
+@lru_cache(maxsize=256)  # 2D images all have the same affine
+def _spans_a_volume(content: bytes) -> bool:
+    affine = np.frombuffer(content).reshape(4, 4)
     if not np.isfinite(affine).all() or np.abs(affine).max() > _LARGEST:
         return False
     spacing = np.linalg.norm(affine[:3, :3], axis=0)

@@ -105,6 +105,11 @@ def nifti_affine(image: Any, source: str) -> np.ndarray:
         )
     elif header["sform_code"] > 0 and header["qform_code"] > 0:
         _compare_forms(header, image.shape[:3], source)
+    return in_millimetres(header, affine)
+
+
+def in_millimetres(header: Any, affine: np.ndarray) -> np.ndarray:
+    """Scale an affine in the unit that a NIfTI header states to mm; an unknown unit is taken for mm."""
     try:
         unit = header.get_xyzt_units()[0]
     except KeyError:

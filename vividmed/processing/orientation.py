@@ -6,12 +6,16 @@ orientations, named by the direction in which (z, y, x) run: ``SRA`` for axial s
 not on the file, so that left stays left however the file was written.
 """
 
+from functools import lru_cache
+
 import nibabel as nib
 import numpy as np
 
 from vividmed.triples import Triple
 
 _WORLD_AXES = {"R": 0, "A": 1, "S": 2}
+_WORLD_LETTERS = ("RL", "AP", "SI")
+_REVERSED = "LPI"
 _ORIENTATIONS = ("SRA", "ASR", "RAS")
 _TOLERANCE = 1e-3
 
@@ -28,18 +32,44 @@ def canonical_axes(size: Triple, affine: np.ndarray) -> tuple[Triple, tuple[bool
     Returns:
         ``axes`` and ``flips``: canonical axis ``i`` is array axis ``axes[i]``, reversed where ``flips[i]``.
     """
-    world_of_index = nib.orientations.io_orientation(affine)
-    array_axis = {int(world): 2 - index for index, (world, _) in enumerate(world_of_index)}
-    reversed_ = {int(world): bool(direction < 0) for world, direction in world_of_index}
     spacing = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)[::-1]
-    world_size = tuple(size[array_axis[world]] for world in range(3))
-    world_spacing = tuple(float(spacing[array_axis[world]]) for world in range(3))
-    worlds = [_WORLD_AXES[letter] for letter in canonical_orientation(world_size, world_spacing)]
-    first, second, third = worlds
-    return (
-        (array_axis[first], array_axis[second], array_axis[third]),
-        (reversed_[first], reversed_[second], reversed_[third]),
+    return turning_axes(size, tuple(spacing.tolist()), axis_directions(affine))
+
+
+def axis_directions(affine: np.ndarray) -> str:
+    """Name the directions in which array axes run, such as ``"SPL"``: superior, posterior, left for (z, y, x).
+
+    Args:
+        affine: 4 x 4, voxel index (x, y, z) -> RAS+ mm; array axis ``i`` is index axis ``2 - i``.
+    """
+    return "".join(nib.orientations.aff2axcodes(affine))[::-1]
+
+
+def turning_axes(
+    size: Triple, spacing: tuple[float, float, float], directions: str
+) -> tuple[Triple, tuple[bool, bool, bool]]:
+    """Find the axis order and flips of :func:`canonical_axes` for a volume described without its affine.
+
+    Args:
+        size: (D, H, W) of the array.
+        spacing: millimetres per voxel along (z, y, x).
+        directions: as :func:`axis_directions` names them.
+    """
+    axis_of, reversed_ = _axes_of(directions)
+    plane = canonical_orientation(
+        tuple(size[axis] for axis in axis_of), tuple(spacing[axis] for axis in axis_of)
     )
+    first, second, third = (axis_of[_WORLD_AXES[letter]] for letter in plane)
+    return (first, second, third), (reversed_[first], reversed_[second], reversed_[third])
+
+
+@lru_cache
+def _axes_of(directions: str) -> tuple[Triple, tuple[bool, ...]]:
+    """The array axis along each world axis, and whether each array axis runs against its world axis."""
+    right, anterior, superior = (
+        next(axis for axis in range(3) if directions[axis] in letters) for letters in _WORLD_LETTERS
+    )
+    return (right, anterior, superior), tuple(letter in _REVERSED for letter in directions)
 
 
 def canonical_orientation(size: tuple[int, ...], spacing: tuple[float, ...]) -> str:

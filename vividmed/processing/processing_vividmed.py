@@ -15,10 +15,11 @@ from vividmed.errors import VividMedError
 from vividmed.processing.call_options import call_options
 from vividmed.processing.chat import Truncation, encode_chat
 from vividmed.processing.file_errors import BROKEN_FILE, first_line
-from vividmed.processing.geometry import RandomGenerator
+from vividmed.processing.geometry import RandomGenerator, triple
 from vividmed.processing.grounded_text import GroundedText, ParsedText, parse_grounded_ids
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.messages import plain_messages, turns_from_messages
+from vividmed.processing.orientation import canonical_axes
 from vividmed.processing.padding import pad_chats, padded_length
 from vividmed.processing.postprocessing import place_phrases
 from vividmed.processing.samples import Messages, SampleImages, name_sample, sample_images, split_samples
@@ -302,7 +303,9 @@ class VividMedProcessor(ProcessorMixin):
             size: (D, H, W) as read; D = 1 for a 2D image.
             affine: of an oriented volume, 4 x 4, voxel index (x, y, z) -> RAS+ mm; None for 2D images and arrays.
         """
-        return self.image_processor.plan(size, affine).num_patch_tokens + 2
+        if affine is not None:
+            size = triple(size[axis] for axis in canonical_axes(size, affine)[0])
+        return self.image_processor.count_tokens(size) + 2
 
     def post_process_text(
         self, sequences: torch.Tensor | Sequence[Sequence[int]], *, prompt_length: int = 0

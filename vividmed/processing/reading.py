@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nibabel.spatialimages import SpatialImage
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vividmed.errors import VividMedError
 from vividmed.processing.dicom import is_dicom, read_dicom_file, read_dicom_series
@@ -143,7 +143,9 @@ def _read_picture(picture: Image.Image, source: str) -> MedicalImage:
 
 
 def _from_picture(picture: Image.Image, source: str) -> MedicalImage:
-    picture = ImageOps.exif_transpose(picture)
+    # An image that is upright already would be copied.
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode in ("1", "LA", "La"):
         picture = picture.convert("L")
     elif picture.mode not in ("L", "RGB", "F", "I") and not picture.mode.startswith("I;16"):

@@ -1,11 +1,16 @@
 """Patients and images that are both trained on and evaluated on."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from transformers.utils import logging
 
@@ -15,6 +20,7 @@ from vividmed.data.sampling.mixture_stream import MixtureStream
 logger = logging.get_logger(__name__)
 
 _FILES = ("images", "volumes")
+_PARTS, _PART = 3, 4096
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ def describe_overlap(train_rows: Dataset | Mixture | MixtureStream, eval_rows: D
 def find_overlap(train_rows: Dataset | Mixture, eval_rows: Dataset) -> SplitOverlap:
     """Compare patients by their ids and images by their stored bytes, and warn about what is on both sides.
 
-    Only training images as large as some evaluation image are read, so that the cost is that of the evaluation rows.
+    Images are compared by their size and a few small parts first, and read whole only if these agree: the cost depends
+    on the number of images that are on both sides, not on the size of the data sets.
 
     Args:
         train_rows: rows of one data set, or a mixture.
@@ -75,14 +82,28 @@ def find_overlap(train_rows: Dataset | Mixture, eval_rows: Dataset) -> SplitOver
     parts = train_rows.rows if isinstance(train_rows, Mixture) else (train_rows,)
     patients = _patients([eval_rows])
     shared_patients = patients & _patients(parts)
-    evaluated = {_hash(image) for image in _images(eval_rows)}
-    sizes = {size for size, _ in evaluated}
-    trained = {_hash(image) for rows in parts for image in _images(rows) if _size(image) in sizes}
+    evaluated: dict[tuple[int, str], list[Any]] = defaultdict(list)
+    for image in _images(eval_rows):
+        evaluated[_sample(image)].append(image)
+    # Only images that agree in size and in some parts are read whole.
+    sizes = pa.array(sorted({size for size, _ in evaluated}), pa.int32())
+    trained: dict[tuple[int, str], set[str]] = defaultdict(set)
+    for image in (image for rows in parts for image in _images(rows, sizes)):
+        if (sample := _sample(image)) in evaluated:
+            trained[sample].add(_hash(image))
+    images = shared_images = 0
+    for sample, alike in evaluated.items():
+        if len(alike) == 1 and sample not in trained:
+            images += 1
+            continue
+        different = {_hash(image) for image in alike}
+        images += len(different)
+        shared_images += len(different & trained.get(sample, set()))
     overlap = SplitOverlap(
         patients=len(patients),
-        images=len(evaluated),
+        images=images,
         shared_patients=len(shared_patients),
-        shared_images=len(evaluated & trained),
+        shared_images=shared_images,
     )
     if overlap.shared_patients or overlap.shared_images:
         named = f" ({', '.join(sorted(shared_patients)[:3])})" if shared_patients else ""
@@ -104,32 +125,54 @@ def _patients(parts: Sequence[Dataset]) -> set[str]:
     return found - {""}
 
 
-def _images(rows: Dataset) -> Iterator[Mapping[str, Any]]:
-    """Every image and volume as it is stored: ``bytes`` as an Arrow scalar that is not read yet, or ``path``."""
+def _images(rows: Dataset, sizes: pa.Array | None = None) -> Iterator[Mapping[str, Any]]:
+    """Every image and volume as it is stored: ``bytes`` as an Arrow scalar that is not read yet, or ``path``.
+
+    Args:
+        rows: rows of any kind.
+        sizes: leave out images that are stored with another number of bytes.
+    """
     columns = [name for name in _FILES if name in rows.column_names]
     stored = rows.select_columns(columns).with_format("arrow")
     for batch in stored.iter(batch_size=256):
-        for name in columns:
-            for row in batch[name]:
-                yield from (image for image in (row.values or ()) if image.is_valid)
+        for chunk in (chunk for name in columns for chunk in batch[name].chunks):
+            images = chunk.flatten()
+            lengths = pc.binary_length(images.field("bytes"))
+            wanted = images.is_valid()
+            if sizes is not None:
+                wanted = pc.and_(wanted, pc.or_(lengths.is_null(), pc.is_in(lengths, value_set=sizes)))
+            yield from (images[index] for index in np.flatnonzero(wanted.to_numpy(zero_copy_only=False)))
 
 
-def _size(image: Mapping[str, Any]) -> int:
-    content = image["bytes"]
-    if content.is_valid:
-        return len(content.as_buffer())
-    path = Path(str(image["path"].as_py()))
-    return path.stat().st_size if path.is_file() else -1
-
-
-def _hash(image: Mapping[str, Any]) -> tuple[int, str]:
-    """Size and hash of the content; of a missing file, its path."""
+def _sample(image: Mapping[str, Any]) -> tuple[int, str]:
+    """Size of the stored image and hash of a few parts of it; of a missing file, its path."""
     content = image["bytes"]
     if content.is_valid:
         buffer = content.as_buffer()
-        return len(buffer), hashlib.sha256(buffer).hexdigest()
+        size, read = len(buffer), lambda place: memoryview(buffer)[place : place + _PART]
+        return size, _hash_parts(size, read)
     path = Path(str(image["path"].as_py()))
     if not path.is_file():
         return -1, str(path)
     with path.open("rb") as file:
-        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        size = path.stat().st_size
+        return size, _hash_parts(size, lambda place: os.pread(file.fileno(), _PART, place))
+
+
+def _hash_parts(size: int, read: Callable[[int], Any]) -> str:
+    digest = hashlib.sha256()
+    for share in range(_PARTS):
+        digest.update(read(max(0, size - _PART) * share // (_PARTS - 1)))
+    return digest.hexdigest()
+
+
+def _hash(image: Mapping[str, Any]) -> str:
+    """Hash of the whole stored image; of a missing file, its path."""
+    content = image["bytes"]
+    if content.is_valid:
+        return hashlib.sha256(content.as_buffer()).hexdigest()
+    path = Path(str(image["path"].as_py()))
+    if not path.is_file():
+        return str(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

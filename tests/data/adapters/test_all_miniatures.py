@@ -10,6 +10,8 @@ import pytest
 import tests.data.adapters
 from tests.fixtures.prepared_miniatures import MINIATURES
 from vividmed.data.adapters import adapter_names, get_adapter
+from vividmed.data.batches.examples import read_images
+from vividmed.data.image_grids import check_grids
 from vividmed.data.preparation.case_rows import Processing
 from vividmed.data.preparation.plan import list_cases
 from vividmed.data.raw.case import printable
@@ -48,6 +50,8 @@ def test_a_truncated_file_fails_its_case_by_name_and_the_others_are_prepared(
         case.images if get_adapter(name).row_kind == "localization" else case.images[:1] for case in sound
     ]
     assert len(prepared.rows) == sum(map(len, images)) > 0
+    for row in prepared.rows.values():
+        check_grids(row["grids"], read_images(row))
 
 
 def _odd_copies(origin: Path) -> int:

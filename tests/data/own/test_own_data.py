@@ -15,7 +15,7 @@ from vividmed.data.own.adapter_files import load_adapter_file
 from vividmed.data.own.direct import prepared_location
 from vividmed.data.own.listing import check_name, parse_ratios
 from vividmed.data.raw.splits import assign_splits, divide_patients
-from vividmed.data.schema import VISION_LANGUAGE
+from vividmed.data.schema import prepared_schema
 from vividmed.data.terms import read_terms
 from vividmed.errors import VividMedError
 from vividmed.hub.publish import publish_dataset
@@ -60,7 +60,7 @@ def test_a_table_is_previewed_prepared_and_its_refused_rows_named(images: Path, 
     )
     loaded = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
     assert set(loaded) == {"train", "validation", "test"}
-    assert all(rows.features == VISION_LANGUAGE for rows in loaded.values())
+    assert all(rows.features == prepared_schema("vision_language") for rows in loaded.values())
     rows = {row["id"]: row for split in loaded.values() for row in split}
     assert set(rows) == {f"my-table:{name}" for name in ("a", "b", "c", "ct", "series", "cr", "x")}
     assert rows["my-table:ct"]["volumes"]

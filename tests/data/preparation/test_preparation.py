@@ -24,6 +24,8 @@ from vividmed.data.adapters.base import (
     presence_turn,
     report_turn,
 )
+from vividmed.data.batches.examples import read_images
+from vividmed.data.image_grids import check_grids
 from vividmed.data.preparation.case_rows import Processing
 from vividmed.data.preparation.integrity import verify_origin
 from vividmed.data.preparation.prepare import prepare_dataset
@@ -78,6 +80,17 @@ def test_another_window_does_everything_again(origin: Path, tmp_path: Path):
     prepare_dataset(Toy(), origin, output)
     result = prepare_dataset(Toy(), origin, output, processing=Processing(window="lung"))
     assert result.worked_on == 10
+
+
+def test_a_lower_resolution_is_kept_in_rows_and_grids(origin: Path, tmp_path: Path):
+    output = tmp_path / "out"
+    prepare_dataset(Toy(), origin, output, processing=Processing(max_in_plane=8))
+    for row in load_dataset(str(output), split="train", cache_dir=str(tmp_path / "cache")):
+        (grid,) = row["grids"]
+        assert min(grid["size"][1:]) == 8
+        check_grids(row["grids"], read_images(row))
+    with pytest.raises(VividMedError, match="--max-in-plane 0"):
+        Processing(max_in_plane=0)
 
 
 def test_small_shards_contain_the_same_rows_in_the_same_order(origin: Path, tmp_path: Path):

@@ -14,9 +14,10 @@ import pytest
 from datasets import Image, List, Nifti, load_dataset
 
 from vividmed.data.batches.examples import read_images, to_example
+from vividmed.data.image_grids import check_grids
 from vividmed.data.masks import unpack_mask
 from vividmed.data.sample import KINDS, load_sample, sample_folder
-from vividmed.data.schema import SCHEMAS, validate_row
+from vividmed.data.schema import prepared_schema, validate_row
 from vividmed.errors import VividMedError
 
 SPLITS = ("train", "test")
@@ -75,9 +76,9 @@ def test_rows_load_without_code_of_this_project(kind):
     plain = load_dataset("parquet", data_dir=str(sample_folder() / kind))
     assert set(plain) == set(SPLITS)
     for split in SPLITS:
-        assert plain[split].features == SCHEMAS[kind]
+        assert plain[split].features == prepared_schema(kind)
         assert len(plain[split]) == len(rows(kind, split))
-        assert plain[split].column_names == list(SCHEMAS[kind])
+        assert plain[split].column_names == list(prepared_schema(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,6 +97,7 @@ def test_decoded_rows_fit_their_masks():
     for kind in ("localization", "grounded_report"):
         for row in load_sample(kind, "test"):
             validate_row(kind, row)
+            check_grids(row["grids"], read_images(row))
 
 
 def test_unknown_kind_and_split_are_refused():

@@ -71,6 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window", choices=WINDOWS, help="intensity window for CT, instead of quantiles of the image"
     )
     parser.add_argument(
+        "--max-in-plane",
+        type=positive_int,
+        metavar="PIXELS",
+        help="largest length of the shorter edge in the plane, if smaller than the data set's (512 for most)",
+    )
+    parser.add_argument(
         "--retry-failed", action="store_true", help="retry failed cases even if their files have not changed"
     )
     cluster = parser.add_argument_group("on several machines (needs vividmed[distributed])")
@@ -134,7 +140,7 @@ def _prepare(adapter: "Adapter", args: argparse.Namespace) -> int:
     from vividmed.hub.publish import check_audience, publish_dataset
 
     check_audience(adapter, public=args.public, gated=args.gated)
-    processing = Processing(window=args.window)
+    processing = Processing(window=args.window, max_in_plane=args.max_in_plane)
     output = args.output or Path(HF_HOME) / "vividmed" / "prepared" / adapter.name
     choices: dict[str, Any] = {
         "processing": processing,

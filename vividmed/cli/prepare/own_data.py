@@ -46,6 +46,12 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         "--window", choices=WINDOWS, help="intensity window for CT, instead of quantiles of the image"
     )
     parser.add_argument(
+        "--max-in-plane",
+        type=positive_int,
+        metavar="PIXELS",
+        help="largest length of the shorter edge in the plane, if smaller than the data set's (512 for most)",
+    )
+    parser.add_argument(
         "--num-proc",
         type=positive_int,
         default=1,
@@ -146,7 +152,7 @@ def prepare(
     if args.dry_run:
         return INCOMPLETE if listing.refused else DONE
     output = args.output or Path(HF_HOME) / "vividmed" / "prepared" / name
-    processing = Processing(window=args.window)
+    processing = Processing(window=args.window, max_in_plane=args.max_in_plane)
     results = [
         prepare_own(
             each,

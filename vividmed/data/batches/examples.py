@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from vividmed.data import image_grids
 from vividmed.data.conversations import Conversation, sample_generator
 from vividmed.errors import VividMedError
 from vividmed.processing.medical_image import MedicalImage
@@ -53,7 +54,8 @@ def read_images(row: Mapping[str, Any]) -> list[MedicalImage]:
     """Images of a row of any kind, pictures before volumes.
 
     Raises:
-        VividMedError: an image cannot be read, or there is none; the message names the column and the place in it.
+        VividMedError: an image cannot be read, is not on the grid that the row states, or there is none; the message
+            names the column and the place in it.
     """
     images = []
     for column in ("images", "volumes"):
@@ -62,6 +64,8 @@ def read_images(row: Mapping[str, Any]) -> list[MedicalImage]:
         images += [_read(value, f"{column}[{number}]") for number, value in enumerate(row[column])]
     if not images:
         raise VividMedError("fields 'images' and 'volumes' are both empty; a row needs an image")
+    if row.get(image_grids.COLUMN) is not None:
+        image_grids.check_grids(row[image_grids.COLUMN], images)
     return images
 
 
@@ -72,7 +76,7 @@ def _read(value: Any, name: str) -> MedicalImage:
         image = _decode(value, name) if isinstance(value, Mapping) else read_image(value)
     except VividMedError as error:
         raise VividMedError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
-    return replace(image, source=name)
+    return image if image.source == name else replace(image, source=name)
 
 
 def _decode(file: Mapping[str, Any], name: str) -> MedicalImage:

@@ -132,8 +132,10 @@ def masks_to_model(
         box = augmentation.boxes(box[None].astype(float), size)[0].round().astype(int)
     values = torch.from_numpy(block).float()
     values = values.permute(*plan.axes)
-    place = []
-    for axis, (source, flip) in enumerate(zip(plan.axes, plan.flips, strict=True)):
+    place: dict[int, slice] = {}
+    # The axis that shrinks most comes first, which leaves less to do for the others.
+    for axis in sorted(range(3), key=lambda axis: plan.resized_size[axis] / plan.oriented_size[axis]):
+        source, flip = plan.axes[axis], plan.flips[axis]
         low, high = int(box[source]), int(box[source + 3])
         if flip:
             low, high = plan.oriented_size[axis] - high, plan.oriented_size[axis] - low
@@ -143,8 +145,8 @@ def masks_to_model(
         first, last = int(rows[0]), int(rows[-1]) + 1
         values = torch.tensordot(weights[first:last], values, dims=([1], [axis])).movedim(0, axis)
         before = plan.padding[axis][0]
-        place.append(slice(before + first, before + last))
-    result[tuple(place)] = values >= _HALF
+        place[axis] = slice(before + first, before + last)
+    result[place[0], place[1], place[2]] = values >= _HALF
     return result
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vividmed.data.adapters.base import Adapter
+from vividmed.data.image_grids import with_grids
 from vividmed.data.preparation.burnt_in import shows_text
 from vividmed.data.preparation.encoding import encode_image
 from vividmed.data.preparation.instances import remove_specks, split_instances
@@ -36,13 +37,22 @@ class Processing:
 
     Attributes:
         window: name of a window in HU for CT images; None for quantiles.
+        max_in_plane: largest length of the shorter in-plane edge in voxels; None for the adapter's, which it cannot
+            exceed.
     """
 
     window: str | None = None
+    max_in_plane: int | None = None
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window not in WINDOWS:
             raise VividMedError(f"--window {self.window!r} is unknown; use one of {', '.join(WINDOWS)}")
+        if self.max_in_plane is not None and self.max_in_plane < 1:
+            raise VividMedError(f"--max-in-plane {self.max_in_plane}: give a number of pixels above 0")
+
+    def in_plane_limit(self, adapter: Adapter) -> int:
+        """Largest length of the shorter in-plane edge for images of a data set."""
+        return min(self.max_in_plane or adapter.max_in_plane, adapter.max_in_plane)
 
 
 def case_rows(adapter: Adapter, case: Case, processing: Processing) -> tuple[list[Row], list[str]]:
@@ -67,6 +77,7 @@ def case_rows(adapter: Adapter, case: Case, processing: Processing) -> tuple[lis
         rows = [_grounded_report(adapter, case, processing, warnings)]
     else:
         rows = _localization(adapter, case, processing, warnings)
+    rows = [with_grids(row) for row in rows]
     for row in rows:
         validate_row(adapter.row_kind, row)
     return rows, list(dict.fromkeys(warnings))
@@ -196,7 +207,7 @@ def _standardise(
     reduced = (
         located.turned()
         .cropped(above=limits[0])
-        .limited(max_in_plane=adapter.max_in_plane, max_depth=adapter.max_depth)
+        .limited(max_in_plane=processing.in_plane_limit(adapter), max_depth=adapter.max_depth)
     )
     image = reduced.image
     array = np.rint(image.array) if located.image.array.dtype == np.uint8 else image.array

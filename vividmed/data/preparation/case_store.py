@@ -19,7 +19,7 @@ from vividmed.data.preparation.case_rows import Processing, Row, case_rows
 from vividmed.data.preparation.fingerprint import is_unchanged, source_files, take_fingerprints
 from vividmed.data.preparation.plan import PlannedCase
 from vividmed.data.preparation.statistics import describe_row
-from vividmed.data.schema import schema
+from vividmed.data.schema import prepared_schema
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 
@@ -90,7 +90,7 @@ def process_case(
 
 def write_case(folder: Path, row_kind: str, record: CaseRecord, rows: list[Row]) -> None:
     """Store a case and set ``record.bytes``."""
-    table = pa.Table.from_pylist(rows, schema=schema(row_kind).arrow_schema)
+    table = pa.Table.from_pylist(rows, schema=prepared_schema(row_kind).arrow_schema)
     record.bytes = len(_serialise(table))
     table = table.replace_schema_metadata({_RECORD: json.dumps(asdict(record)).encode()})
     write_atomically(_path(folder, record.id), memoryview(_serialise(table)))

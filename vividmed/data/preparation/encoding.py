@@ -1,4 +1,8 @@
-"""Encodes images for rows: PNG in 2D, NIfTI in 3D, eight bits per channel."""
+"""Encodes images for rows: BMP in 2D, NIfTI in 3D, eight bits per channel.
+
+Neither is compressed, since Parquet compresses whole columns, and a row that is read from the cache of a loaded data set
+need not be decompressed: a BMP file is read more than ten times as fast as a PNG file. All common tools open both.
+"""
 
 import io
 
@@ -22,21 +26,22 @@ def encode_image(array: np.ndarray, image: MedicalImage, name: str) -> dict[str,
         name: name of the file, without its ending.
 
     Returns:
-        ``bytes`` and ``path``. PNG keeps the pixel spacing, NIfTI the affine. NIfTI is not compressed, since Parquet is.
+        ``bytes`` and ``path``. BMP keeps the pixel spacing, NIfTI the affine.
     """
     if array.shape[1] == 1:
-        return {"bytes": _png(array[:, 0], image), "path": f"{name}.png"}
+        return {"bytes": _bmp(array[:, 0], image), "path": f"{name}.bmp"}
     grey = array[0] if array.shape[0] == 1 else np.rint(np.tensordot(_LUMA, array, 1)).astype(np.uint8)
     return {"bytes": _nifti(grey, image), "path": f"{name}.nii"}
 
 
-def _png(array: np.ndarray, image: MedicalImage) -> bytes:
+def _bmp(array: np.ndarray, image: MedicalImage) -> bytes:
     picture = Image.fromarray(
         array[0] if array.shape[0] == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))
     )
     _, y, x = image.spacing
     stream = io.BytesIO()
-    picture.save(stream, "PNG", **({} if x == y == 1.0 else {"dpi": (_MM_PER_INCH / x, _MM_PER_INCH / y)}))
+    # Zero stands for an unknown resolution.
+    picture.save(stream, "BMP", dpi=(0, 0) if x == y == 1.0 else (_MM_PER_INCH / x, _MM_PER_INCH / y))
     return stream.getvalue()
 
 

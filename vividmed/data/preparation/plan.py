@@ -14,7 +14,7 @@ from vividmed.data.raw.splits import assign_splits
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 
-_VERSION = 3
+_VERSION = 4
 """Increased whenever the same input gives other rows than before."""
 
 _PLAN_FILE = "plan.json"

@@ -17,7 +17,7 @@ from vividmed.data.preparation.case_store import (
     write_case,
 )
 from vividmed.data.preparation.plan import PlannedCase, Shard
-from vividmed.data.schema import schema
+from vividmed.data.schema import prepared_schema
 from vividmed.errors import VividMedError
 from vividmed.files import sync_folder, write_atomically
 
@@ -93,7 +93,7 @@ class ShardStore:
         self.data.mkdir(parents=True, exist_ok=True)
         target = self.file(shard.name)
         aside = target.with_suffix(".parquet.tmp")
-        features = schema(self.row_kind).arrow_schema
+        features = prepared_schema(self.row_kind).arrow_schema
         group: list[pa.Table] = []
         rows = size = 0
         # Volumes are stored raw and compressed by Parquet; level 1 is the fastest to write.

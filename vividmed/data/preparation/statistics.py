@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vividmed.data.schema import plain_target
+from vividmed.processing.nifti import is_nifti
 
 
 def describe_row(row_kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,10 +61,10 @@ def count_targets(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, int
 
 def _measure(content: bytes) -> tuple[list[int], list[float] | None]:
     """Size (D, H, W) and spacing (z, y, x) of an encoded image."""
-    if content[:4] == b"\x89PNG":
+    if not is_nifti(content):
         with Image.open(io.BytesIO(content)) as picture:
             dpi = picture.info.get("dpi")
-            spacing = [1.0, *(round(25.4 / float(d), 4) for d in dpi[::-1])] if dpi else None
+            spacing = [1.0, *(round(25.4 / float(d), 4) for d in dpi[::-1])] if dpi and all(dpi) else None
             return [1, picture.height, picture.width], spacing
     header = nib.Nifti1Header.from_fileobj(io.BytesIO(content[:348]))
     spacing = [round(float(np.float64(value)), 4) for value in header.get_zooms()[:3]][::-1]

@@ -10,17 +10,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from vividmed.data.image_grids import with_grids
 from vividmed.data.pseudo_labels.folders import ROWS_NOTES
 from vividmed.data.pseudo_labels.localizing import NOT_USABLE, Localizing, encoded_images
 from vividmed.data.pseudo_labels.sources import Source
 from vividmed.data.pseudo_labels.steps import exclusive, write_table
 from vividmed.data.pseudo_labels.study import USABLE, Place, Study, TaggedPhrase, digest
-from vividmed.data.schema import GROUNDED_REPORT, numbered, plain_target, validate_row
+from vividmed.data.schema import numbered, plain_target, prepared_schema, validate_row
 from vividmed.data.terms import write_terms
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 
-_VERSION = 3
+_VERSION = 4
 SHARD_STUDIES = 100
 Row = dict[str, Any]
 Facts = dict[str, Any]
@@ -130,7 +131,7 @@ class RowsPlan:
         # Marks the folder as one of this step before anything that others might have written.
         (self.output / ROWS_NOTES).mkdir(parents=True, exist_ok=True)
         if rows:
-            features = GROUNDED_REPORT.arrow_schema
+            features = prepared_schema("grounded_report").arrow_schema
             write_table(path, pa.Table.from_pylist(rows, schema=features))
         else:
             path.unlink(missing_ok=True)
@@ -234,30 +235,32 @@ def study_rows(study: Study, source_row: Row) -> Iterator[Row]:
                 located[names[query]].append(place)
         if not located and not (len(images) == 1 and _says_enough(study)):
             continue
-        row = {
-            "id": study.id if len(images) == 1 else f"{study.id}_{number}",
-            "patient": study.patient,
-            "images": [image] if number < pictures else [],
-            "volumes": [image] if number >= pictures else [],
-            "modality": study.modality,
-            "report": marked,
-            "phrases": _phrases(phrases, names, located),
-            "masks": [
-                {**place.packed, "target": name}
-                for name, places in located.items()
-                for place in places
-                if place.label_type == "mask"
-            ],
-            "boxes": [
-                {"target": name, "box": list(place.box)}
-                for name, places in located.items()
-                for place in places
-                if place.label_type == "box"
-            ],
-            "incomplete": [],
-            "source": study.source,
-            "licence": study.licence,
-        }
+        row = with_grids(
+            {
+                "id": study.id if len(images) == 1 else f"{study.id}_{number}",
+                "patient": study.patient,
+                "images": [image] if number < pictures else [],
+                "volumes": [image] if number >= pictures else [],
+                "modality": study.modality,
+                "report": marked,
+                "phrases": _phrases(phrases, names, located),
+                "masks": [
+                    {**place.packed, "target": name}
+                    for name, places in located.items()
+                    for place in places
+                    if place.label_type == "mask"
+                ],
+                "boxes": [
+                    {"target": name, "box": list(place.box)}
+                    for name, places in located.items()
+                    for place in places
+                    if place.label_type == "box"
+                ],
+                "incomplete": [],
+                "source": study.source,
+                "licence": study.licence,
+            }
+        )
         validate_row("grounded_report", row)
         yield row
 

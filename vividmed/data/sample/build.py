@@ -14,6 +14,7 @@ from datasets import Dataset
 from PIL import Image
 from scipy import ndimage
 
+from vividmed.data.image_grids import with_grids
 from vividmed.data.masks import bounding_box, pack_mask
 from vividmed.data.sample.archives import extract, fetch_archives
 from vividmed.data.sample.pictures import pictures
@@ -33,7 +34,7 @@ from vividmed.data.sample.sources import (
 )
 from vividmed.data.sample.targets import LESIONS
 from vividmed.data.sample.views import View, slices, volumes
-from vividmed.data.schema import SCHEMAS, validate_row
+from vividmed.data.schema import prepared_schema, validate_row
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +65,15 @@ def build(folder: Path, *, with_noncommercial: bool = False) -> None:
             "grounded_report": _grounded_reports(of_split, encoded),
         }
         for row_kind, of_kind in rows.items():
+            of_kind = [with_grids(row) for row in of_kind]
             for row in of_kind:
                 validate_row(row_kind, row)
+            features = prepared_schema(row_kind)
             target = folder / row_kind / f"{split}.parquet"
             target.parent.mkdir(exist_ok=True)
             # A data set takes the column order of its rows.
-            ordered = [{column: row[column] for column in SCHEMAS[row_kind]} for row in of_kind]
-            Dataset.from_list(ordered, features=SCHEMAS[row_kind]).to_parquet(target)
+            ordered = [{column: row[column] for column in features} for row in of_kind]
+            Dataset.from_list(ordered, features=features).to_parquet(target)
             logger.info("%s, %s: %d rows", row_kind, split, len(of_kind))
 
 

@@ -81,7 +81,8 @@ def _recipe() -> str:
     """Key of the code that builds the sample: other code builds another sample, other prose does not."""
     package = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [*sorted(package.glob("*.py")), package.parent / "masks.py", package.parent / "schema.py"]:
+    others = [package.parent / name for name in ("image_grids.py", "masks.py", "schema.py")]
+    for path in [*sorted(package.glob("*.py")), *others]:
         digest.update(ast.dump(_without_docstrings(ast.parse(path.read_text(encoding="utf-8")))).encode())
     return digest.hexdigest()[:16]
 

@@ -10,6 +10,7 @@ import datasets
 from transformers import Trainer
 from transformers.utils import logging
 
+from vividmed.data import image_grids
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture import Mixture
 from vividmed.data.sampling.mixture_stream import MixtureStream
@@ -81,7 +82,11 @@ def hash_rows(train_dataset: Any) -> str | None:
     for part in parts:
         if not isinstance(part, datasets.Dataset):
             return None
-        light = [name for name, feature in part.features.items() if not _is_heavy(feature)]
+        light = [
+            name
+            for name, feature in part.features.items()
+            if not _is_heavy(feature) and name != image_grids.COLUMN  # follows from the images
+        ]
         for batch in part.select_columns(light).with_format("arrow").iter(batch_size=1000):
             for row in batch.to_pylist():
                 digest.update(json.dumps(row, default=str, sort_keys=True).encode())
