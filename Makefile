@@ -88,6 +88,7 @@ bench: install
 	$(BIN)/python -m benchmarks.decoder
 	$(BIN)/python -m benchmarks.segmenter
 	$(BIN)/python -m benchmarks.inference
+	$(BIN)/python -m benchmarks.start
 
 hf-common: install
 	$(BIN)/python -m benchmarks.hf_common

@@ -1,10 +1,11 @@
-"""Where the time of a grounded report goes, on the tiny model with random weights.
+"""Measure where the time of a grounded report goes, on the tiny model with random weights.
 
     python -m benchmarks.inference [--rounds 5] [--new-tokens 32]
 
-First, the parts of one report of one volume: processor, vision tower, prompt, decoding, grounding and export. Then the
-ratio of ``generate_grounded`` to ``generate``, and the cost against slices, phrases and samples in a batch. Texts are
-forced, so that an untrained model writes a given number of phrases. All runs of a table take turns.
+The first table lists the parts of one report about one volume: processor, vision tower, prompt, decoding, grounding and
+export. The others list the cost, and the ratio of ``generate_grounded`` to ``generate``, for different numbers of slices,
+phrases and samples per batch. Texts are forced, so that an untrained model writes a given number of phrases. All runs of
+a table take turns. Times are CPU seconds, because other programs may share the machine.
 """
 
 import argparse
@@ -30,8 +31,8 @@ class Script(LogitsProcessor):
     """Forces the model to write given tokens, and to end after them.
 
     Args:
-        tokens: what to write.
-        prompt_length: tokens before it.
+        tokens: tokens to write.
+        prompt_length: number of tokens before them.
     """
 
     def __init__(self, tokens: list[int], prompt_length: int):
@@ -80,7 +81,7 @@ class Workload:
         self.batch = self.process()
 
     def process(self) -> Any:
-        """The processor's part."""
+        """Prepare images and questions."""
         return self.processor(images=self.images, text=[QUESTION] * len(self.images), grounding=True)
 
     def _arguments(self, limit: int | None = None) -> dict[str, Any]:
@@ -92,7 +93,7 @@ class Workload:
         }
 
     def generate(self, limit: int | None = None) -> Any:
-        """Only write, without grounding."""
+        """Write without grounding."""
         inputs = {
             name: self.batch[name] for name in self.batch if name not in ("grounding_values", "geometry")
         }
@@ -104,12 +105,12 @@ class Workload:
 
     @torch.no_grad()
     def see(self) -> Any:
-        """The vision tower."""
+        """Run the vision tower."""
         names = ("pixel_values", "patch_sizes", "pool_sizes")
         return self.model.get_image_features(*(self.batch[name] for name in names))
 
     def export(self, report: Any, folder: Path) -> None:
-        """Overlay and masks of a report."""
+        """Write the overlay and the masks of a report."""
         overlay(self.image, report, folder / "overlay.png")
         save_masks(self.image, report, folder / "masks")
 
@@ -145,7 +146,7 @@ def parts(workload: Workload, rounds: int, folder: Path) -> None:
 
 
 def against(name: str, values: list[int], make: Callable[[int], Workload], rounds: int) -> None:
-    """Print the cost against one quantity."""
+    """Print the cost for several values of one quantity."""
     workloads = {value: make(value) for value in values}
     runs: dict[str, Callable[[], object]] = {}
     for value, workload in workloads.items():
@@ -172,7 +173,9 @@ def main() -> None:
     processor = VividMedProcessor.tiny()
     config = VividMedConfig.tiny(vocab_size=len(processor.tokenizer), grounding=True)
     model = VividMedForCausalLM(config).eval()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {options.rounds} rounds")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, CPU seconds, medians of {options.rounds} rounds"
+    )
 
     def workload(**sizes: int) -> Workload:
         return Workload(model, processor, new_tokens=options.new_tokens, **sizes)

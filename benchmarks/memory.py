@@ -26,8 +26,8 @@ class Case:
     Attributes:
         name: what the case trains, as the table prints it.
         width: hidden size of the decoder.
-        layers: of the decoder and of the tower.
-        samples: per batch.
+        layers: number of layers in the decoder and in the vision tower, each.
+        samples: number of samples per batch.
         model: changes of the model's arguments.
         training: changes of the Trainer's arguments.
     """

@@ -3,7 +3,7 @@
     python -m benchmarks.serving [--model outputs/grg] [--requests 200] [--clients 16] [--malformed 0.05]
 
 Starts `vividmed serve` on loopback and sends it requests from several clients at once. Every request has an image of its
-own size and a question of its own, so that its right answer can be told from all others: the answer must state that
+own size and a question of its own, so that its right answer differs from all others: the answer must state that
 size, and its text must be the one that the same model writes without a server. A share of the requests is malformed and
 must be answered by one error. Half of the answers are streamed. Without --model, a tiny random model is used.
 """
@@ -55,7 +55,7 @@ class Load:
     """Outcome of a run.
 
     Attributes:
-        seconds: of every answered request.
+        seconds: time of each answered request.
         lost: requests without the answer or error that they should have.
         mixed: requests with the answer of another request.
         memory: megabytes of the server after each half; empty if it cannot be read.
@@ -156,11 +156,11 @@ def run_load(
     Args:
         clients: clients that call the server at the same time.
         model: its name.
-        numbers: numbers that tell the requests apart.
+        numbers: numbers of the requests, by which their images and questions differ.
         malformed: share of malformed requests.
         tokens: longest answer.
         expected: right text of every request, by its number.
-        load: where the outcome goes.
+        load: collects the outcome.
     """
     every = round(1 / malformed) if malformed else 0
 

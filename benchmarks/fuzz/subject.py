@@ -1,4 +1,4 @@
-"""The form of what is fuzzed."""
+"""Interface of the inputs to fuzz."""
 
 from pathlib import Path
 from random import Random

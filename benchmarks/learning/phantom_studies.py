@@ -1,7 +1,7 @@
 """Generated chest phantoms: ellipsoid lungs and heart in noise, with nodules whose number, size and side are known.
 
-A phantom is a function of (seed, number) alone, and numbers that were not trained on are held out. Volumes are stored
-with their axes in random directions, which only the affine reveals: right and left can be told from the image itself
+A phantom depends only on (seed, number), and numbers that were not trained on are held out. Volumes are stored
+with their axes in random directions, which only the affine reveals: right and left are visible in the image itself
 once it is reoriented by the affine.
 """
 

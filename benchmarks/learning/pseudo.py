@@ -3,7 +3,7 @@
     python -m benchmarks.learning.pseudo
 
 Images and plain reports go through ``vividmed ground-reports``: cleaned, tagged by rules, filtered, and located by label
-maps that thresholds make from the intensities alone. A model that stage vg has taught to find things then learns to report,
+maps that thresholds make from the intensities only. A model that stage vg has taught to find things then learns to report,
 once from the true rows and once from these. Both are measured on phantoms that were not used for training. The exit status
 is 1 if the pseudo-labelled rows cost more than 0.05 Dice or 5 points of correct statements.
 """
