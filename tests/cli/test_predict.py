@@ -78,6 +78,16 @@ def test_a_result_is_of_the_question_and_has_the_formats_asked_for(images, tmp_p
     assert [path.name for path in (output / "image0").iterdir()] == ["result.json"]
 
 
+def test_dicom_formats_are_left_out_of_other_scans(images, tmp_path, capsys, predictor):
+    image, output = images / "image0.png", tmp_path / "out"
+    assert predict(image, output, "--formats", "png,dicom-sr,dicom-seg") == 0
+    assert "DICOM formats left out: 1 scan not read from DICOM" in capsys.readouterr().out
+    assert {path.name for path in (output / "image0").iterdir()} == {"result.json", "overlay.png"}
+    assert predict(image, output, "--formats", "dicom-sr", "--overwrite") == 1
+    assert "not read from DICOM" in capsys.readouterr().out
+    assert [path.name for path in output.iterdir()] == ["failures.csv"]
+
+
 def test_texts_written_in_a_batch_are_those_written_one_by_one(images, tmp_path, predictor):
     for number in range(2, 5):
         pixels = np.random.default_rng(number).integers(0, 255, (20 + 9 * number, 30)).astype(np.uint8)

@@ -4,6 +4,7 @@ import os
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -37,6 +38,23 @@ def test_a_folder_stands_for_its_images_and_series(folder):
 def test_a_folder_that_contains_itself_by_a_link_is_entered_once(folder):
     (folder / "more" / "again").symlink_to(folder)
     assert names([folder]) == ["ct", "ct-2", "chest_x", "series"]
+
+
+def test_radiographs_of_a_folder_are_single_scans_and_other_scans_are_not_forgotten(folder):
+    write_series(folder / "rays", np.zeros((1, 4, 4), dtype=np.int16))
+    (ray,) = (folder / "rays").iterdir()
+    ray.rename(folder / "chest.dcm")
+    (folder / "rays").rmdir()
+    assert names([folder]) == ["chest", "ct", "ct-2", "chest_x", "series"]
+    other = pydicom.dcmread(folder / "chest.dcm")
+    other.SeriesInstanceUID = "1.2.3.4.5"
+    other.save_as(folder / "hand.dcm")
+    assert names([folder]) == ["chest", "ct", "ct-2", "hand", "chest_x", "series"]
+    (folder / "DICOMDIR").write_bytes((folder / "chest.dcm").read_bytes())
+    assert len(names([folder])) == 6
+    other.save_as(folder / "again.dcm")
+    with pytest.raises(VividMedError, match="a DICOM series next to other scans"):
+        names([folder])
 
 
 def test_globs_files_and_folders_are_named_once_each(folder):

@@ -11,6 +11,7 @@ a folder of its own. Safe to interrupt: run the command again to resume. Not for
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,10 @@ def _predict(
 ) -> int:
     from tqdm import tqdm
 
-    from vividmed.inference.results import remove_result
+    from vividmed.inference.results import usable_formats
 
     failures: list[tuple[str, str]] = []
+    not_dicom = 0
     run = {"model": args.model, "weights": predictor.identity, "asked": _asked(options), "formats": formats}
     left = [scan for scan in scans if args.overwrite or not _is_done(args.output / scan.name, run)]
     with tqdm(total=len(left), unit="scan", disable=len(scans) == 1) as progress:
@@ -168,8 +170,9 @@ def _predict(
                 try:
                     if isinstance(result, VividMedError):
                         raise result
-                    remove_result(args.output / scan.name)
-                    _save(result, args.output / scan.name, formats, run)
+                    usable = usable_formats(result.image, formats)
+                    not_dicom += usable != formats
+                    _save(result, args.output / scan.name, usable, run)
                 except VividMedError as error:
                     if _is_about_output(error, args.output):
                         raise
@@ -179,8 +182,10 @@ def _predict(
                     print(result.grounded.text)
     done = len(scans) - len(left)
     earlier = f", {done} had a result" if done else ""
-    print(f"{args.output}: {len(left) - len(failures)} scans predicted{earlier}")
-    return _list_failures(failures, args.output, "scans")
+    print(f"{args.output}: {_count(len(left) - len(failures), 'scan')} predicted{earlier}")
+    if not_dicom:
+        print(f"DICOM formats left out: {_count(not_dicom, 'scan')} not read from DICOM")
+    return _list_failures(failures, args.output, "scan")
 
 
 def _asked(options: dict[str, Any]) -> dict[str, Any]:
@@ -208,9 +213,16 @@ def _is_done(folder: Path, run: dict[str, Any]) -> bool:
 
 
 def _save(result: Any, folder: Path, formats: list[str], run: dict[str, Any]) -> None:
-    from vividmed.inference.results import save_result
+    """Replace the result in a folder, which in the end has all of the new one or nothing."""
+    from vividmed.inference.results import remove_result, save_result
 
-    save_result(result, folder, formats=formats, run=run)
+    remove_result(folder)
+    try:
+        save_result(result, folder, formats=formats, run=run)
+    except BaseException:
+        with contextlib.suppress(VividMedError):
+            remove_result(folder)
+        raise
 
 
 def _is_about_output(error: VividMedError, output: Path) -> bool:
@@ -218,7 +230,11 @@ def _is_about_output(error: VividMedError, output: Path) -> bool:
     return str(error).startswith(f"{output}") and "cannot be written" in str(error)
 
 
-def _list_failures(failures: list[tuple[str, str]], output: Path | None, what: str) -> int:
+def _count(number: int, one: str, several: str | None = None) -> str:
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
+def _list_failures(failures: list[tuple[str, str]], output: Path | None, *what: str) -> int:
     """Write and print what failed; returns the exit status."""
     import csv
     import io
@@ -235,7 +251,7 @@ def _list_failures(failures: list[tuple[str, str]], output: Path | None, what: s
     for path, reason in failures[:5]:
         print(f"failed: {path}: {reason}")
     if failures:
-        print(f"{len(failures)} {what} failed{'' if report is None else f'; see {report}'}")
+        print(f"{_count(len(failures), *what)} failed{'' if report is None else f'; see {report}'}")
     return 1 if failures else 0
 
 
@@ -273,12 +289,8 @@ def _predict_studies(
         name = pseudonym(outcome.study)
         counts[outcome.state] = counts.get(outcome.state, 0) + 1
         failures += [(f"study {name}", reason) for reason in [outcome.error, *outcome.skipped] if reason]
-    print(
-        ", ".join(
-            f"{count} {'study' if count == 1 else 'studies'} {state}" for state, count in counts.items()
-        )
-    )
-    return _list_failures(failures, args.output, "studies or series")
+    print(", ".join(f"{_count(count, 'study', 'studies')} {state}" for state, count in counts.items()))
+    return _list_failures(failures, args.output, "study or series", "studies or series")
 
 
 def _chat(predictor: Any, scans: list[Any], max_new_tokens: int) -> int:

@@ -13,6 +13,7 @@ from vividmed.export.notice import NOTICE
 from vividmed.export.pdf import check_reportlab, save_pdf
 from vividmed.files import write_atomically
 from vividmed.inference.predictor import Result
+from vividmed.processing.medical_image import MedicalImage
 from vividmed.version import __version__
 
 RESULT = "result.json"
@@ -40,6 +41,17 @@ def check_formats(formats: Sequence[str]) -> None:
             raise VividMedError(f"format {name!r} is unknown; use {', '.join(FORMATS)}")
     if {"pdf", "dicom-pdf"} & set(formats):
         check_reportlab()
+
+
+def usable_formats(image: MedicalImage, formats: Sequence[str]) -> list[str]:
+    """The formats that an image can have: those of DICOM need DICOM files, but are kept where nothing else is asked for.
+
+    Args:
+        image: as read.
+        formats: what was asked for.
+    """
+    others = [name for name in formats if not name.startswith("dicom-")]
+    return list(formats) if image.files or not set(others) - {"json"} else others
 
 
 def save_result(
@@ -117,6 +129,9 @@ def remove_result(folder: Path) -> None:
         for pattern in patterns:
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
+        for emptied in (folder / "masks", folder):
+            if emptied.is_dir() and not any(emptied.iterdir()):
+                emptied.rmdir()
     except OSError as error:
         raise VividMedError(f"{folder}: cannot be written ({error.strerror or error})") from error
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pydicom
+
 from vividmed.errors import VividMedError
 from vividmed.processing.dicom import is_dicom
 
@@ -32,15 +34,16 @@ class Scan:
 def find_scans(inputs: Iterable[str | Path]) -> list[Scan]:
     """Expand what a user names.
 
-    A file is one scan. A folder is one scan if it contains DICOM files, and otherwise stands for the images in it and the
-    scans in its folders. A ``.csv`` or ``.txt`` file lists paths, relative to itself: one per line, or in a column named
+    A file is one scan. A folder is one scan if it contains a DICOM series, and otherwise stands for the images and DICOM
+    files in it, each of which is a series of its own, and for the scans in its folders. A ``.csv`` or ``.txt`` file lists paths, relative to itself: one per line, or in a column named
     ``path``, ``image``, ``file`` or ``scan``.
 
     Args:
         inputs: paths and glob patterns.
 
     Raises:
-        VividMedError: a path does not exist, a pattern matches nothing, or there is no image at all.
+        VividMedError: a path does not exist, a pattern matches nothing, there is no image at all, or a series lies next
+            to other scans.
     """
     paths: dict[Path, None] = {}
     for given in inputs:
@@ -83,13 +86,38 @@ def _expand_path(path: Path, inside: frozenset[Path] = frozenset()) -> Iterator[
         ) from error
     files = [entry for entry in entries if entry.is_file()]
     images = [file for file in files if file.name.lower().endswith(_IMAGES)]
-    if any(is_dicom(file) for file in files if file not in images):
+    others = [file for file in files if file not in images and file.name.upper() != "DICOMDIR"]
+    dicom = [file for file in others if is_dicom(file)]
+    found = [
+        scan
+        for folder in entries
+        if folder.is_dir() and folder.resolve() not in entered
+        for scan in _expand_path(folder, entered)
+    ]
+    if len(dicom) > 1 and not _are_separate(dicom):
+        if images or found:
+            raise VividMedError(
+                f"{path}: contains a DICOM series next to other scans; give the series a folder of its own"
+            )
         yield path
-        return
-    yield from images
-    for folder in entries:
-        if folder.is_dir() and folder.resolve() not in entered:
-            yield from _expand_path(folder, entered)
+    elif len(dicom) == 1 and not images and not found:
+        yield path
+    else:
+        yield from sorted([*images, *dicom])
+        yield from found
+
+
+def _are_separate(files: list[Path]) -> bool:
+    """Whether each DICOM file is a series of its own, as radiographs are."""
+    found: set[str] = set()
+    for file in files:
+        uid = str(
+            pydicom.dcmread(file, specific_tags=["SeriesInstanceUID"], force=True).get("SeriesInstanceUID")
+        )
+        if uid in ("", "None") or uid in found:
+            return False
+        found.add(uid)
+    return True
 
 
 def _listed(path: Path, inside: frozenset[Path]) -> Iterator[Path]:
