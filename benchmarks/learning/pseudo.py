@@ -4,7 +4,8 @@
 
 Images and plain reports go through ``vividmed ground-reports``: cleaned, tagged by rules, filtered, and located by label
 maps that thresholds make from the intensities only. A model that stage vg has taught to find things then learns to report,
-once from the true rows and once from these. Both are measured on phantoms that were not used for training. The exit status
+once from the true rows and once from these. Both are measured on phantoms that were not used for training. An interrupted
+run resumes with the part that it was working on. The exit status
 is 1 if the pseudo-labelled rows cost more than 0.05 Dice or 5 points of correct statements.
 """
 
@@ -24,6 +25,7 @@ from benchmarks.learning.pseudo_phantoms import NAMES, VALUES, segment, write_la
 from benchmarks.learning.table import Figure, conclude
 from vividmed.cli.main import main as vividmed
 from vividmed.data.loading import load_prepared
+from vividmed.files import write_atomically
 from vividmed.training.stages.command import main as train
 
 LARGEST_LOSS_OF_DICE = 0.05
@@ -83,6 +85,18 @@ def train_on(rows: Path, start: Path, output: Path, steps: int | None) -> Path:
     return output
 
 
+def figures_of(name: str, rows: Path, args: argparse.Namespace, localized: Path) -> dict[str, float]:
+    """Train on a folder of rows and measure the model; what an earlier run has finished with these settings is kept."""
+    path = args.output_dir / f"measured_{name}.json"
+    settings = {"steps": args.steps, "phantoms": args.phantoms}
+    if path.is_file() and (kept := json.loads(path.read_text()))["settings"] == settings:
+        return kept["figures"]
+    model = train_on(rows, localized, args.output_dir / f"grg_{name}", args.steps)
+    figures = {figure.name: figure.value for figure in measure(model, [make_phantom(n) for n in HELD_OUT])}
+    write_atomically(path, json.dumps({"settings": settings, "figures": figures}) + "\n")
+    return figures
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/learning/pseudo"))
@@ -98,12 +112,13 @@ def main() -> int:
     phantoms = [make_phantom(number) for number in TRAINING[: args.phantoms]]
     pseudo = make_pseudo_rows(folder / "pseudo", phantoms)
     figures = agreement_with_truth(phantoms, pseudo)
-    localized = args.localizer or run_stage("vg", "localization", folder / "untrained", folder)
-    held_out = [make_phantom(number) for number in HELD_OUT]
-    measured = {}
-    for name, rows in {"true": folder / "grounded_report", "pseudo": pseudo}.items():
-        model = train_on(rows, localized, folder / f"grg_{name}", args.steps)
-        measured[name] = {figure.name: figure.value for figure in measure(model, held_out)}
+    localized = args.localizer or folder / "vg"
+    if not (localized / "manifest.json").is_file():
+        run_stage("vg", "localization", folder / "untrained", folder)
+    measured = {
+        name: figures_of(name, rows, args, localized)
+        for name, rows in {"true": folder / "grounded_report", "pseudo": pseudo}.items()
+    }
     for key, limit in ((_DICE, LARGEST_LOSS_OF_DICE), (_STATEMENTS, LARGEST_LOSS_OF_STATEMENTS)):
         true, made = measured["true"][key], measured["pseudo"][key]
         figures += [Figure(f"{key}: true rows", true), Figure(f"{key}: pseudo-labelled rows", made)]
