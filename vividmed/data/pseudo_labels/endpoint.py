@@ -21,7 +21,7 @@ _LARGEST_RESPONSE = 4_000_000
 _STOP_AFTER = 20
 """Questions in a row without any answer after which the endpoint counts as broken."""
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-_PAUSES = (0.0, 1.0, 4.0)
+_PAUSES = (0.0, 1.0, 4.0, 15.0)
 _CONFIRMED_ACCESS = ("open", "registered")
 
 
