@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.data.own.test_layouts import VERSION_2, write_nnunet
 from tests.fixtures.hub.client import ClientError
 from tests.fixtures.hub.folders import (
     AFFINE,
@@ -18,6 +19,8 @@ from tests.fixtures.hub.folders import (
     prepare,
 )
 from tests.fixtures.hub.pushes import push, refused_push
+from tests.fixtures.miniatures import write_table
+from vividmed.cli.main import main
 from vividmed.data.terms import write_terms
 from vividmed.hub.dataset_cards import REDISTRIBUTION_NOTICE
 
@@ -47,6 +50,21 @@ def test_private_data_set_loads_with_plain_datasets_also_streaming_at_its_revisi
         with pytest.raises(ClientError) as caught:
             other("load", repo_id="tester/private-set", split="train")
         assert caught.value.kind == "DatasetNotFoundError"
+
+
+def test_a_data_set_of_two_configurations_is_pushed_whole(hub, publisher, tmp_path):
+    folder = write_nnunet(tmp_path / "Dataset001_Liver", VERSION_2)
+    reports = [{"case": f"c{n}", "report": "The liver is large. Normal spleen."} for n in range(1, 5)]
+    write_table(folder / "reports.csv", reports)
+    renames = ["--map", "whole liver=liver", "--map", "liver_tumour=liver tumor"]
+    assert main(["prepare", "nnunet", str(folder), *renames, "--output", str(tmp_path / "out")]) == 0
+    published = push(publisher, tmp_path / "out", "tester/two-set", terms=None)
+    assert published["visibility"] == "private"
+    files = hub.files("dataset", "tester/two-set")
+    parts = {name.rpartition("/")[0] for name in files if name.endswith(".parquet")}
+    assert len(parts) == 2
+    assert len(publisher("load", repo_id="tester/two-set", split="train")["ids"]) == 2
+    assert refused_push(publisher, tmp_path / "out", "tester/two-set", terms=None, public=True)
 
 
 def test_public_data_set_is_read_by_everyone_without_this_project(hub, publisher, nobody, tmp_path):
