@@ -67,6 +67,11 @@ def test_every_task_gives_a_text_whose_phrases_stand_in_it(predictor, series, op
     [
         ({"task": "vqa"}, "needs a prompt"),
         ({"task": "segment", "targets": ["", " "]}, "needs targets"),
+        (
+            {"task": "segment", "targets": ["liver", "left kidny"]},
+            "left kidny.*unknown; did you mean left kidney",
+        ),
+        ({"task": "segment", "targets": ["unobtainium"]}, "unobtainium.*unknown; name a structure"),
         ({"task": "ground"}, "needs the text"),
         ({"task": "ground", "text": "Nothing to see."}, "names nothing"),
         ({"task": "translate"}, "unknown"),

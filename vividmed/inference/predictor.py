@@ -118,7 +118,7 @@ class Predictor:
             task: ``report`` writes a report, with places where the model can ground; ``vqa`` answers ``prompt``;
                 ``segment`` finds ``targets``; ``ground`` finds the phrases of the report ``text``.
             prompt: question of ``vqa``; replaces the question of ``report``.
-            targets: what to segment, best by names of the taxonomy.
+            targets: what to segment: names of the taxonomy or phrases that contain one, or targets of the training.
             text: report to ground. Its phrases are marked ``<p>phrase</p>``; without a mark, the rule tagger marks what
                 the text says is there.
             full_resolution: draw masks again on the image's own voxels.
@@ -177,6 +177,7 @@ class Predictor:
         spans: list[tuple[int, int]] = []
         if task == "segment":
             question, (given, spans) = TARGETS_QUESTION, list_targets(targets)
+            self._find_form.check([given[start:end] for start, end in spans])
         elif task == "ground":
             question, (given, spans) = REPORT_QUESTION, mark_phrases(text)
         elif task == "vqa" and not (prompt or "").strip():

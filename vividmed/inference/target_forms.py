@@ -1,10 +1,11 @@
 """The form in which a phrase was trained, found by the targets that it names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from vividmed.data.pseudo_labels.tagging import Tagger
 from vividmed.data.taxonomy import Taxonomy
+from vividmed.errors import VividMedError
 from vividmed.models.phrases.forms import PhraseForm, find_form
 
 _SIDES = ("left ", "right ")
@@ -29,6 +30,22 @@ class TargetForms:
             if form := self.recorded.get(name) or self._sideless.get(_without_side(name)):
                 return form
         return find_form(self.recorded, phrase)
+
+    def check(self, targets: Sequence[str]) -> None:
+        """Check that each target names something that the taxonomy or the training knows.
+
+        Raises:
+            VividMedError: one does not; the message has the nearest names.
+        """
+        taxonomy = tagger().taxonomy
+        for target in targets:
+            if named_targets(target) or find_form(self.recorded, target) or target in taxonomy:
+                continue
+            near = ", ".join(taxonomy.nearest(target))
+            advice = f"did you mean {near}?" if near else "name a structure or finding."
+            raise VividMedError(
+                f"target {target!r} is unknown; {advice} Task ground takes any phrase marked <p>...</p>"
+            )
 
 
 @cache
