@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from vividmed import VividMedError, VividMedImageProcessor
+from vividmed.data.batches.examples import read_images
+from vividmed.data.sample import load_sample
 from vividmed.processing.medical_image import MedicalImage
 
 monai = pytest.importorskip("monai.transforms", reason="MONAI is not installed")
@@ -65,3 +67,41 @@ def test_the_processor_takes_the_setting_and_keeps_it(tmp_path):
     assert VividMedImageProcessor.from_pretrained(tmp_path).resampling == "published"
     with pytest.raises(VividMedError, match="resampling=bicubic must be one of"):
         VividMedImageProcessor(resampling="bicubic")
+
+
+@pytest.fixture(scope="module")
+def real_images():
+    """A radiograph, slices and volumes of CT and MR of the embedded sample, as read from its rows."""
+    rows = load_sample("vision_language", "test")
+    chosen = {}
+    for index, row in enumerate(rows.select_columns(["modality", "plane", "patient"])):
+        chosen.setdefault((row["modality"], row["plane"] is None), index)
+    return [read_images(rows[index])[0] for index in chosen.values()]
+
+
+def test_real_images_and_volumes_become_what_monais_transforms_make_of_them(real_images):
+    processor = VividMedImageProcessor(resampling="published")
+    assert {image.size[0] > 1 for image in real_images} == {True, False}
+    for image in real_images:
+        prepared = processor.prepare(image)
+        plan = prepared.plan
+        scaled = processor.scale_intensity(image).permute(0, *(axis + 1 for axis in plan.axes))
+        oriented = scaled.flip([axis + 1 for axis in range(3) if plan.flips[axis]])
+        stride = tuple(plan.model_size)
+        smoothed = monai.Compose(
+            [
+                monai.Resize(plan.resized_size, mode="trilinear", anti_aliasing=True),
+                monai.SpatialPad(stride),
+            ]
+        )(oriented)
+        lazy = monai.Compose(
+            [
+                monai.ResizeD("image", plan.resized_size, mode="trilinear"),
+                monai.SpatialPadD("image", stride),
+            ],
+            lazy=True,
+            overrides={"image": {"padding_mode": "zeros"}},
+        )({"image": oriented})["image"]
+        seen, grounded = processor.denormalize(prepared.pixel_values), prepared.grounding_values
+        assert (seen - torch.as_tensor(smoothed)).abs().max() < 1e-5
+        assert (grounded - torch.as_tensor(lazy)).abs().max() < 1e-5

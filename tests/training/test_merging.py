@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tests.fixtures.training import logged, make_row, small_config, small_processor, small_trainer
@@ -174,3 +175,32 @@ def test_four_bit_run_resumes_reloads_and_merges_onto_the_unquantised_base(tmp_p
     expected = logits(load_adapter(VividMedForCausalLM.from_pretrained(base), run))
     found = logits(VividMedForCausalLM.from_pretrained(tmp_path / "merged"))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["of the system", "of safetensors"],
+)
+def test_a_full_disk_ends_in_one_line_that_does_not_blame_the_adapter(tmp_path, monkeypatch, error):
+    make_adapter(tmp_path, shards="200KB")
+    written = []
+
+    def full(tensors, path, **options):
+        if len(written) == 2:
+            raise error
+        written.append(path)
+        save_file(tensors, path, **options)
+
+    monkeypatch.setattr("vividmed.models.adapters.merging.save_file", full)
+    monkeypatch.setattr(
+        merge_checkpoint, "__kwdefaults__", {**merge_checkpoint.__kwdefaults__, "shard_bytes": 200_000}
+    )
+    with pytest.raises(VividMedError, match=r"cannot be written \(.*No space left on device") as refused:
+        save_merged_model(tmp_path / "adapter", tmp_path / "merged")
+    assert "\n" not in str(refused.value)
+    assert "adapter_model" not in str(refused.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "adapter"}

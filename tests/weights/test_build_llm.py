@@ -1,11 +1,15 @@
 """``vividmed build --llm``: any language model of the Llama type becomes a VividMed that writes the same text."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from tests.fixtures.others_weights import LANGUAGE_MODELS, save_language_model
+from tests.fixtures.others_weights import LANGUAGE_MODELS, save_cogvlm, save_language_model
 from vividmed import VividMedForCausalLM, VividMedProcessor
 from vividmed.cli.main import main
+from vividmed.models.conversion.cogvlm import load_cogvlm
 
 
 @pytest.fixture(scope="module", params=LANGUAGE_MODELS)
@@ -50,3 +54,23 @@ def test_greedy_text_is_the_language_models(built, cache):
     theirs = original.generate(ids, **options)
     ours = model.generate(ids, cache_implementation=cache, **options)
     assert ours.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin"])
+def test_vision_tower_comes_from_a_cogvlm(tmp_path, form):
+    save_language_model(tmp_path / "llm", "smollm2")
+    cogvlm = save_cogvlm(tmp_path / "cogvlm", form=form, shards=2, dtype=torch.bfloat16)
+    sizes = {"patch_size": (4, 8, 8), "position_grid": (4, 6, 6)}
+    options = [str(word) for name, size in sizes.items() for word in (f"--{name.replace('_', '-')}", *size)]
+    parts = ["--llm", str(tmp_path / "llm"), "--vision", str(cogvlm), "--output", str(tmp_path / "base")]
+    assert main(["build", *parts, *options]) == 0
+    expected, _ = load_cogvlm(cogvlm, **sizes, dtype=torch.bfloat16)
+    built = load_file(tmp_path / "base" / "model.safetensors")
+    report = json.loads((tmp_path / "base" / "conversion_report.json").read_text())
+    # The projection and the tokens beside an image have the width of the decoder.
+    new = ("linear_proj.", "boi", "eoi")
+    for name, tensor in expected.model.vision.state_dict().items():
+        full = f"model.vision.{name}"
+        assert (full in report["new"]) == name.startswith(new), name
+        if not name.startswith(new):
+            assert torch.equal(built[full].to(tensor.dtype), tensor), name

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from tests.fixtures.others_weights import COGVLM_TOKENIZER, GOLDEN, save_cogvlm, save_shards
@@ -12,6 +13,8 @@ from tests.parity.cases_language import TEXT_INPUTS, image_inputs
 from tests.parity.harness import TOLERANCE, Golden
 from vividmed import VividMedForCausalLM, VividMedProcessor
 from vividmed.cli.main import main
+from vividmed.errors import VividMedError
+from vividmed.hub.card_fields import missing_fields
 from vividmed.training.adapters.peft import load_adapter
 
 golden = Golden(GOLDEN)
@@ -53,7 +56,7 @@ def place(tmp_path_factory):
 def merged(place):
     files = ["--sam-checkpoint", place / "sam.ckpt", "--isam-checkpoint", place / "isam.ckpt"]
     arguments = [GOLDEN / "adapter", "--base", place / "base", "--merge", "--output", place / "merged"]
-    assert convert(*arguments, *files) == 0
+    assert convert(*arguments, *files, "--stage", 1) == 0
     return VividMedForCausalLM.from_pretrained(place / "merged").eval()
 
 
@@ -81,6 +84,12 @@ def test_output_is_private_and_says_why(place, merged):
     records = json.loads((place / "merged" / "provenance.json").read_text())["datasets"]
     assert {record["access"] for record in records} == {"unknown"}
     assert "no licence was found with the published weights" in (place / "merged" / "README.md").read_text()
+
+
+def test_card_gives_what_is_known_of_the_released_stage(place, merged):
+    card = (place / "merged" / "README.md").read_text()
+    assert "33 public sets of CT, MR, ultrasound and X-ray images" in card
+    assert missing_fields(card) == ["licence, in the metadata"]
 
 
 def test_every_tensor_of_the_adapter_is_used(place, merged):
@@ -161,9 +170,14 @@ def test_unmerged_adapter_equals_the_merged_model_on_every_road(place, merged, t
     real = golden.tensors("02_lm")["attention_mask"].bool()
     expected = merged(**inputs()).logits[real]
     frequencies = merged.state_dict()["segmenter.prompt_encoder.position_encoding.frequencies"]
+    with pytest.raises(VividMedError, match=r"has no segmenter for it; load the adapter with"):
+        PeftModel.from_pretrained(VividMedForCausalLM.from_pretrained(place / "base"), str(target))
+    onto = VividMedForCausalLM.from_pretrained(place / "base")
+    onto.load_adapter(str(target))
     for model in (
         VividMedForCausalLM.from_pretrained(target),
         load_adapter(VividMedForCausalLM.from_pretrained(place / "base"), target),
+        onto,
     ):
         # The merged product is rounded once, the unmerged one in every layer.
         assert (model(**inputs()).logits[real] - expected).abs().max() < 1e-4
@@ -175,3 +189,54 @@ def test_unmerged_adapter_equals_the_merged_model_on_every_road(place, merged, t
     assert again.config.text_config.rope_low_precision is True
     for name, value in merged.state_dict().items():
         assert torch.allclose(again.state_dict()[name], value, atol=1e-6), name
+
+
+@torch.no_grad()
+def test_plain_peft_rounds_positions_as_the_other_roads_do(place, tmp_path):
+    """An adapter without segmenters needs nothing that its tensors cannot say."""
+    adapter = language_adapter(tmp_path / "stage2", form="safetensors")
+    assert convert(adapter, "--base", place / "base", "--output", tmp_path / "adapter") == 0
+    expected = VividMedForCausalLM.from_pretrained(tmp_path / "adapter")
+    found = PeftModel.from_pretrained(
+        VividMedForCausalLM.from_pretrained(place / "base"), str(tmp_path / "adapter")
+    )
+    assert found.get_base_model().config.text_config.rope_low_precision is True
+    assert torch.equal(found(**inputs()).logits, expected(**inputs()).logits)
+
+
+@torch.no_grad()
+def test_a_converted_adapter_that_is_trained_further_keeps_what_it_needs(place, tmp_path):
+    files = ["--sam-checkpoint", place / "sam.ckpt", "--isam-checkpoint", place / "isam.ckpt"]
+    assert convert(GOLDEN / "adapter", "--base", place / "base", "--output", tmp_path / "first", *files) == 0
+    base = VividMedForCausalLM.from_pretrained(place / "base")
+    trained = load_adapter(base, tmp_path / "first", is_trainable=True)
+    next(p for p in trained.parameters() if p.requires_grad).add_(0.01)
+    trained.save_pretrained(tmp_path / "second")
+    again = VividMedForCausalLM.from_pretrained(tmp_path / "second").eval()
+    assert again.config.text_config.rope_low_precision is True
+    assert torch.equal(again(**inputs()).logits, trained.eval()(**inputs()).logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_input_may_be_in_shards_in_bin_and_in_bfloat16(place, merged, tmp_path, dtype):
+    weights = load_file(GOLDEN / "adapter" / "adapter_model.safetensors")
+    adapter, base = tmp_path / "adapter", tmp_path / "base"
+    adapter.mkdir()
+    torch.save({name: value.to(dtype) for name, value in weights.items()}, adapter / "adapter_model.bin")
+    shutil.copy(GOLDEN / "adapter" / "adapter_config.json", adapter)
+    shutil.copytree(place / "base", base, ignore=shutil.ignore_patterns("*.safetensors*"))
+    stored = {n: v.to(dtype) for file in place.glob("base/*.safetensors") for n, v in load_file(file).items()}
+    save_shards(base, stored, stem="pytorch_model", suffix="bin", shards=3)
+    for name, prefix in (("sam", "sam."), ("isam", "isam_model.")):
+        aligned_ = {key: value.to(dtype) for key, value in aligned(prefix).items()}
+        (tmp_path / name).mkdir()
+        save_shards(tmp_path / name, aligned_, stem="model", suffix="safetensors", shards=2)
+    files = ["--sam-checkpoint", tmp_path / "sam", "--isam-checkpoint", tmp_path / "isam"]
+    assert convert(adapter, "--base", base, "--merge", "--output", tmp_path / "merged", *files) == 0
+    found = load_file(tmp_path / "merged" / "model.safetensors")
+    for name, expected in merged.state_dict().items():
+        grounds = name.startswith(("segmenter.", "instance_segmenter.", "grounding_projection."))
+        assert found[name].dtype == (torch.float32 if grounds else dtype), name
+        # Rounded once in each input and once in the result.
+        error = (found[name].float() - expected).abs().max()
+        assert error <= (0 if dtype == torch.float32 else 0.02 * expected.abs().max() + 1e-3), name

@@ -9,6 +9,7 @@ See docs/weights.md.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from shtab import DIRECTORY
@@ -127,9 +128,4 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         allow_partial=args.allow_partial,
     )
-    into_output(
-        args.output,
-        args.push_to_hub,
-        lambda folder: build_model(options, folder, say=print),
-        say=print,
-    )
+    into_output(args.output, args.push_to_hub, partial(build_model, options), say=print)

@@ -8,6 +8,7 @@ aligned, which contain what the adapter lacks. Safe to interrupt: run the comman
 """
 
 import argparse
+from functools import partial
 
 from shtab import DIRECTORY, FILE
 
@@ -35,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         file.complete = FILE  # type: ignore[attr-defined]
     parser.add_argument(
+        "--stage",
+        type=int,
+        choices=(1, 2, 3),
+        help="which of the released adapters it is; the card then gives what is known of its data and figures",
+    )
+    parser.add_argument(
         "--segmenter-heads",
         type=positive_int,
         metavar="N",
@@ -54,14 +61,10 @@ def run(args: argparse.Namespace) -> None:
         merge=args.merge,
         sam_checkpoint=args.sam_checkpoint,
         isam_checkpoint=args.isam_checkpoint,
+        stage=args.stage,
         segmenter_heads=args.segmenter_heads,
         dtype=args.dtype,
         licence=args.licence,
         allow_partial=args.allow_partial,
     )
-    into_output(
-        args.output,
-        args.push_to_hub,
-        lambda folder: convert_adapter(options, folder, say=print),
-        say=print,
-    )
+    into_output(args.output, args.push_to_hub, partial(convert_adapter, options), say=print)

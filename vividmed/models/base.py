@@ -9,6 +9,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vividmed.errors import VividMedError
+from vividmed.models.adapters.settings import ROUNDING
 from vividmed.models.cache import CACHE_NAMES
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.language import VividMedAttention
@@ -106,6 +107,13 @@ class VividMedPreTrainedModel(CheckedPreTrainedModel):
                     "that it was trained on, with its segmenters, or convert it first"
                 )
         return report
+
+    @staticmethod
+    def _load_pretrained_model(*args: Any, **kwargs: Any) -> Any:
+        """Load tensors as the library does; the one that only asks for a setting is not reported as unexpected."""
+        found, *rest = CheckedPreTrainedModel._load_pretrained_model(*args, **kwargs)
+        found.unexpected_keys.discard(ROUNDING)
+        return found, *rest
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -6,6 +6,7 @@ travels as one :class:`~vividmed.models.context.DecoderContext`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,15 @@ class VividMedRotaryEmbedding(nn.Module):
         self.head_dim = int(config.head_dim or 0)  # the configuration fills it in
         self.rope_parameters = dict(config.rope_parameters or {})
         self.low_precision = config.rope_low_precision
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Round positions from now on if the tensors of a converted adapter ask for it."""
+        asked = state_dict.pop(f"{prefix}low_precision", None)
+        if asked is not None and bool(asked.any()):
+            self.low_precision = self.config.rope_low_precision = True
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @torch.no_grad()
     def forward(self, position_ids: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

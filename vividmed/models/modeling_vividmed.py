@@ -27,7 +27,12 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import cached_file, can_return_tuple
 
 from vividmed.errors import VividMedError
-from vividmed.models.adapters.settings import ADAPTER_SETTINGS_FILE, prepare_base, read_adapter_settings
+from vividmed.models.adapters.settings import (
+    ADAPTER_SETTINGS_FILE,
+    GROUNDING_MODULES,
+    prepare_base,
+    read_adapter_settings,
+)
 from vividmed.models.backbone import VividMedModel
 from vividmed.models.base import VividMedCausalLMOutput, VividMedPreTrainedModel
 from vividmed.models.cache import CACHE_NAME, as_cache_argument
@@ -100,6 +105,21 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
             )
             prepare_base(self, read_adapter_settings(None if path is None else Path(path)))
         return super().load_adapter(peft_model_id, *args, **kwargs)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Refuse segmenters that the model has no place for, which PEFT would drop without a word."""
+        lacking = [name for name in GROUNDING_MODULES if getattr(self, name) is None]
+        dropped = next(
+            (key for key in state_dict if key.startswith(tuple(f"{prefix}{n}." for n in lacking))), None
+        )
+        if lacking and dropped is not None:
+            raise VividMedError(
+                f"{dropped.removeprefix(prefix)}: the model has no segmenter for it; load the adapter with "
+                "VividMedForCausalLM.from_pretrained(ADAPTER) or model.load_adapter(ADAPTER), which add the segmenters"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def get_image_features(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
         """Encode images; see :meth:`VividMedModel.get_image_features`."""

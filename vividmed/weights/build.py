@@ -21,7 +21,14 @@ from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.processing.special_tokens import special_token_ids
 from vividmed.triples import Triple
-from vividmed.weights.folder import CardFacts, Part, Result, check_output, write_model_folder
+from vividmed.weights.folder import (
+    CardFacts,
+    Part,
+    Result,
+    check_output,
+    has_released_sizes,
+    write_model_folder,
+)
 from vividmed.weights.sources import local_place
 from vividmed.weights.tokenizers import load_tokenizer
 
@@ -108,6 +115,7 @@ def build_model(
         )
         + "A run starts from it with `--model_name_or_path`.",
         licence=options.licence,
+        released="base_17b" if options.cogvlm is not None and has_released_sizes(planned.config) else None,
     )
     settings = {"seed": options.seed, "config": planned.config.to_dict()}
     return write_model_folder(

@@ -10,8 +10,14 @@ import torch
 
 from vividmed.data.terms import DatasetTerms
 from vividmed.errors import VividMedError
+from vividmed.files import write_atomically
 from vividmed.hub.base_model import find_base_model_id
-from vividmed.models.adapters.settings import ADAPTER_SETTINGS_FILE, adapter_settings
+from vividmed.models.adapters.settings import (
+    ADAPTER_SETTINGS_FILE,
+    ROUNDING,
+    adapter_settings,
+    write_adapter_settings,
+)
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.conversion.building import GROUNDING_MODULES, PlannedModel
 from vividmed.models.conversion.published import (
@@ -27,6 +33,7 @@ from vividmed.weights.folder import (
     Part,
     Result,
     check_output,
+    has_released_sizes,
     write_card,
     write_folder,
     write_model_folder,
@@ -46,6 +53,8 @@ class ConvertOptions:
         merge: write one model without PEFT instead of an adapter.
         sam_checkpoint: checkpoint in which the semantic segmenter was aligned.
         isam_checkpoint: checkpoint in which the instance segmenter was aligned.
+        stage: which of the released adapters it is, 1, 2 or 3, whose facts the card then gives; by default 2 for an
+            adapter of the published sizes without segmenters, else none.
         segmenter_heads: attention heads of the segmenters' image encoders; by default heads of 64 channels.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``; ``auto`` keeps that of the base model.
         licence: licence under which the result may be shared.
@@ -57,6 +66,7 @@ class ConvertOptions:
     merge: bool = False
     sam_checkpoint: str | None = None
     isam_checkpoint: str | None = None
+    stage: int | None = None
     segmenter_heads: int | None = None
     dtype: str = "auto"
     licence: str | None = None
@@ -107,6 +117,9 @@ def convert_adapter(
     )
     processor = VividMedProcessor.from_pretrained(base)
     processor.image_processor = processor.image_processor.with_settings(resampling="published")
+    stage = options.stage
+    if stage is None and not planned.config.prompt_size and has_released_sizes(planned.config):
+        stage = 2
     facts = CardFacts(
         summary=(
             "The published VividMed weights in the format of this package"
@@ -117,6 +130,7 @@ def convert_adapter(
             "rounded as they were (`rope_low_precision`)."
         ),
         licence=options.licence,
+        released=None if stage is None else f"stage_{stage}",
     )
     settings = {"base": planned.config.to_dict(), "merge": options.merge}
     if options.merge:
@@ -178,6 +192,8 @@ def _write_adapter(
         stored_dtype = dtype or plan.rules[name].sources[0].shape.dtype if name in replaced else torch.float32
         shapes[PREFIX + name] = torch.empty(plan.expected[name].shape, dtype=stored_dtype, device="meta")
         makers[PREFIX + name] = lambda name=name: plan.make(name)  # type: ignore[misc]
+    shapes[PREFIX + ROUNDING] = torch.empty(1, device="meta")
+    makers[PREFIX + ROUNDING] = lambda: torch.ones(1)
     modules = sorted({name.rpartition(".")[0] for name in replaced})
     targets = sorted(weight.removesuffix(".weight") for weight in adapter.low_rank)
     config = {
@@ -192,9 +208,8 @@ def _write_adapter(
     }
 
     def files(folder: Path, terms: list[DatasetTerms]) -> None:
-        (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        settings_of_model = json.dumps(adapter_settings(planned.config), indent=2, default=list) + "\n"
-        (folder / ADAPTER_SETTINGS_FILE).write_text(settings_of_model, encoding="utf-8")
+        write_atomically(folder / ADAPTER_CONFIG, json.dumps(config, indent=2) + "\n")
+        write_adapter_settings(folder / ADAPTER_SETTINGS_FILE, adapter_settings(planned.config))
         processor.save_pretrained(folder)
         write_card(
             folder,

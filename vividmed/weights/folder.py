@@ -3,13 +3,13 @@
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 from huggingface_hub.constants import ENDPOINT
 from transformers import GenerationConfig
 
@@ -23,7 +23,8 @@ from vividmed.data.terms import (
 from vividmed.errors import VividMedError
 from vividmed.files import packaged_folder, sync_file, sync_folder, write_atomically
 from vividmed.hub.base_model import find_base_model_id
-from vividmed.hub.markdown import table_cell
+from vividmed.hub.cards import fill_template, safe_terms
+from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.conversion.building import PlannedModel
 from vividmed.models.conversion.report import LoadReport
 from vividmed.models.conversion.writing import SHARD_BYTES, file_digest, write_shards
@@ -95,12 +96,14 @@ class CardFacts:
         summary: one paragraph on what the model is.
         advice: one paragraph on what to do with it.
         licence: licence given by the user.
+        released: name of a card in ``model_cards/released`` whose facts are those of this model; None for none.
         tags: further tags of the Hub.
     """
 
     summary: str
     advice: str
     licence: str | None
+    released: str | None = None
     tags: Sequence[str] = ()
 
 
@@ -252,6 +255,19 @@ def write_folder(
     return total
 
 
+def has_released_sizes(config: VividMedConfig) -> bool:
+    """Whether a model has the sizes of the published one, the number of its tokens excepted."""
+    published = VividMedConfig.preset("17b")
+    return all(
+        getattr(found, size) == getattr(expected, size)
+        for found, expected in (
+            (config.text_config, published.text_config),
+            (config.vision_config, published.vision_config),
+        )
+        for size in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    )
+
+
 def write_card(
     folder: Path,
     name: str,
@@ -286,21 +302,31 @@ def write_card(
         **licence,
     )
     counts = {fate: len(names) for fate, names in report.to_dict().items()}
-    card = ModelCard.from_template(
+    card = fill_template(
+        packaged_folder("model_cards") / "weights.md.jinja",
         data,
-        template_path=str(packaged_folder("model_cards") / "weights.md.jinja"),
-        name=name,
-        facts=facts,
-        parts=[{"role": part.role, "name": display_name(part.place)} for part in parts],
-        counts=counts,
-        provenance=[{key: table_cell(value) for key, value in asdict(each).items()} for each in terms],
-        versions={
-            "vividmed": __version__,
-            "transformers": transformers.__version__,
-            "torch": torch.__version__,
+        {
+            "name": name,
+            "facts": facts,
+            "released": None if facts.released is None else _released_facts(facts.released),
+            "parts": [{"role": part.role, "name": display_name(part.place)} for part in parts],
+            "counts": counts,
+            "provenance": safe_terms(terms),
+            "versions": {
+                "vividmed": __version__,
+                "transformers": transformers.__version__,
+                "torch": torch.__version__,
+            },
         },
     )
-    write_atomically(folder / "README.md", str(card))
+    write_atomically(folder / "README.md", card)
+
+
+def _released_facts(name: str) -> tuple[str, str]:
+    """The sections of a released card before and after the one on use, from the intended use on."""
+    card = (packaged_folder("model_cards") / "released" / f"{name}.md").read_text(encoding="utf-8")
+    before, _, rest = card[card.index("## Intended use") :].partition("## Use\n")
+    return before.strip(), rest[rest.index("## ") :].strip()
 
 
 def _check_room(output: Path, partial: Path, total: int) -> None:

@@ -15,7 +15,7 @@ from vividmed.weights.folder import REPORT_FILE, Result
 def into_output(
     output: Path | None,
     repo_id: str | None,
-    make: Callable[[Path], Result],
+    make: Callable[..., Result],
     *,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
@@ -24,7 +24,7 @@ def into_output(
     Args:
         output: folder to write; None for one in the cache of the Hub's client, which is removed once it is published.
         repo_id: repository to publish to, or None.
-        make: writes the model into a folder.
+        make: writes the model into a folder, its first argument, and takes ``say``.
         say: is told what was done.
 
     Raises:
@@ -39,7 +39,7 @@ def into_output(
         folder = Path(HF_HOME) / "vividmed" / str(repo_id).replace("/", "--")
         # What an earlier run could not upload may have been made of something else.
         shutil.rmtree(folder, ignore_errors=True)
-    result = make(folder)
+    result = make(folder, say=say)
     say(f"tensors: {result.report.summary()}; each is named in {REPORT_FILE}")
     say(f"model: {folder} ({result.bytes / 1e9:.2f} GB)")
     if repo_id is None:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vividmed.errors import VividMedError
+from vividmed.models.adapters.settings import ROUNDING
 from vividmed.models.configuration import one_line
 
 WEIGHTS = "model.safetensors"
@@ -78,6 +79,8 @@ class AdapterMerger:
             )
         for full_name in names:
             name = full_name.removeprefix(_PREFIX)
+            if name == ROUNDING:
+                continue
             suffix = next((each for each in _SUFFIXES if name.endswith(each)), None)
             if suffix is None:
                 self._whole[name] = full_name
@@ -330,7 +333,13 @@ class _ShardWriter:
         return {name for names in self._shards for name in names}
 
     def _flush(self) -> None:
-        save_file(self._tensors, self._part(len(self._shards)), metadata={"format": "pt"})
+        try:
+            save_file(self._tensors, self._part(len(self._shards)), metadata={"format": "pt"})
+        except (OSError, SafetensorError) as error:
+            raise VividMedError(
+                f"{self.folder}: cannot be written ({one_line(error)[:200]}); make room or choose another folder, then run "
+                "the command again"
+            ) from error
         self._shards.append(list(self._tensors))
         self._tensors, self._bytes = {}, 0
 

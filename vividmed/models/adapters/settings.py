@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from vividmed.errors import VividMedError
+from vividmed.files import write_atomically
 from vividmed.models.configuration import UNBUILDABLE, one_line
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.phrases.grounding import GroundingProjection
@@ -19,10 +20,15 @@ from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterC
 from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segmenter
 
 ADAPTER_SETTINGS_FILE = "model_settings.json"
+ROUNDING = "model.rotary_emb.low_precision"
+"""Name of the tensor (1,) by which a converted adapter asks for rounded rotary positions where only its tensors are
+read, as ``PeftModel.from_pretrained`` does. It is not a weight: no model has it, and a merged one does without it."""
 _SEGMENTERS: dict[str, tuple[type[SegmenterConfig], type[Segmenter] | type[InstanceSegmenter]]] = {
     "segmenter": (SegmenterConfig, Segmenter),
     "instance_segmenter": (InstanceSegmenterConfig, InstanceSegmenter),
 }
+GROUNDING_MODULES = (*_SEGMENTERS, "grounding_projection")
+"""Names of the modules that ground; those that a model lacks are None there."""
 
 
 def adapter_settings(config: VividMedConfig) -> dict[str, Any]:
@@ -51,6 +57,11 @@ def read_adapter_settings(path: Path | None) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise VividMedError(f"{path}: is not a JSON object; convert the adapter again")
     return dict(content)
+
+
+def write_adapter_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write settings as :func:`read_adapter_settings` reads them."""
+    write_atomically(path, json.dumps(settings, indent=2, default=list) + "\n")
 
 
 def configure_base(config: VividMedConfig, settings: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from vividmed.errors import VividMedError
+from vividmed.models.adapters.settings import ADAPTER_SETTINGS_FILE, ROUNDING, write_adapter_settings
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -27,13 +28,15 @@ _PUBLISHED_PREFIXES = ("sam.", "isam_model.", "isam.", "vg_proj.")
 class AdaptedVividMed(PeftModelForCausalLM):
     """PEFT's causal language model around a ``VividMedForCausalLM``.
 
-    It differs from its parent in two ways:
+    It differs from its parent in three ways:
 
     - The begin- and end-of-image tokens are parameters without a module of their own, which PEFT does not save. Once
       they are trained, they are written into the adapter's file under their names in the model. PEFT and transformers
       load them from there like any other tensor, even without this class.
     - A saved adapter loads completely or not at all. Tensors that the model has no place for, tensors that are missing
       and values that are not finite are refused by name.
+    - What the adapter needs its base model to be (``settings``) is saved with it: adapters that continue a converted
+      one need it as well.
 
     Args:
         model: base model, possibly quantised.
@@ -43,6 +46,7 @@ class AdaptedVividMed(PeftModelForCausalLM):
     def __init__(self, model: PreTrainedModel, config: LoraConfig):
         super().__init__(model, config)
         self.has_boundary_tokens = False
+        self.settings: dict[str, Any] = {}
 
     def train_boundary_tokens(self) -> None:
         """Make the begin- and end-of-image tokens a trainable part of the adapter."""
@@ -62,16 +66,23 @@ class AdaptedVividMed(PeftModelForCausalLM):
         """Save the adapter with its boundary tokens; see ``PeftModel.save_pretrained``."""
         # PEFT would ask the Hub whether the base model's vocabulary has grown; embeddings are saved whole anyway.
         super().save_pretrained(str(save_directory), **{"save_embedding_layers": False, **kwargs})
-        if not self.has_boundary_tokens or not kwargs.get("is_main_process", True):
+        if not kwargs.get("is_main_process", True):
             return
-        state = kwargs.get("state_dict") or self.state_dict()
-        path = Path(save_directory) / ADAPTER_WEIGHTS
-        tensors = load_file(path)
-        for name in _BOUNDARY_TOKENS:
-            tensors[f"{_PREFIX}{name}"] = state[f"{_PREFIX}{name}"].detach().cpu().contiguous()
-        partial = path.with_name(f".{path.name}.partial")
-        save_file(tensors, partial, metadata={"format": "pt"})
-        partial.replace(path)
+        folder = Path(save_directory)
+        added: dict[str, torch.Tensor] = {}
+        if self.has_boundary_tokens:
+            state = kwargs.get("state_dict") or self.state_dict()
+            added = {f"{_PREFIX}{name}": state[f"{_PREFIX}{name}"] for name in _BOUNDARY_TOKENS}
+        if self.settings:
+            write_adapter_settings(folder / ADAPTER_SETTINGS_FILE, self.settings)
+            if self.settings.get("rope_low_precision"):
+                added[f"{_PREFIX}{ROUNDING}"] = torch.ones(1)
+        if added:
+            path = folder / ADAPTER_WEIGHTS
+            tensors = load_file(path) | {n: t.detach().cpu().contiguous() for n, t in added.items()}
+            partial = path.with_name(f".{path.name}.partial")
+            save_file(tensors, partial, metadata={"format": "pt"})
+            partial.replace(path)
 
     def load_adapter(
         self,
@@ -97,7 +108,7 @@ class AdaptedVividMed(PeftModelForCausalLM):
         expected = get_peft_model_state_dict(
             self, adapter_name=adapter_name, save_embedding_layers=False
         ).keys() | (tokens if tokens & found.keys() else set())
-        _check_names(folder, found.keys() - expected, expected - found.keys())
+        _check_names(folder, found.keys() - expected - {f"{_PREFIX}{ROUNDING}"}, expected - found.keys())
         try:
             result = super().load_adapter(str(folder), adapter_name, is_trainable=is_trainable, **kwargs)
         except RuntimeError as error:

@@ -18,9 +18,21 @@ from typing import Any
 from torch import nn
 
 from vividmed.errors import VividMedError
+from vividmed.models.adapters.settings import GROUNDING_MODULES
 from vividmed.processing.special_tokens import SPECIAL_TOKENS
 
-GROUNDING_MODULES = ("segmenter", "instance_segmenter", "grounding_projection")
+__all__ = [
+    "GROUNDING_MODULES",
+    "GROUPS",
+    "PUBLISHED",
+    "WHOLE_TOWER",
+    "AdapterSelection",
+    "as_whole_modules",
+    "check_groups",
+    "select_modules",
+    "token_rows",
+]
+
 _SEGMENTERS = GROUNDING_MODULES[:2]
 PUBLISHED = "published"
 WHOLE_TOWER = "whole-tower"

@@ -139,7 +139,8 @@ def load_adapter(
         )
     config = read_adapter_config(folder)
     config.inference_mode = not is_trainable
-    prepare_base(model, read_adapter_settings(folder / ADAPTER_SETTINGS_FILE))
+    settings = read_adapter_settings(folder / ADAPTER_SETTINGS_FILE)
+    prepare_base(model, settings)
     try:
         adapted = AdaptedVividMed(model, config)
     except ValueError as error:
@@ -147,6 +148,7 @@ def load_adapter(
             f"{folder}: the adapter does not fit the base model ({' '.join(str(error).split())[:200]}); "
             "name the base model that it was trained on"
         ) from error
+    adapted.settings = settings
     adapted.load_adapter(folder, is_trainable=is_trainable)
     return adapted
 
