@@ -10,8 +10,8 @@ from tests.metrics.test_scoring import answers, grounded, write
 from vividmed.cli.main import main
 from vividmed.errors import VividMedError
 from vividmed.hub.card_evaluation import add_evaluation
-from vividmed.metrics.gallery import case_scores, write_gallery
-from vividmed.metrics.plots import draw_plots
+from vividmed.metrics.reporting.gallery import case_scores, write_gallery
+from vividmed.metrics.reporting.plots import draw_plots
 
 CARD = "---\nlibrary_name: transformers\ntags:\n- medical\n---\n\n# A model\n\nText.\n\n## Use\n\nCode.\n"
 

@@ -11,7 +11,6 @@ from vividmed.metrics.bootstrap import bootstrap, compare
 from vividmed.metrics.detection import Detection
 from vividmed.metrics.grounding import PhraseGrounding, RadFact
 from vividmed.metrics.masks import encode_mask
-from vividmed.metrics.plots import draw_plots
 from vividmed.metrics.predictions import (
     PlacedPhrase,
     Prediction,
@@ -19,8 +18,9 @@ from vividmed.metrics.predictions import (
     predicted_ids,
     read_predictions,
 )
+from vividmed.metrics.reporting.plots import draw_plots
+from vividmed.metrics.reporting.tables import to_csv, to_json, to_markdown
 from vividmed.metrics.scoring import score, score_difference
-from vividmed.metrics.tables import to_csv, to_json, to_markdown
 from vividmed.metrics.vqa import Accuracy
 
 

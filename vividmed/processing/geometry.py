@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from vividmed.errors import VividMedError
-from vividmed.processing.enlarging import enlarge_and_threshold
 from vividmed.processing.orientation import canonical_axes
-from vividmed.processing.published_resampling import resize_and_pad, smooth_and_resize
+from vividmed.processing.resampling.enlarging import enlarge_and_threshold
+from vividmed.processing.resampling.published import resize_and_pad, smooth_and_resize
 from vividmed.triples import Triple
 
 T = TypeVar("T")

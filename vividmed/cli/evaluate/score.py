@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> None:
     """Score, write the tables and print one."""
     from vividmed.files import write_atomically
     from vividmed.metrics.predictions import read_predictions, read_run
+    from vividmed.metrics.reporting.tables import to_csv, to_json, to_markdown
     from vividmed.metrics.scoring import score, score_difference
-    from vividmed.metrics.tables import to_csv, to_json, to_markdown
 
     if args.compare is not None and (args.card or args.plots):
         raise VividMedError("--compare gives differences: leave --card and --plots out")
@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> None:
     print(table)
     if args.plots:
         from vividmed.inference.task_rows import rows_of_run
-        from vividmed.metrics.gallery import write_gallery
-        from vividmed.metrics.plots import draw_plots
+        from vividmed.metrics.reporting.gallery import write_gallery
+        from vividmed.metrics.reporting.plots import draw_plots
 
         for path in draw_plots(predictions, args.folder):
             print(path)
