@@ -90,6 +90,13 @@ def test_merged_bfloat16_weights_differ_by_their_rounding_only(tmp_path):
     assert error < 1e-3, error
 
 
+def test_merging_into_float32_does_not_round_to_the_precision_of_the_base(tmp_path):
+    expected = logits(make_adapter(tmp_path, dtype=torch.bfloat16).float())
+    save_merged_model(tmp_path / "adapter", tmp_path / "merged", dtype="float32")
+    found = logits(VividMedForCausalLM.from_pretrained(tmp_path / "merged"))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_merged_model_keeps_what_its_adapter_recorded_for_grounding(tmp_path):
     make_adapter(tmp_path)
     record = {"target_forms": {"liver": "mask"}, "presence_thresholds": {"mask": 0.7}}

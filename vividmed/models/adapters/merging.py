@@ -110,7 +110,7 @@ class AdapterMerger:
         return self._checked(self._whole[name])
 
     @torch.no_grad()
-    def merged(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    def merged(self, name: str, tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The tensor of the merged model.
 
         The product is computed in float32 and rounded once.
@@ -118,17 +118,19 @@ class AdapterMerger:
         Args:
             name: its name in the base model.
             tensor: its value in the base model, in floating point.
+            dtype: precision of the result; by default that of ``tensor``.
 
         Raises:
             VividMedError: shapes do not fit, or a tensor of the adapter has NaN or infinite values.
         """
+        dtype = dtype or tensor.dtype
         whole = self.whole(name)
         if whole is not None:
             self._check_shape(name, whole.shape, tensor.shape)
-            return whole.to(tensor.dtype)
+            return whole.to(dtype)
         parts = self._updates.get(name)
         if parts is None:
-            return tensor
+            return tensor.to(dtype)
         self._applied.add(name)
         if not tensor.is_floating_point():
             raise VividMedError(
@@ -140,7 +142,7 @@ class AdapterMerger:
             result = self._with_product(name, module, parts, result)
         if "rows" in parts:
             result = self._with_rows(name, module, parts["rows"], result)
-        return result.to(tensor.dtype)
+        return result.to(dtype)
 
     def _with_product(
         self, name: str, module: str, parts: Mapping[str, str], weight: torch.Tensor
@@ -231,17 +233,19 @@ def merge_checkpoint(
     kept = tuple(f"{module}." for module in keep_float32)
     twins = {stored: twin for twin, stored in (tied or {}).items()}
 
-    def add(name: str, tensor: torch.Tensor) -> None:
+    def stored_as(name: str, tensor: torch.Tensor) -> torch.dtype:
         converts = dtype is not None and tensor.is_floating_point() and not name.startswith(kept)
-        writer.add(name, tensor.to(dtype) if converts else tensor)
+        return dtype if converts else tensor.dtype  # type: ignore[return-value]
 
     for name, tensor in read_tensors(base):
+        names = [name]
         if name in twins and merger.separates(name, twins[name]):
-            add(twins[name], merger.merged(twins[name], tensor))
-        add(name, merger.merged(name, tensor))
+            names.insert(0, twins[name])
+        for each in names:
+            writer.add(each, merger.merged(each, tensor, stored_as(each, tensor)))
     for name in sorted(merger.unused & set(new)):
         if (whole := merger.whole(name)) is not None:
-            add(name, whole)
+            writer.add(name, whole.to(stored_as(name, whole)))
     if unused := sorted(merger.unused):
         raise VividMedError(
             f"{merger.source}: the base model has no place for {len(unused)} tensors of the adapter ({unused[0]}); name "
