@@ -51,6 +51,9 @@ def find_file(
     if Path(place).is_dir():
         path = Path(place) / name
         return path if path.is_file() else None
+    if not _REPOSITORY.fullmatch(str(place)):
+        # A mistyped folder would be asked for again and again.
+        return None
     try:
         return Path(hf_hub_download(str(place), name, repo_type=repo_type, revision=revision))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
