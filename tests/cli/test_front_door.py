@@ -11,6 +11,7 @@ import pytest
 
 from vividmed.cli import prepare
 from vividmed.cli.main import VERBS, main
+from vividmed.cli.prepare import work
 from vividmed.console import run_command
 from vividmed.data.preparation.intensity import WINDOWS
 from vividmed.data.raw.case import SPLITS
@@ -109,7 +110,7 @@ def test_what_does_not_exist_is_one_line_that_names_the_nearest(arguments, messa
 
 def test_choices_written_out_for_speed_are_those_of_the_library():
     assert prepare.SPLITS == SPLITS
-    assert set(prepare.WINDOWS) == set(WINDOWS)
+    assert set(work.WINDOWS) == set(WINDOWS)
 
 
 def test_completion_in_bash_offers_verbs_sub_verbs_and_arguments(tmp_path, capsys):

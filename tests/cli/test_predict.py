@@ -98,7 +98,7 @@ def test_texts_written_in_a_batch_are_those_written_one_by_one(images, tmp_path,
         for path in (tmp_path / str(size)).glob("*/result.json"):
             results.setdefault(path.parent.name, []).append(json.loads(path.read_text())["text"])
     assert len(results) == 5
-    assert all(alone == together for alone, together in results.values())
+    assert all(single == joint for single, joint in results.values())
 
 
 def test_targets_are_segmented(images, tmp_path):

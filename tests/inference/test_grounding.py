@@ -42,9 +42,9 @@ def test_reports_are_grounded_together_as_one_by_one(model, processor):
     reports, spans = ["The liver is large.", "A mass and the aorta."], [[(4, 9)], [(2, 6), (15, 20)]]
     together = ground_reports(model, processor, images, reports, spans, **options)
     for text, image, report, places in zip(together, images, reports, spans, strict=True):
-        alone = ground_report(model, processor, image, report, places, **options)
-        assert text.text == alone.text
-        for phrase, other in zip(text.phrases, alone.phrases, strict=True):
+        single = ground_report(model, processor, image, report, places, **options)
+        assert text.text == single.text
+        for phrase, other in zip(text.phrases, single.phrases, strict=True):
             np.testing.assert_allclose(phrase.boxes, other.boxes, atol=1e-2)
             assert phrase.mask.shape == image.size
 

@@ -68,7 +68,7 @@ def test_vision_tower_comes_from_a_cogvlm(tmp_path, form):
     expected, _ = load_cogvlm(cogvlm, **sizes, dtype=torch.bfloat16)
     built = load_file(tmp_path / "base" / "model.safetensors")
     report = json.loads((tmp_path / "base" / "conversion_report.json").read_text())
-    # The projection and the tokens beside an image have the width of the decoder.
+    # The projection and the tokens around an image have the width of the decoder.
     new = ("linear_proj.", "boi", "eoi")
     for name, tensor in expected.model.vision.state_dict().items():
         full = f"model.vision.{name}"

@@ -189,7 +189,7 @@ def _predict(
 
 
 def _asked(options: dict[str, Any]) -> dict[str, Any]:
-    """What the answer depends on, as JSON gives it back."""
+    """Options that change the answer, in values that JSON preserves."""
     return {name: value for name, value in options.items() if value not in (None, False, [""])}
 
 

@@ -34,9 +34,9 @@ class Scan:
 def find_scans(inputs: Iterable[str | Path]) -> list[Scan]:
     """Expand what a user names.
 
-    A file is one scan. A folder is one scan if it contains a DICOM series, and otherwise stands for the images and DICOM
-    files in it, each of which is a series of its own, and for the scans in its folders. A ``.csv`` or ``.txt`` file lists paths, relative to itself: one per line, or in a column named
-    ``path``, ``image``, ``file`` or ``scan``.
+    A file is one scan. A folder is one scan if it contains a DICOM series. Otherwise it stands for the images and DICOM
+    files in it, each of which is a series of its own, and for the scans in its folders. A ``.csv`` or ``.txt`` file
+    lists paths, relative to itself: one per line, or in a column named ``path``, ``image``, ``file`` or ``scan``.
 
     Args:
         inputs: paths and glob patterns.

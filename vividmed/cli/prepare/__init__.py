@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from shtab import DIRECTORY, FILE
 
 from vividmed.cli.parser import positive_int
+from vividmed.cli.prepare.work import add_work
 from vividmed.cli.push import add_audience
 from vividmed.console import DONE, INCOMPLETE
 from vividmed.errors import VividMedError
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 # Written out, for the libraries behind them take seconds to import; a test compares them.
 SPLITS = ("train", "validation", "test")
-WINDOWS = ("abdomen", "bone", "brain", "lung", "mediastinum", "wide")
 _SHOWN = 10
 
 
@@ -58,18 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--push-to-hub", metavar="REPO", help="upload the result to this repository, private by default"
     )
     add_audience(parser)
-    parser.add_argument(
-        "--num-proc",
-        type=positive_int,
-        default=1,
-        metavar="N",
-        help="number of worker processes (default: 1)",
-    )
-    parser.add_argument("--limit", type=positive_int, metavar="N", help="prepare only the first N cases")
+    add_work(parser, "cases")
     parser.add_argument("--split", choices=SPLITS, help="prepare only this split")
-    parser.add_argument(
-        "--window", choices=WINDOWS, help="intensity window for CT, instead of quantiles of the image"
-    )
     parser.add_argument(
         "--max-in-plane",
         type=positive_int,

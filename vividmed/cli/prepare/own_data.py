@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from shtab import DIRECTORY, FILE
 
 from vividmed.cli.parser import positive_int
+from vividmed.cli.prepare.work import add_work
 from vividmed.console import DONE, INCOMPLETE
 from vividmed.errors import VividMedError
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from vividmed.data.own.listing import OwnData, OwnListing
     from vividmed.data.own.prepare import OwnResult
 
-WINDOWS = ("abdomen", "bone", "brain", "lung", "mediastinum", "wide")
 _SHOWN = 10
 
 
@@ -43,22 +43,12 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         help="shares of the patients in train, validation and test, where none are stated (default: 0.8,0.1,0.1)",
     )
     parser.add_argument(
-        "--window", choices=WINDOWS, help="intensity window for CT, instead of quantiles of the image"
-    )
-    parser.add_argument(
         "--max-in-plane",
         type=positive_int,
         metavar="PIXELS",
         help="largest length of the shorter edge in the plane, if smaller than the data set's (512 for most)",
     )
-    parser.add_argument(
-        "--num-proc",
-        type=positive_int,
-        default=1,
-        metavar="N",
-        help="number of worker processes (default: 1)",
-    )
-    parser.add_argument("--limit", type=positive_int, metavar="N", help="prepare only the first N images")
+    add_work(parser, "images")
     parser.add_argument("--dry-run", action="store_true", help="show how the data is understood and stop")
 
 

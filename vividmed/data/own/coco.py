@@ -172,7 +172,7 @@ def _annotation(
 
 
 def _is_true(value: Any) -> bool:
-    """Whether a flag is set, also one that a program has written as text."""
+    """Whether a flag is set; flags written as text count too."""
     return key_text(value).casefold() not in ("", "0", "false", "no")
 
 

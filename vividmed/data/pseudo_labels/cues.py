@@ -245,7 +245,7 @@ CUES = re.compile(
 DENIED = re.compile(
     r"\b(?:not|rather\s+than|instead\s+of)\s+(?:(?:likely|really|yet|an?|the|any)\s+)?$", re.IGNORECASE
 )
-"""What stands directly before a phrase that is said not to be there: *atelectasis, not consolidation*."""
+"""Words directly before a phrase that is ruled out: *atelectasis, not consolidation*."""
 
 PRESUPPOSED = re.compile(
     r"\b(?:adjacent\s+to|next\s+to|close\s+to|near|around|beside|behind|surround(?:s|ing)?|abut(?:s|ting)?|compress(?:es|ing)?|"
@@ -254,4 +254,4 @@ PRESUPPOSED = re.compile(
     r"|\b(?:none|neither|some|most|all)\s+of\s+(?:the|these|those)\s+(?:\w+\s+)?$",
     re.IGNORECASE,
 )
-"""What stands directly before a phrase that the sentence takes for granted: *no edema around the metastasis*."""
+"""Words directly before a phrase that the sentence presupposes: *no edema around the metastasis*."""
