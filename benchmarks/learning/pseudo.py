@@ -2,11 +2,11 @@
 
     python -m benchmarks.learning.pseudo
 
-Images and plain reports go through ``vividmed ground-reports``: cleaned, tagged by rules, filtered, and located by label
-maps that thresholds make from the intensities only. A model that stage vg has taught to find things then learns to report,
-once from the true rows and once from these. Both are measured on phantoms that were not used for training. An interrupted
-run resumes with the part that it was working on. The exit status
-is 1 if the pseudo-labelled rows cost more than 0.05 Dice or 5 points of correct statements.
+Images and plain reports go through ``vividmed ground-reports``: cleaned, tagged by rules, filtered, and located by masks
+that a small segmentation program makes from the intensities only. A model that stage vg has taught to find things then
+learns to report, once from the true rows and once from these. Both are measured on phantoms that were not used for
+training. An interrupted run resumes with the part that it was working on. The exit status is 1 if the pseudo-labelled rows
+cost more than 0.05 Dice or 5 points of correct statements.
 """
 
 import argparse
@@ -19,9 +19,9 @@ import numpy as np
 import yaml
 
 from benchmarks.learning.measures import dice
-from benchmarks.learning.phantom_studies import Phantom, make_phantom
+from benchmarks.learning.phantom_studies import NODULE, Phantom, make_phantom
 from benchmarks.learning.phantoms import CONFIGS, HELD_OUT, TRAINING, measure, prepare, run_stage
-from benchmarks.learning.pseudo_phantoms import NAMES, VALUES, segment, write_label_maps, write_plain_rows
+from benchmarks.learning.pseudo_phantoms import segment, write_masks, write_plain_rows
 from benchmarks.learning.table import Figure, conclude
 from vividmed.cli.main import main as vividmed
 from vividmed.data.loading import load_prepared
@@ -37,11 +37,10 @@ _STATEMENTS = "correct statements of side, size and count"
 def make_pseudo_rows(folder: Path, phantoms: list[Phantom]) -> Path:
     """Make grounded rows from images and plain reports, and return their folder."""
     write_plain_rows(folder / "plain", phantoms)
-    write_label_maps(folder / "maps", phantoms)
-    (folder / "names.json").write_text(json.dumps(NAMES))
+    write_masks(folder / "masks", phantoms)
     (folder / "sizes.json").write_text("{}")  # phantoms are a few centimetres wide
     options = {
-        "localize": ["--masks", "maps", "--names", "names.json", "--organ-sizes", "sizes.json"],
+        "localize": ["--masks", "masks", "--organ-sizes", "sizes.json"],
     }
     previous = folder / "plain"
     for step in ("clean", "tag", "filter", "localize", "rows"):
@@ -57,18 +56,17 @@ def agreement_with_truth(phantoms: list[Phantom], rows: Path) -> list[Figure]:
     """Figures of the rows themselves."""
     overlaps = []
     for phantom in phantoms[:200]:
-        labels = segment(phantom.volume, phantom.affine)
-        truths = {
-            **phantom.organs,
-            **({"lung nodule": np.any(phantom.nodules, axis=0)} if phantom.nodules else {}),
-        }
-        overlaps += [dice(labels == VALUES[name], truth) for name, truth in truths.items()]
+        masks = segment(phantom.volume, phantom.affine)
+        truths = dict(phantom.organs)
+        if phantom.nodules:
+            truths[NODULE] = np.any(phantom.nodules, axis=0)
+        overlaps += [dice(masks.get(name), truth) for name, truth in truths.items()]
     made = load_prepared(str(rows), what="the rows", split="train").select_columns(["phrases"])
     phrases = [phrase for row in made for phrase in row["phrases"]]
     return [
         Figure("rows made, per phantom", len(made) / len(phantoms)),
         Figure("phrases with a place", sum(bool(p["targets"]) for p in phrases) / len(phrases)),
-        Figure("Dice of the label maps", float(np.mean(overlaps))),
+        Figure("Dice of the masks of the segmentation program", float(np.mean(overlaps))),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Phantoms as a hospital has them: images with plain reports, and label maps of a program that knows no report."""
+"""Phantoms as a hospital has them: images with plain reports, and masks of a program that knows no report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +8,11 @@ import nibabel as nib
 import numpy as np
 from datasets import Dataset
 from scipy import ndimage
+from scipy.special import softmax
 
-from benchmarks.learning.phantom_studies import Phantom, marked_report, report_row
+from benchmarks.learning.phantom_studies import NODULE, Phantom, marked_report, report_row
 from vividmed.data.schema import schema
 from vividmed.data.terms import DatasetTerms, write_terms
-
-VALUES = {"right lung": 1, "left lung": 2, "heart": 3, "lung nodule": 4}
-NAMES = {"values": {str(value): name for name, value in VALUES.items()}, "names": {}}
 
 _TERMS = DatasetTerms(
     name="generated phantom",
@@ -24,9 +22,11 @@ _TERMS = DatasetTerms(
     homepage="benchmarks/learning",
     citation="generated",
 )
-# Intensities half-way between those of the structures.
-_LUNG, _SOFT, _NODULE = -250, -25, 275
-_SMALLEST = 8
+# Intensities of the surroundings, lungs, heart and nodules, the noise around them, and how much neighbours count.
+_INTENSITIES = (-150.0, -350.0, 100.0, 400.0)
+_NOISE = 60.0
+_SMOOTHNESS = 10.0
+_ROUNDS = 6
 
 
 def write_plain_rows(folder: Path, phantoms: Sequence[Phantom]) -> None:
@@ -50,45 +50,39 @@ def plain_row(phantom: Phantom) -> dict[str, Any]:
     return {**common, "plane": "axial", "kind": "report", "messages": messages}
 
 
-def write_label_maps(folder: Path, phantoms: Sequence[Phantom]) -> None:
-    """Write a label map per phantom, made from its intensities."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_masks(folder: Path, phantoms: Sequence[Phantom]) -> None:
+    """Write a folder per phantom with a mask per structure, made from its intensities."""
     for phantom in phantoms:
-        labels = segment(phantom.volume, phantom.affine)
-        stored = nib.Nifti1Image(labels.transpose(2, 1, 0), phantom.affine)
-        nib.save(stored, folder / f"{phantom.name}-report.nii.gz")
+        case = folder / f"{phantom.name}-report"
+        case.mkdir(parents=True, exist_ok=True)
+        for name, mask in segment(phantom.volume, phantom.affine).items():
+            stored = nib.Nifti1Image(mask.astype(np.uint8).transpose(2, 1, 0), phantom.affine)
+            nib.save(stored, case / f"{name}.nii.gz")
 
 
-def segment(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Segment a phantom by thresholds, without the truth: lungs are dark, the heart is bright, nodules are brightest.
+def segment(volume: np.ndarray, affine: np.ndarray) -> dict[str, np.ndarray]:
+    """Segment a phantom without the truth, by its intensities and because structures are smooth.
+
+    A Markov random field: a voxel belongs to the structure that its intensity and the voxels around it suggest, found by
+    mean-field iterations. Lungs contain their nodules.
 
     Args:
         volume: (D, H, W).
         affine: voxel index (x, y, z) to RAS+ mm.
 
     Returns:
-        (D, H, W) uint8, values of :data:`VALUES`.
+        A mask (D, H, W) by name, of the structures that were found.
     """
-    smooth = ndimage.median_filter(volume, size=(1, 3, 3))
-    labels = np.zeros(volume.shape, dtype=np.uint8)
+    means = np.reshape(_INTENSITIES, (-1, 1, 1, 1))
+    evidence = -(((volume - means) / _NOISE) ** 2) / 2
+    belief = softmax(evidence, axis=0)
+    for _ in range(_ROUNDS):
+        nearby = ndimage.gaussian_filter(belief, sigma=(0, 0.5, 1, 1), mode="nearest")
+        belief = softmax(evidence + _SMOOTHNESS * nearby, axis=0)
+    _, lung, heart, nodule = (belief.argmax(axis=0) == number for number in range(len(_INTENSITIES)))
+    lungs = ndimage.binary_fill_holes(lung | nodule) & ~heart
+    # The lungs lie on both sides of the middle of the image.
     x = np.arange(volume.shape[2])
-    # Two lungs of one size lie on both sides of the middle of the image.
-    on_right = (affine[0, 0] * (x - (len(x) - 1) / 2) > 0)[None, None, :]
-    lungs = ndimage.binary_fill_holes(smooth < _LUNG)
-    nodules = _large(volume > _NODULE)
-    heart = _large(
-        (smooth > _SOFT) & (smooth < _NODULE + 50) & ~ndimage.binary_dilation(nodules, iterations=2)
-    )
-    lungs = (lungs | nodules) & ~heart
-    labels[lungs & on_right] = VALUES["right lung"]
-    labels[lungs & ~on_right] = VALUES["left lung"]
-    labels[heart] = VALUES["heart"]
-    labels[nodules] = VALUES["lung nodule"]
-    return labels
-
-
-def _large(mask: np.ndarray) -> np.ndarray:
-    """The components of a mask that are more than noise."""
-    parts, count = ndimage.label(mask)
-    sizes = ndimage.sum(mask, parts, range(1, count + 1))
-    return np.isin(parts, 1 + np.flatnonzero(np.asarray(sizes) >= _SMALLEST))
+    on_right = affine[0, 0] * (x - (len(x) - 1) / 2) > 0
+    masks = {"right lung": lungs & on_right, "left lung": lungs & ~on_right, "heart": heart, NODULE: nodule}
+    return {name: mask for name, mask in masks.items() if mask.any()}
