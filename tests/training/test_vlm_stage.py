@@ -275,6 +275,7 @@ def test_card_states_whether_patients_and_images_were_held_out(run, tmp_path, ca
     card = (tmp_path / "out" / "README.md").read_text()
     assert "**Not held out:** 5 of 5 patients and 12 of 12 images" in card
     assert "5 of 5 patients" in caplog.text
+    assert "patient-" not in caplog.text  # ids of patients stay out of logs
 
 
 def test_terminal_that_shows_ascii_only_gets_the_report(run, material, monkeypatch):

@@ -106,11 +106,10 @@ def find_overlap(train_rows: Dataset | Mixture, eval_rows: Dataset) -> SplitOver
         shared_images=shared_images,
     )
     if overlap.shared_patients or overlap.shared_images:
-        named = f" ({', '.join(sorted(shared_patients)[:3])})" if shared_patients else ""
         logger.warning(
-            f"training and evaluation rows overlap: {overlap.shared_patients} of {overlap.patients} patients"
-            f"{named} and {overlap.shared_images} of {overlap.images} images of the "
-            "evaluation rows are also trained on; keep all rows of a patient in one split"
+            f"training and evaluation rows overlap: {overlap.shared_patients} of {overlap.patients} patients "
+            f"and {overlap.shared_images} of {overlap.images} images of the evaluation rows are also trained on; keep all "
+            "rows of a patient in one split"
         )
     return overlap
 

@@ -51,6 +51,7 @@ class DataArguments(DeformationArguments):
         max_train_samples: number of rows to train on, taken from the start of the split; None takes all.
         max_eval_samples: number of rows to evaluate on, taken from the start of the split; None takes all.
         allow_outside_images: whether rows may name image files outside the data set's folder.
+        with_noncommercial: whether the embedded sample contains the patients whose images are for non-commercial use.
         on_bad_sample: what happens to rows that cannot be read or prepared.
     """
 

@@ -28,8 +28,9 @@ def parse(arguments: list[str]) -> tuple[Any, ...]:
     """Read command line and YAML.
 
     A configuration that is not found where ``--config`` says is looked up among those of the package, so that
-    ``--config finetune/vqa_rad.yaml`` works in any folder. Where no file is named, the stage's configuration follows from the data: its tiny one for the embedded sample, one
-    for a single data set for ``--dataset_name``, and the published one for ``--mixture``.
+    ``--config finetune/vqa_rad.yaml`` works in any folder. Where no file is named, the stage's configuration follows
+    from the data: its tiny one for the embedded sample, one for a single data set for ``--dataset_name``, and the
+    published one for ``--mixture``.
 
     Returns:
         ``StageArguments`` and the dataclasses of the stage.
