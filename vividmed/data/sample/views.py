@@ -29,7 +29,6 @@ class View:
     Attributes:
         name: Unique name.
         patient: Key of the patient.
-        split: ``train`` or ``test``.
         modality: modality as in the answer.
         source: package, file, and how the image was made from it.
         licence: licence of the package.
@@ -44,7 +43,6 @@ class View:
 
     name: str
     patient: str
-    split: str
     modality: str
     source: str
     licence: str
@@ -102,7 +100,6 @@ def slices(source: VolumeSource, scan: Scan) -> Iterator[View]:
             view = View(
                 name=name,
                 patient=source.name,
-                split=source.split,
                 modality=source.modality,
                 source=describe_source(source, f"{plane} slice"),
                 licence=source.archive.licence,
@@ -133,7 +130,6 @@ def volumes(source: VolumeSource, scan: Scan) -> Iterator[View]:
         yield View(
             name=name,
             patient=source.name,
-            split=source.split,
             modality=source.modality,
             source=describe_source(source, "sub-volume"),
             licence=source.archive.licence,
