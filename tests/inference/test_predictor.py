@@ -75,9 +75,13 @@ def test_every_task_gives_a_text_whose_phrases_stand_in_it(predictor, series, op
         ({"task": "ground"}, "needs the text"),
         ({"task": "ground", "text": "Nothing to see."}, "names nothing"),
         ({"task": "translate"}, "unknown"),
+        ({"task": "report", "targets": ["liver"]}, "report does not use targets.*use task segment"),
+        ({"task": "segment", "targets": ["liver"], "prompt": "Where?"}, "segment does not use prompt"),
+        ({"task": "report", "text": "A mass."}, "report does not use text.*use task ground"),
+        ({"task": "vqa", "prompt": "Why?", "full_resolution": True}, "vqa does not use full_resolution"),
     ],
 )
-def test_what_a_task_lacks_is_named_before_the_scan_is_read(predictor, options, message):
+def test_what_a_task_lacks_or_does_not_use_is_named_before_the_scan_is_read(predictor, options, message):
     with pytest.raises(VividMedError, match=message):
         predictor("absent.nii.gz", **options)
 

@@ -75,8 +75,10 @@ def run(args: argparse.Namespace) -> int:
     scans = [] if archives else find_scans(args.inputs)
     if args.output is None and not args.chat and (archives is None or args.to_dicomweb is None):
         raise VividMedError("--output is missing; name a folder for the results")
-    if args.chat and len(scans) != 1:
-        raise VividMedError(f"--chat is about one scan, not {len(scans)}")
+    if args.output is not None and args.output.exists() and not args.output.is_dir():
+        raise VividMedError(f"--output {args.output}: is a file; name a folder for the results")
+    if args.chat:
+        _check_chat(args, len(scans))
 
     predictor = _predictor(args)
     if args.chat:
@@ -84,6 +86,14 @@ def run(args: argparse.Namespace) -> int:
     if archives is not None:
         return _predict_studies(predictor, archives, args, formats, options)
     return _predict(predictor, scans, args, formats, options)
+
+
+def _check_chat(args: argparse.Namespace, scans: int) -> None:
+    if scans != 1:
+        raise VividMedError(f"--chat is about one scan, not {scans}")
+    for name in ("output", "prompt", "targets", "text", "full_resolution"):
+        if getattr(args, name):
+            raise VividMedError(f"--chat does not use --{name.replace('_', '-')}; leave it out")
 
 
 def _predictor(args: argparse.Namespace) -> Any:

@@ -20,6 +20,13 @@ from vividmed.processing.reading import ImageSource, read_image
 
 TARGETS_QUESTION = "Which of these are in this image?"
 PredictTask = Literal["report", "vqa", "segment", "ground"]
+# Arguments that each task uses, of those that only some tasks use.
+_USED = {
+    "report": ("prompt", "full_resolution"),
+    "vqa": ("prompt",),
+    "segment": ("targets", "full_resolution"),
+    "ground": ("text", "full_resolution"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +135,8 @@ class Predictor:
             For each scan its result, or the error for which it has none; other scans are not affected.
 
         Raises:
-            VividMedError: an argument that the task needs is missing, or the model cannot ground.
+            VividMedError: an argument that the task needs is missing, one that it does not use is given, or the model
+                cannot ground.
         """
         request = self._request(task, prompt, targets, text, full_resolution, max_new_tokens)
         results: list[Result | VividMedError | None] = [None] * len(scans)
@@ -169,8 +177,19 @@ class Predictor:
         max_new_tokens: int,
     ) -> "_Request":
         """Check a request before any scan is read."""
-        if task not in ("report", "vqa", "segment", "ground"):
-            raise VividMedError(f"task {task!r} is unknown; use report, vqa, segment or ground")
+        if task not in _USED:
+            raise VividMedError(f"task {task!r} is unknown; use {', '.join(_USED)}")
+        named = [target for target in targets if target.strip()]
+        given_arguments = {
+            "prompt": prompt,
+            "targets": named,
+            "text": text,
+            "full_resolution": full_resolution,
+        }
+        for name, value in given_arguments.items():
+            if value and name not in _USED[task]:
+                users = " or ".join(other for other, used in _USED.items() if name in used)
+                raise VividMedError(f"task {task} does not use {name}; leave it out, or use task {users}")
         if task in ("segment", "ground") and not self.can_ground:
             raise VividMedError(f"task {task} needs a model with segmenters; this one has none")
         question, given = prompt or REPORT_QUESTION, ""
