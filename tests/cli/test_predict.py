@@ -284,7 +284,6 @@ BAD_COMMANDS = {
     "unknown task": (["{image}", *OUT, "--task", "translate"], "unknown value 'translate'"),
     "unknown format": (["{image}", *OUT, "--formats", "jpg"], "format 'jpg' is unknown"),
     "unknown dtype": (["{image}", *OUT, "--dtype", "int8"], "unknown value 'int8'"),
-    "unknown device": (["{image}", *OUT, "--device", "abacus"], "--device abacus"),
     "unknown argument": (["{image}", *OUT, "--fromats", "png"], "did you mean --formats"),
     "batch of none": (["{image}", *OUT, "--batch-size", "0"], "not a whole number above 0"),
     "tokens that are no number": (["{image}", *OUT, "--max-new-tokens", "many"], "not a whole number"),
@@ -314,6 +313,20 @@ def test_wrong_input_is_one_line(images, tmp_path, monkeypatch, capsys, predicto
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99", "-1", "{}", "meta"])
+@pytest.mark.parametrize(
+    "words",
+    [["predict", "image0.png", "--model", MODEL], ["evaluate", "predict", MODEL, "--task", "vqa"]],
+    ids=["predict", "evaluate predict"],
+)
+def test_a_device_that_cannot_be_used_is_one_line(words, device, images, monkeypatch, capsys):
+    monkeypatch.chdir(images)
+    assert main([*words, f"--device={device}", *OUT]) == 2
+    error = capsys.readouterr().err
+    assert f"device {device}: cannot be used" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

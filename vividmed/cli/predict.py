@@ -101,12 +101,6 @@ def _predictor(args: argparse.Namespace) -> Any:
 
     from vividmed.inference.predictor import Predictor
 
-    if args.device is not None:
-        try:
-            torch.zeros(1, device=args.device)
-        except (RuntimeError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise VividMedError(f"--device {args.device}: cannot be used ({reason}); try cpu") from error
     return Predictor(
         args.model, device=args.device, dtype=getattr(torch, args.dtype), load_in_4bit=args.load_in_4bit
     )

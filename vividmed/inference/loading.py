@@ -33,8 +33,9 @@ def load_trained(
         The model in evaluation mode, and its processor.
 
     Raises:
-        VividMedError: there is no model or no processor, or they cannot be read.
+        VividMedError: there is no model or no processor, they cannot be read, or the device cannot be used.
     """
+    target = _usable_device(device)
     check_place(name, "model")
     use_taxonomy_of_model(name)
     adapter = find_adapter(name)
@@ -44,7 +45,7 @@ def load_trained(
         quantisation = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
-        options["quantization_config"] = quantisation
+        options |= {"quantization_config": quantisation, "device_map": {"": target}}
     try:
         processor = VividMedProcessor.from_pretrained(str(name))
         model: Any = VividMedForCausalLM.from_pretrained(source, **options)
@@ -57,10 +58,18 @@ def load_trained(
         model = load_adapter(model, adapter)
         read_record(model.config, Path(adapter))
     if not load_in_4bit:
-        model = model.to(device or _default_device())
+        model = model.to(target)
     return model.eval(), processor
 
 
-def _default_device() -> torch.device:
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return accelerator or torch.device("cpu")
+def _usable_device(name: str | torch.device | None) -> torch.device:
+    if name is None:
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.zeros(1, device=name).device
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise VividMedError(f"device {name}: cannot be used ({reason}); try cpu") from error
+    return device
