@@ -43,6 +43,7 @@ def test_command_line_wins_over_the_file_and_the_file_over_defaults(config):
     ("arguments", "message"),
     [
         (["--stage", "vlx"], "--stage vlx: unknown stage; did you mean vlm?"),
+        (["--stage", ""], "--stage : unknown stage"),
         (["--stage", "zzz"], "--stage zzz: unknown stage; choose one of align-sam, align-isam, vg, vlm, grg"),
         (
             ["--stage", "vlm", "--learning-rat", "1"],

@@ -41,12 +41,12 @@ def parse(arguments: list[str]) -> tuple[Any, ...]:
     early = _ahead(arguments)
     config = None if early.config is None else or_packaged(early.config, "stages/configs")
     values = {} if config is None else read_yaml(config)
-    name = early.stage or values.get("stage")
-    if name is not None and name not in STAGES:
+    name = values.get("stage") if early.stage is None else early.stage
+    if (name is not None or "stage" in values) and str(name) not in STAGES:
         nearest = difflib.get_close_matches(str(name), STAGES, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(STAGES)}"
         raise VividMedError(f"--stage {name}: unknown stage; {hint}")
-    stage = STAGES[name or "vlm"]
+    stage = STAGES["vlm" if name is None else str(name)]
     parser = StageParser((StageArguments, *stage.arguments()), description="Train a stage of VividMed.")
     parser.add_argument(
         "--config",
