@@ -1,6 +1,8 @@
 """Language models that tag: a scripted endpoint that does everything wrong, and a local model."""
 
 import json
+import socket
+import struct
 import time
 from dataclasses import replace
 
@@ -32,6 +34,24 @@ def trickle(handler):
         time.sleep(0.1)
 
 
+def ask_for_time(handler):
+    handler.send_response(429)
+    handler.send_header("Retry-After", "7")
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+def reset(handler):
+    """Close the connection with a reset in the middle of the answer."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices": [')
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.close_connection = True
+    handler.connection.close()
+
+
 def break_off(handler):
     """Announce more than is sent."""
     handler.send_response(200)
@@ -48,6 +68,12 @@ def completion(content):
 BAD = {
     "a dropped sentence": RIGHT.replace("No pneumothorax. ", ""),
     "a changed word": RIGHT.replace("normal", "abnormal"),
+    "another side": RIGHT.replace("left", "right"),
+    "sentences in another order": RIGHT.replace("No pneumothorax. ", "") + " No pneumothorax.",
+    "words joined": RIGHT.replace("No pneumothorax", "Nopneumothorax"),
+    "a page": b"<!doctype html><title>Welcome</title>",
+    "a stream": b'data: {"choices": [{"delta": {"content": "A"}}]}\n\ndata: [DONE]\n\n',
+    "an apology": "I'm sorry, but I cannot process medical records.",
     "an added sentence": RIGHT + " A [nodule](lung nodule).",
     "prose": "Sure! Here is the report with links.",
     "markup": "<html><body>502 Bad Gateway</body></html>",
@@ -93,7 +119,9 @@ def test_answers_that_change_the_report_are_asked_for_once_more_and_then_replace
     assert len(seen) == 2
 
 
-@pytest.mark.parametrize("answer", [500, 503, 429, break_off], ids=["500", "503", "429", "broken off"])
+@pytest.mark.parametrize(
+    "answer", [500, 503, 429, break_off, reset], ids=["500", "503", "429", "broken off", "reset"]
+)
 def test_an_endpoint_in_trouble_is_asked_again_and_then_replaced_by_the_rules(answer, monkeypatch):
     monkeypatch.setattr("vividmed.data.pseudo_labels.endpoint._PAUSES", (0.0, 0.0, 0.0))
     with endpoint(lambda messages, number: answer) as (url, seen):
@@ -103,6 +131,16 @@ def test_an_endpoint_in_trouble_is_asked_again_and_then_replaced_by_the_rules(an
     assert len(seen) == 6
     with endpoint(lambda messages, number: RIGHT if number == 3 else answer) as (url, _):
         assert {each.tagger for each in tag(url).phrases} == {"scripted"}
+
+
+@pytest.mark.parametrize(("largest", "waited"), [(60.0, 7.0), (2.0, 2.0)])
+def test_an_endpoint_that_asks_for_time_gets_it(largest, waited, monkeypatch):
+    pauses = []
+    monkeypatch.setattr("vividmed.data.pseudo_labels.endpoint._LONGEST_PAUSE", largest)
+    monkeypatch.setattr("vividmed.data.pseudo_labels.endpoint.time.sleep", pauses.append)
+    with endpoint(lambda messages, number: ask_for_time if number == 1 else RIGHT) as (url, _):
+        assert {each.tagger for each in tag(url).phrases} == {"scripted"}
+    assert pauses[:2] == [0.0, waited]
 
 
 @pytest.mark.parametrize(
@@ -222,6 +260,7 @@ def test_a_model_that_filters_can_only_take_links_off():
         ("size [12 mm] of [a](liver)", "size [12 mm] of a", [("a", "liver")]),
         ("a b", "a b", []),
         ("ab", "a b", None),
+        ("fove\u0301a", "fov\u00e9a", None),
         ("[a](b)", "[a](b)", None),
         ("[](liver) a", "a", []),
     ],

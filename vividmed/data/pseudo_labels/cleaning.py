@@ -78,6 +78,12 @@ _WHOLE = tuple(
     )
 )
 
+_FACTS = re.compile(
+    r"\d+(?:\.\d+)?|\b(?:left|right|bilateral|both|upper|middle|lower|two|three|four|five|several|multiple|tiny|small|large|"
+    r"minimal|mild|mildly|moderate|moderately|severe|severely|marked|markedly|extensive|massive|acute|chronic)\b",
+    re.IGNORECASE,
+)
+
 
 @dataclass(frozen=True)
 class Change:
@@ -114,8 +120,9 @@ def check_change(
         return Change(distance, f"a finding was lost: {lost}")
     if added:
         return Change(distance, f"a finding was added: {added}")
-    if _numbers(after) - _numbers(before):
-        return Change(distance, f"a number was added: {min(_numbers(after) - _numbers(before))}")
+    if fact := _new_fact(before, after):
+        kind = "a number" if fact[0].isdigit() else "a word of side, size or degree"
+        return Change(distance, f"{kind} was added or moved: {fact}")
     if distance > largest_change:
         return Change(distance, f"{distance:.0%} of the words changed")
     return Change(distance)
@@ -132,7 +139,7 @@ class Cleaning(Step):
     """
 
     name = "clean"
-    version = 1
+    version = 2
 
     def __init__(
         self,
@@ -291,8 +298,13 @@ def _name(statement: tuple[str, str, str]) -> str:
     return " ".join(filter(None, (side, target))) + ("" if status == "present" else f" ({status})")
 
 
-def _numbers(text: str) -> set[str]:
-    return set(re.findall(r"\d+(?:\.\d+)?", text))
+def _new_fact(before: str, after: str) -> str:
+    """A number, side, size or degree that the changed text says and the text before it does not say there; empty if none.
+
+    What is left of a text says these in the same order, so that no number goes from one finding to another.
+    """
+    said = (match.group().lower() for match in _FACTS.finditer(before))
+    return next((m.group().lower() for m in _FACTS.finditer(after) if m.group().lower() not in said), "")
 
 
 def _as_report(answer: str) -> str:

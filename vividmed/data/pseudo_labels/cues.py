@@ -35,7 +35,7 @@ _SEEN = _any(
     "appreciated", "visible", "apparent", "observed", "confirmed", "verified", "reproduced", "shown", "encountered",
     "documented", r"recogni[sz]ed", "recognizable", "discerned", "discernible", "detectable", "depicted", "suspected",
     r"made\s+out", "established", "there", "palpable", "perceptible", "reported", "imaged", "discovered", "delineated", "demonstrable",
-    r"in\s+(?:place|situ)",
+    r"in\s+(?:place|situ)", r"\w+[aei]ble",
 )  # fmt: skip
 _GONE = _any(
     "resolved", "cleared", "disappeared", "vanished", "subsided", "gone", "absent", "removed", "resected", "excised",
@@ -63,8 +63,9 @@ _PSEUDO = (
     rf"{_any('not', 'nor')}\s+(?:been\s+)?{_ADVERBS}{_any('removed', 'resected', 'evacuated', 'drained', 'missing', 'lacking')}",
     rf"(?:(?:{_IS}|has|have|had)\s+)?{_PARTLY}(?:\s+completely)?\s+{_GONE}",
     r"(?:near-complete|nearly\s+complete|partial|incomplete|some)\s+(?:resolution|removal|clearing|clearance)\s+of",
+    rf"not\s+(?:all\s+of|the\s+case\s+that)\s+[^.,;:]{{0,40}}?\s(?:{_IS}|has|have)\s+{_ADVERBS}{_GONE}",
     # What was not there before is there now.
-    rf"(?:{_IS}\s+)?not\s+{_ADVERBS}{_SEEN}\s+(?:(?:previously|before|earlier|then|yesterday|initially|(?:\w+\s+){{1,2}}ago|last\s+\w+)\b|(?:on|in|at)\s+(?:the\s+|any\s+|that\s+)?"
+    rf"(?:(?:{_IS}|has|have)\s+)?not\s+(?:been\s+)?{_ADVERBS}{_SEEN}\s+(?:(?:previously|before|earlier|then|yesterday|initially|(?:\w+\s+){{1,2}}ago|last\s+\w+)\b|(?:on|in|at)\s+(?:the\s+|any\s+|that\s+)?"
     r"(?:prior|previous|earlier|last|older?|comparison|time)\b)",
 )
 _UNCHANGED = (
@@ -103,9 +104,13 @@ _NEGATED_BEFORE = (
     r"(?:mistaken|confused|misread)\s+(?:for|as|with)",
     r"mimic(?:s|king|ked)?",
     r"simulat(?:es?|ing)",
-    r"(?:argues?|speaks?|evidence)\s+against",
+    r"(?:argu(?:es?|ing)|speak(?:s|ing)?|evidence)\s+against",
+    r"(?:what|which|formerly|initially)\s+(?:was|were|had\s+been)\s+(?:called|read\s+as|described\s+as|interpreted\s+as|"
+    r"reported\s+as|taken\s+for|thought\s+to\s+be)",
     r"(?:hardly|scarcely)\s+any",
-    r"(?:replaces?|replacing)\s+(?:the\s+)?(?:earlier|previous|prior|former)",
+    r"non-?visuali[sz]ation\s+of",
+    r"(?:were|had)\s+there\s+(?:been\s+)?(?:an?|any)",
+    r"(?:replaces?|replacing|has\s+replaced|have\s+replaced)\s+(?:the\s+)?(?:earlier|previous|prior|former)",
     r"status\s+post\s+(?:resection|removal|excision)\s+of",
 )
 _NEGATED_AFTER = (
@@ -122,9 +127,12 @@ _NEGATED_AFTER = (
     rf"{_any('since', 'now', 'completely', 'fully', 'entirely', 'meanwhile')}\s+{_GONE}",
     rf"none\s+(?:{_IS})?\s*(?:seen|identified|present|found|visible|noted|detected)",
     rf"{_IS}\s+negative(?!\s+for)",
-    rf"{_IS}\s+not\s+(?:\w+\s+)?(?:enlarged|dilated|widened|thickened)",
     rf"{_IS}\s+not\s+(?:an?|the)\s+(?:\w+\s+)?(?:feature|finding|issue|concern)",
     r"(?:has|have)\s+given\s+way\s+to",
+    r"(?:has|have|had|shows?)\s+no\s+(?:\w+\s+)?correlate",
+    rf"(?:{_IS}|has|have)\s+(?:been\s+)?replaced\s+by",
+    # "The catheter is out."
+    rf"{_IS}\s+(?:now\s+)?out(?=\s*(?:[.,;)]|$))",
     # "An aneurysm is not."
     rf"(?:{_IS}|do|does|did)\s+not(?=\s*(?:[.;)]|$))",
     # Telegraphic style: "Drain removed."
@@ -140,7 +148,7 @@ _UNCERTAIN_BEFORE = (
     r"less\s+likely",
     "suspected",
     "questionable",
-    r"question\s+of",
+    r"(?<!in\s)question(?:\s+of)?",
     "equivocal",
     r"(?:may|might|could)\s+(?:also\s+|still\s+|\w+ly\s+)?(?:represent|reflect|be|indicate|suggest|relate|correspond|hide|mask|obscure|"
     r"conceal|mimic|simulate|harbou?r)",
@@ -161,21 +169,38 @@ _UNCERTAIN_BEFORE = (
     "if",
     r"in\s+case\s+of",
     r"conceivabl[ey]",
+    r"(?:more|most|less)\s+sensitive\s+(?:for|to)",
+    r"nor\s+can(?=[^.;]{0,60}\bdismissed)",
     "perhaps",
     r"than\s+(?:with|for|of)",
     r"evaluate\s+for",
     r"(?:raises?|raising)\s+(?:the\s+)?(?:concern|possibility|question|suspicion)\s+(?:for|of)",
 )
-_UNCERTAIN_AFTER = (
+# "No pneumonia is suspected" is a denial.
+_WEAKLY_UNCERTAIN_AFTER = (
     rf"(?:{_IS}|remains?|seems?|appears?)\s+(?:not\s+(?=\w+ly\b|likely))?{_ADVERBS}(?:(?:thought|considered|felt|deemed)\s+(?:to\s+be\s+)?)?"
-    r"(?:possible|questionable|suspected|considered|equivocal|conceivable|doubtful|improbable|"
-    r"(?:(?:very|less|more|most|quite)\s+)?(?:un)?likely(?=\s*(?:[.,;)]|$|(?:and|but|given|because|in|on|at|here|as)\b)))",
+    r"(?:possible|questionable|suspected|considered|equivocal|conceivable|(?:more\s+|less\s+|most\s+)?probable|favou?red(?!\s+over)|doubtful|improbable|"
+    r"(?:(?:very|less|more|most|quite)\s+)?(?:un)?likely(?=\s*(?:[.,;)]|$|(?:and|but|given|because|in|on|at|here|as)\b)))"
+    r"(?!\s+that\b)",
+    rf"(?:{_IS}|remains?)\s+(?:an?|the|one|another)\s+(?:[\w-]+\s+){{0,3}}"
+    r"(?:alternative|consideration|possibility|concern|diagnosis|explanation|differential)",
+)
+_UNCERTAIN_AFTER = (
+    r"favou?red(?=\s*(?:[.,;)]|$))",
+    r"until\s+proven\s+otherwise",
+    rf"(?:cannot|can\s+not|could\s+not)\s+be\s+{_ADVERBS}diagnosed",
     r"(?:less\s+likely|unlikely|improbable)(?=\s*(?:[.,;)]|$|(?:given|because)\b))",
-    rf"(?:cannot|can\s+not|can['’]t|could\s+not|{_IS}\s+not|not)\s+(?:be\s+)?{_ADVERBS}(?:excluded|ruled\s+out)",
+    rf"(?:cannot|can\s+not|can['’]t|could\s+not|{_IS}\s+not|not)\s+(?:be\s+)?{_ADVERBS}(?:excluded|ruled\s+out|dismissed|disproved)",
     r"(?:may|might|could)\s+(?:\w+ly\s+|also\s+|still\s+)?be\s+(?:\w+ly\s+)?(?:present|considered|hidden|missed|occult|obscured|"
     r"overlooked|masked|concealed|there|undetected)",
-    rf"(?:{_IS}|remains?)\s+in\s+the\s+differential(?:\s+diagnosis)?",
-    rf"(?:may|might|could)\s+not\s+be\s+{_ADVERBS}{_SEEN}",
+    rf"(?:{_IS}\s+)?{_NOT}\s+(?:\w+ly\s+)?{_SEEN},?\s+(?:but|although|though|yet)\s+(?:(?:it|they|this)\s+)?(?:cannot|can\s+not|could\s+not|not)\s+"
+    rf"(?:be\s+)?{_ADVERBS}(?:excluded|ruled\s+out)",
+    r"to\s+be\s+(?:\w+ly\s+)?(?:excluded|ruled\s+out)",
+    rf"(?:{_IS}|remains?)\s+(?:(?:also|still|both|all)\s+)?in\s+the\s+differential(?:\s+diagnosis)?",
+    rf"{_NOT}\s+(?:be\s+)?{_ADVERBS}(?:distinguished|differentiated|told)(?:\s+apart)?\s+from",
+    r"indistinguishable\s+from",
+    r"would\s+(?:not\s+|\w+ly\s+)*be",
+    rf"(?:may|might)\s+not\s+be\s+{_ADVERBS}{_SEEN}",
     r"should\s+be\s+(?:\w+ly\s+)?(?:considered|excluded|ruled\s+out)",
     rf"(?:{_IS}|remains?)\s+(?:difficult|hard|impossible)\s+to\s+(?:exclude|rule\s+out)",
     r"(?:can|may|might|could)\s+(?:\w+ly\s+)?(?:escape|evade|exist|coexist|persist|go\s+un\w+|remain\s+un\w+)",
@@ -183,6 +208,9 @@ _UNCERTAIN_AFTER = (
 )
 _UNASSESSED_BEFORE = (
     r"(?:limited|suboptimal|poor|incomplete|inadequate)\s+(?:evaluation|assessment|visuali[sz]ation)\s+(?:of|for)",
+    r"(?:limit(?:s|ed|ing)?|preclud(?:es?|ed|ing)|hinder(?:s|ed|ing)?|degrad(?:es?|ed|ing))\s+(?:the\s+)?"
+    r"(?:evaluation|assessment|detection|visuali[sz]ation)\s+(?:of|for)",
+    r"mak(?:es?|ing)\s+(?:the\s+)?(?:detection|assessment|exclusion|evaluation)\s+of",
     r"(?:not|non-?)\s?-?(?:diagnostic|evaluable)\s+for",
     r"(?:insensitive|not\s+sensitive)\s+(?:for|to)",
     r"(?:cannot|can\s+not|could\s+not|unable\s+to)\s+(?:\w+ly\s+)?(?:assess|evaluate|comment\s+on)",
@@ -199,7 +227,9 @@ _UNASSESSED_AFTER = (
     rf"{_IS}\s+(?:poorly|suboptimally)\s+(?:seen|visuali[sz]ed|demonstrated|defined)",
     r"(?:is|are|lies?)\s+(?:outside|beyond)\s+(?:of\s+)?the\s+(?:field\s+of\s+view|scan|image)",
 )
-_UNCERTAIN_BOTH_WAYS = ("versus", "vs")
+_UNCERTAIN_BOTH_WAYS = ("versus", "vs", r"favou?red\s+over", r"if\s+(?:any|present|real|there|at\s+all)")
+# "Fibrosis is absent, as is honeycombing."
+_LIKEWISE = rf"(?:as|so)\s+{_IS}"
 _ENDS = (
     "but", "however", "although", "though", r"except(?:\s+for)?", r"aside\s+from", r"apart\s+from", r"other\s+than", "yet",
     "nevertheless", "nonetheless", "which", "because", r"due\s+to", r"secondary\s+to", "while", "whilst", "whereas", "despite",
@@ -216,27 +246,38 @@ _VERBS = _any(
 )  # fmt: skip
 _ENDS_FORWARDS = (
     rf"and(?=\s+(?:most\s+)?(?:\w+ly\s+)?{_VERBS}\b)",
-    rf"and(?=\s+(?!no\b|nor\b)(?:[a-z-]+\s+){{1,3}}{_VERBS}\b)",
+    # "No pneumothorax and little effusion."
+    r"and(?=\s+(?:an?\s+)?(?:little|some|trace|minimal|mild|moderate|tiny|stable|unchanged|persistent|improv\w+|worsen\w+|"
+    r"increas\w+|decreas\w+)\b)",
 )
+_NEW_CLAUSE = rf"and(?=\s+(?!no\b|nor\b)(?:[a-z-]+\s+){{1,3}}{_VERBS}\b)"
 # A transitive verb: what is said after its object is not about its subject.
 _ENDS_BACKWARDS = (r"(?:makes?|renders?|shows?|reveals?|contains?|demonstrates?)",)
 _CLAUSE = r",(?=\s+(?:it|there|we|this|that|these|those|one\s+of|however)\b)"
 
+# "And" before another predicate of the same subject is no border.
+_AND = r"and(?!\s+(?:\w+ly\s+)?(?:not|never|no\s+longer|cannot|is|are|was|were|has|have|can|could)\b)"
+
 # In lists of findings: "Pneumothorax: none."
-_NONE_IN_LIST = r"\s*(?:[:=(]|\s[–—-]\s)\s*(?:none|absent|negative|nil|no(?!\s+\w)|not\s+(?:seen|present))\b"
+_NONE_IN_LIST = r"\s*(?:[:=(?]|\s[–—-]\s)\s*(?:none|absent|negative|nil|no(?!\s+\w)|not\s+(?:seen|present|on|in|at|here|today))\b"
+# A clause about the subject: "the nodule, which was suspected on the radiograph, is not confirmed".
+_ASIDE = rf",\s+(?:which|who)\s+[^.,;:]{{0,60}},(?=\s+(?:{_IS}|has|have|had|can|could|cannot|does|do|did)\b)"
+# "Not seen: pneumothorax, effusion."
+_NONE_OF_LIST = rf"\b(?:no|none|negative|absent|(?:{_IS}\s+)?not\s+{_SEEN})\s*:"
 
 CUES = re.compile(
-    rf"\b(?:(?P<unchanged>{_any(*_UNCHANGED)})|(?P<pseudo>{_any(*_PSEUDO)})"
+    rf"(?P<absent_before_list>{_NONE_OF_LIST})|\b(?:(?P<unchanged>{_any(*_UNCHANGED)})|(?P<pseudo>{_any(*_PSEUDO)})"
     rf"|(?P<unassessed_after>{_any(*_UNASSESSED_AFTER)})"
     rf"|(?P<unassessed_before>{_any(*_UNASSESSED_BEFORE)})"
-    rf"|(?P<uncertain_both>{_any(*_UNCERTAIN_BOTH_WAYS)})"
+    rf"|(?P<likewise>{_LIKEWISE})|(?P<uncertain_both>{_any(*_UNCERTAIN_BOTH_WAYS)})"
+    rf"|(?P<uncertain_after_weakly>{_any(*_WEAKLY_UNCERTAIN_AFTER)})"
     rf"|(?P<uncertain_after>{_any(*_UNCERTAIN_AFTER)})|(?P<absent_after>{_any(*_NEGATED_AFTER)})"
     rf"|(?P<uncertain_before>{_any(*_UNCERTAIN_BEFORE)})|(?P<absent_before>{_any(*_NEGATED_BEFORE)})"
-    rf"|(?P<end>{_any(*_ENDS)})|(?P<end_forwards>{_any(*_ENDS_FORWARDS)})"
-    rf"|(?P<end_backwards>{_any(*_ENDS_BACKWARDS)}))\b"
-    rf"|(?P<absent_after_list>{_NONE_IN_LIST})|(?P<open>\()|(?P<close>\))|(?P<clause>{_CLAUSE})"
+    rf"|(?P<end>{_any(*_ENDS)})|(?P<end_forwards>{_any(*_ENDS_FORWARDS)})|(?P<new_clause>{_NEW_CLAUSE})"
+    rf"|(?P<end_backwards>{_any(*_ENDS_BACKWARDS)})|(?P<joined>{_AND}))\b"
+    rf"|(?P<absent_after_list>{_NONE_IN_LIST})|(?P<aside>{_ASIDE})|(?P<open>\()|(?P<close>\))|(?P<clause>{_CLAUSE})"
     r"|(?P<after_front>,(?=\s+(?:the|an?)\b))"
-    r"|(?P<stop>[;:]|\s[–—-]\s)",
+    r"|(?P<comma>,)|(?P<stop>[;:]|\s[–—-]\s)",
     re.IGNORECASE,
 )
 """All cues of a sentence. The group that matched is named for the status and for its direction; the others end a scope or,

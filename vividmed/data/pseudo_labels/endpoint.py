@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ _STOP_AFTER = 20
 """Questions in a row without any answer after which the endpoint counts as broken."""
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PAUSES = (0.0, 1.0, 4.0, 15.0)
+_LONGEST_PAUSE = 60.0
 _CONFIRMED_ACCESS = ("open", "registered")
 
 
@@ -87,10 +89,11 @@ class Endpoint(LanguageModel):
             "stream": False,
         }
         status: int | None = None
+        wanted = 0.0
         for pause in _PAUSES:
-            time.sleep(pause)
+            time.sleep(max(pause, min(wanted, _LONGEST_PAUSE)))
             try:
-                status, content = self._post(client, body)
+                status, content, wanted = self._post(client, body)
             except TimeoutError:
                 return Failure("the endpoint timed out")
             except httpx2.TimeoutException:
@@ -116,8 +119,8 @@ class Endpoint(LanguageModel):
             f"{KEY_VARIABLE}"
         )
 
-    def _post(self, client: Any, body: dict[str, Any]) -> tuple[int, bytes]:
-        """Status and content; an answer that trickles in counts as late.
+    def _post(self, client: Any, body: dict[str, Any]) -> tuple[int, bytes, float]:
+        """Status, content, and the pause in seconds that the endpoint asks for; an answer that trickles in counts as late.
 
         Raises:
             TimeoutError: the answer is not complete in time.
@@ -132,7 +135,7 @@ class Endpoint(LanguageModel):
                     raise OverflowError
                 if time.monotonic() > deadline:
                     raise TimeoutError
-            return response.status_code, content
+            return response.status_code, content, _retry_after(response.headers.get("Retry-After", ""))
 
 
 def is_private(url: str) -> bool:
@@ -191,6 +194,11 @@ def check_address(endpoint: Endpoint, terms: Iterable[DatasetTerms], *, confirme
                 f"--endpoint {endpoint.url}: is a public address, and the reports come from data with {each.access} access; "
                 f"use an endpoint on your own network, or, if the terms allow it, add --confirm-terms '{quote}'"
             )
+
+
+def _retry_after(header: str) -> float:
+    """Seconds of a ``Retry-After`` header; 0 if it is absent, a date or nonsense."""
+    return float(header) if re.fullmatch(r"\d{1,6}", header.strip()) else 0.0
 
 
 def _answer(content: bytes) -> str | Failure:

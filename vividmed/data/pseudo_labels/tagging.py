@@ -9,17 +9,26 @@ backwards up to a word that ends their scope, as in NegEx (Chapman et al., 2001)
 
 import hashlib
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
 from vividmed.data.pseudo_labels.cues import CUES, DENIED, PRESUPPOSED
+from vividmed.data.pseudo_labels.predicates import DIGEST_SOURCE, NODES, Stated, stated_findings
 from vividmed.data.pseudo_labels.scopes import Scopes, Status
-from vividmed.data.pseudo_labels.shorthand import NODULE_ELSEWHERE, NOT_TERMS, OTHER_MEANINGS, SHORTHAND
+from vividmed.data.pseudo_labels.shorthand import (
+    ACRONYMS,
+    NODULE_ELSEWHERE,
+    NODULE_OF_OTHER,
+    NOT_TERMS,
+    OTHER_MEANINGS,
+    SHORTHAND,
+)
 from vividmed.data.taxonomy import Taxonomy
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Raised whenever the code of the rules reads a text otherwise; their tables are compared by content."""
 
 
@@ -68,12 +77,21 @@ _SIDE_AFTER = re.compile(
 _NODULE_ELSEWHERE = re.compile(NODULE_ELSEWHERE, re.IGNORECASE)
 # "The pericardium shows no effusion."
 _PERICARDIUM = re.compile(
-    r"\bpericardi(?:um|al\s+(?:sac|space))\s+(?:is|shows?|contains?|has|with|without)\b[^,;:]*$",
+    r"\bpericardi(?:um|al\s+(?:sac|space))(?:\s*:[^;:]*|\s+(?:is|shows?|contains?|has|with|without)\b[^,;:]*)$",
     re.IGNORECASE,
 )
+_NODULE_OF_OTHER = re.compile(NODULE_OF_OTHER, re.IGNORECASE)
+_PLAIN_NODULE = ("nodule", "nodules")
 _PLAIN_EFFUSION = ("effusion", "effusions")
+_LIST = r"((?:[a-z-]+,\s+){0,4}[a-z-]+),?\s+(?:and|or|nor|and/or)\s+"
+_SHARED = re.compile(rf"{_LIST}$", re.IGNORECASE)
+_SHARED_AFTER = re.compile(r"\s+(?:and|or|nor|and/or)\s+([a-z-]+)", re.IGNORECASE)
+_SHARED_BY_OTHER = re.compile(rf"{_LIST}[a-z-]+\s+$", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:[-/'][^\W_]+)*")
-_SENTENCE = re.compile(r"[^.!?\n]+(?:\.(?=\d)[^.!?\n]*)*[.!?]*")
+# A number with a decimal point is no end of a sentence, and "Nodule? None." is one.
+_SENTENCE = re.compile(
+    r"[^.!?\n]+(?:(?:\.(?=\d)|\?(?=\s*(?:none|no|not|nil|absent|negative)\b))[^.!?\n]*)*[.!?]*", re.IGNORECASE
+)
 
 
 class Tagger:
@@ -103,7 +121,7 @@ class Tagger:
     def digest(self) -> str:
         """Short digest of everything that decides on what is read: terms, targets, cues and the version of the rules."""
         cues = [each.pattern for each in (CUES, DENIED, PRESUPPOSED)]
-        content = [RULES_VERSION, cues, _LEADING.pattern, sorted(self._targets.items())]
+        content = [RULES_VERSION, cues, DIGEST_SOURCE, _LEADING.pattern, sorted(self._targets.items())]
         categories = [(target.name, target.category, target.groundable) for target in self.taxonomy]
         return hashlib.sha256(repr((content, categories)).encode()).hexdigest()[:12]
 
@@ -138,21 +156,59 @@ class Tagger:
 
     def _tag_sentence(self, text: str, first: int, last: int) -> Iterator[Mention]:
         sentence = text[first:last]
-        scopes: Scopes | None = None
-        for head, end, target in self._terms(sentence):
-            scopes = scopes or Scopes(sentence)
-            start = head - _leading_length(sentence, head)
-            after = sentence[end : end + _LEADING_REACH]
-            if "nodule" in target and _NODULE_ELSEWHERE.match(after):
+        terms = list(self._terms(sentence))
+        stated = stated_findings(sentence)
+        if not terms and not stated:
+            return
+        scopes = Scopes(sentence)
+        # What is denied about a structure does not deny the structure: the heart of "the heart is not enlarged" is there.
+        stated = [
+            replace(each, start=each.focus)
+            if each.focus > each.start and each.target not in NODES and _is_absent(each, scopes)
+            else each
+            for each in stated
+        ]
+        found = _together(stated, _together(list(self._shared_words(sentence, terms)), terms))
+        previous = 0
+        for each in found:
+            target, head, end = each.target, each.start, each.end
+            if not target:
                 continue
-            if sentence[head:end].lower() in _PLAIN_EFFUSION and _PERICARDIUM.search(sentence[:start]):
+            start = max(head - _leading_length(sentence, head), previous)
+            after = sentence[end : end + _LEADING_REACH]
+            if "nodule" in target and _is_elsewhere(sentence, head, end):
+                continue
+            before = sentence[max(0, start - 2 * _LEADING_REACH) : start]
+            if sentence[head:end].lower() in _PLAIN_EFFUSION and _PERICARDIUM.search(before):
                 target = "pericardial effusion"
             target, side = self._with_side(target, sentence[start:end], after)
-            status = scopes.status(head, end, phrase_start=start)
+            status: Status = "absent"
+            if not each.denied:
+                status = scopes.status(each.focus, end, phrase_start=start if each.focus == head else None)
             yield Mention(sentence[start:end], first + start, first + end, target, status, side)
+            previous = end
 
-    def _terms(self, sentence: str) -> Iterator[tuple[int, int, str]]:
-        """Start, end and target of each term, the longest at every word.
+    def _shared_words(self, sentence: str, terms: list[Stated]) -> Iterator[Stated]:
+        """Findings that share a word with another: *pericardial or pleural effusion*, *mediastinal widening or shift*."""
+        for term in terms:
+            words = sentence[term.start : term.end].split()
+            offset = max(0, term.start - _LEADING_REACH)
+            before = sentence[offset : term.start]
+            # "Neither pelvic nor femoral fracture": one of the two may be a word that we do not know.
+            if match := (_SHARED if len(words) > 1 else _SHARED_BY_OTHER).search(before):
+                for word in reversed(list(_WORD.finditer(before, match.start(1), match.end(1)))):
+                    target = self._targets.get(f"{word.group()} {words[-1]}".lower())
+                    if not target:
+                        break
+                    start = offset + word.start()
+                    yield Stated(start, start, offset + word.end(), target)
+            if len(words) > 1 and (match := _SHARED_AFTER.match(sentence, term.end)):
+                target = self._targets.get(f"{words[0]} {match[1]}".lower())
+                if target and match[1].lower() not in self._targets:
+                    yield Stated(match.start(1), match.start(1), match.end(1), target)
+
+    def _terms(self, sentence: str) -> Iterator[Stated]:
+        """The longest term at every word; the target is empty for one that means something else.
 
         A term that begins one word later wins if it ends later: the fracture in *right rib fracture*, not the rib.
         """
@@ -164,9 +220,10 @@ class Tagger:
                 place += 1
                 continue
             if length:
-                target = self._targets[_joined(words[place : place + length])]
-                if target:
-                    yield words[place].start(), words[place + length - 1].end(), target
+                start, end = words[place].start(), words[place + length - 1].end()
+                term = _joined(words[place : place + length])
+                if term not in ACRONYMS or sentence[start:end].isupper():
+                    yield Stated(start, start, end, self._targets[term])
             place += max(1, length)
 
     def _longest_at(self, sentence: str, words: list[re.Match[str]], place: int) -> int:
@@ -174,12 +231,13 @@ class Tagger:
         if place >= len(words):
             return 0
         length = min(self._longest.get(words[place].group().lower(), 0), len(words) - place)
+        # Words of one term have nothing but space between them.
+        for number, (one, other) in enumerate(pairwise(words[place : place + length]), 1):
+            if not sentence[one.end() : other.start()].isspace():
+                length = number
+                break
         while length and _joined(words[place : place + length]) not in self._targets:
             length -= 1
-        # Words of one term have nothing but space between them.
-        for one, other in pairwise(words[place : place + length]):
-            if not sentence[one.end() : other.start()].isspace():
-                return 0
         return length
 
     def _with_side(self, target: str, phrase: str, after: str) -> tuple[str, str]:
@@ -190,6 +248,28 @@ class Tagger:
         side = match.group(1).lower()
         sided = f"{side} {target}"
         return (self.taxonomy[sided].name, "") if sided in self.taxonomy else (target, side)
+
+
+def _is_elsewhere(sentence: str, start: int, end: int) -> bool:
+    """Whether a nodule lies outside the lungs."""
+    if _NODULE_ELSEWHERE.match(sentence, end):
+        return True
+    before = sentence[max(0, start - 2 * _LEADING_REACH) : start]
+    return sentence[start:end].lower() in _PLAIN_NODULE and _NODULE_OF_OTHER.search(before) is not None
+
+
+def _is_absent(stated: Stated, scopes: Scopes) -> bool:
+    return stated.denied or scopes.status(stated.focus, stated.end) == "absent"
+
+
+def _together(first: list[Stated], rest: list[Stated]) -> list[Stated]:
+    """Both lists in the order of the sentence, without what overlaps with something of the first one."""
+    first = sorted(first, key=lambda each: each.start)
+    ends = [each.end for each in first]
+    starts = [each.start for each in first]
+    # What overlaps with nothing has as many starts before its end as ends before its start.
+    free = [each for each in rest if bisect_left(starts, each.end) == bisect_right(ends, each.start)]
+    return sorted([*first, *free], key=lambda each: each.start)
 
 
 def _leading_length(sentence: str, head: int) -> int:
