@@ -2,9 +2,10 @@
 
     python -m benchmarks.segmenter [--rounds 15]
 
-A volume of 16 x 128 x 128 with eight prompts, 192 wide, six layers, patches of 2 x 16 x 16. The earlier code copied and
-projected an image once per prompt for every attention between tokens and image, upscaled by transposed convolutions with
-channels first, and interpolated along depth even where depth did not change. Both draw the same masks, which the program
+A grey volume of 16 x 128 x 128 with eight prompts, 192 wide, six layers, patches of 2 x 16 x 16. The earlier code
+embedded three equal channels, copied and projected an image once per prompt for every attention between tokens and image,
+computed the final states of all tokens, upscaled by transposed convolutions with channels first, and interpolated along
+depth even where depth did not change. Both draw the same masks, which the program
 checks. They take turns. Times are CPU seconds of one thread, because other programs may share the machine.
 """
 
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from benchmarks.timing import alternate, median, ratio
 from vividmed.models.segmenter import image_attention, modeling_segmenter
 from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
-from vividmed.models.segmenter.mask_decoder import MaskDecoder, depth_upscaling
+from vividmed.models.segmenter.mask_decoder import ALL_TOKENS, MaskDecoder, depth_upscaling
 from vividmed.models.segmenter.modeling_segmenter import Segmenter
 
 SIZE, PATCH, PROMPTS = (16, 128, 128), (2, 16, 16), 8
@@ -38,7 +39,7 @@ TOLERANCE = 2e-4
 class EarlierDecoder(MaskDecoder):
     """The decoder as it was: a copy of the image per prompt from the start, channels first in the upscaling."""
 
-    def forward(self, groups):
+    def forward(self, groups, read=ALL_TOKENS):
         expanded = [
             group._replace(
                 embeddings=group.embeddings.index_select(0, group.images),
@@ -46,7 +47,8 @@ class EarlierDecoder(MaskDecoder):
             )
             for group in groups
         ]
-        return super().forward(expanded)
+        decoded = super().forward(expanded)
+        return [group._replace(states=group.states[:, read]) for group in decoded]
 
     def draw(self, states, prompts, embeddings, patch_depth):
         factor = depth_upscaling(patch_depth)
@@ -87,19 +89,20 @@ def main() -> int:
     torch.manual_seed(0)
     ours = Segmenter(SegmenterConfig(**SIZES)).eval()
     earlier = earlier_twin(ours)
-    arguments = ([torch.rand(3, *SIZE)], [torch.randn(PROMPTS, ours.config.hidden_size)], [PATCH])
+    image = torch.rand(1, *SIZE).expand(3, -1, -1, -1)  # as the processor makes it
+    others = [torch.randn(PROMPTS, ours.config.hidden_size)], [PATCH]
     interpolate, are_plain = modeling_segmenter._interpolate, image_attention._are_plain
 
     @torch.no_grad()
     def run_ours() -> torch.Tensor:
-        return ours(*arguments).masks[0]
+        return ours([image], *others).masks[0]
 
     @torch.no_grad()
     def run_earlier() -> torch.Tensor:
         modeling_segmenter._interpolate = _interpolated
         image_attention._are_plain = lambda *_: False  # project every row of every prompt's image
         try:
-            return earlier(*arguments).masks[0]
+            return earlier([image.contiguous()], *others).masks[0]
         finally:
             modeling_segmenter._interpolate, image_attention._are_plain = interpolate, are_plain
 

@@ -14,7 +14,7 @@ from vividmed.models.adapters.merging import AdapterMerger, merge_checkpoint
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.training.adapters.adapted_model import ADAPTER_WEIGHTS
 from vividmed.training.adapters.merging import save_merged_model
-from vividmed.training.adapters.peft import load_adapter
+from vividmed.training.adapters.peft import load_adapter, merge_adapter
 from vividmed.training.loading import load_model
 from vividmed.training.settings.model_arguments import ModelArguments
 
@@ -97,14 +97,44 @@ def test_merging_into_float32_does_not_round_to_the_precision_of_the_base(tmp_pa
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_merged_model_keeps_what_its_adapter_recorded_for_grounding(tmp_path):
+def save_and_load_merged(folder):
+    save_merged_model(folder / "adapter", folder / "merged")
+    return VividMedForCausalLM.from_pretrained(folder / "merged")
+
+
+def load_and_merge(folder):
+    return merge_adapter(VividMedForCausalLM.from_pretrained(folder / "base"), folder / "adapter")
+
+
+@pytest.mark.parametrize("merge", [save_and_load_merged, load_and_merge])
+@pytest.mark.parametrize(
+    ("base", "record", "thresholds", "warning"),
+    [
+        ({}, {"presence_thresholds": {"mask": 0.7}}, {"mask": 0.7}, None),
+        ({"mask": 0.2}, {"presence_thresholds": {"mask": 0.7}}, {"mask": 0.7}, None),
+        ({"mask": 0.2}, {}, {"mask": 0.2}, "calibrated without the adapter"),
+        (
+            {},
+            {"presence_thresholds": {"mask": 0.7}, "quantised_base": True},
+            {"mask": 0.7},
+            "calibrated on a base model that was quantised",
+        ),
+    ],
+    ids=["of the adapter", "of both", "of the base model", "of the quantised base model"],
+)
+def test_merged_model_keeps_thresholds_and_says_when_they_are_of_other_weights(
+    tmp_path, caplog, merge, base, record, thresholds, warning
+):
     make_adapter(tmp_path)
-    record = {"target_forms": {"liver": "mask"}, "presence_thresholds": {"mask": 0.7}}
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config | {"presence_thresholds": base}))
+    record |= {"target_forms": {"liver": "mask"}}
     (tmp_path / "adapter" / "grounding.json").write_text(json.dumps(record))
-    save_merged_model(tmp_path / "adapter", tmp_path / "merged")
-    config = VividMedForCausalLM.from_pretrained(tmp_path / "merged").config
-    assert config.target_forms == record["target_forms"]
-    assert config.presence_thresholds == record["presence_thresholds"]
+    found = merge(tmp_path).config
+    assert (found.target_forms, found.presence_thresholds) == ({"liver": "mask"}, thresholds)
+    assert [warning in message for message in caplog.messages if "presence thresholds" in message] == (
+        [True] if warning else []
+    )
 
 
 def test_merging_writes_shards_no_larger_than_asked_for(tmp_path):

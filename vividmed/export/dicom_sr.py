@@ -21,6 +21,7 @@ from vividmed.export.dicom_objects import (
 )
 from vividmed.export.dicom_seg import build_dicom_seg
 from vividmed.export.dicom_sr_groups import GroupWriter
+from vividmed.export.file_names import SEGMENTATION, STRUCTURED_REPORT
 from vividmed.export.findings import Finding, collect_findings
 from vividmed.export.notice import NOTICE
 from vividmed.processing.grounded_text import GroundedText
@@ -62,10 +63,10 @@ def save_dicom_sr(
     report, segmentation = build_dicom_sr(image, grounded, model=model)
     seg_path = None
     if segmentation is not None:
-        seg_path = folder / "segmentation.dcm"
+        seg_path = folder / SEGMENTATION
         save_dicom(segmentation, seg_path)
-    save_dicom(report, folder / "report.dcm")
-    return DicomFiles(seg_path, folder / "report.dcm")
+    save_dicom(report, folder / STRUCTURED_REPORT)
+    return DicomFiles(seg_path, folder / STRUCTURED_REPORT)
 
 
 def build_dicom_sr(

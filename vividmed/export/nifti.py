@@ -8,14 +8,12 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from vividmed.export.file_names import LABELS, MASK, MASK_INDEX
 from vividmed.export.findings import Finding, collect_findings
 from vividmed.files import write_atomically
 from vividmed.processing.boxes import boxes_to_mm
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.processing.medical_image import MedicalImage
-
-INDEX = "grounding.json"
-LABELS = "labels.nii.gz"
 
 _COMPRESSION = 6
 """Level 9 takes ten times as long for masks that are a sixth smaller."""
@@ -51,7 +49,7 @@ def save_masks(image: MedicalImage, grounded: GroundedText, folder: str | Path) 
     folder = Path(folder)
     findings = collect_findings(image, grounded)
     masks = {finding.number: finding.mask for finding in findings if finding.mask is not None}
-    names = {number: f"mask_{number:02d}.nii.gz" for number in masks}
+    names = {number: MASK.format(number=number) for number in masks}
     for number, mask in masks.items():
         write_atomically(folder / names[number], encode_mask(mask, image))
     if masks:
@@ -69,8 +67,8 @@ def save_masks(image: MedicalImage, grounded: GroundedText, folder: str | Path) 
         "phrases": [_entry(image, finding, names.get(finding.number)) for finding in findings],
     }
     content = json.dumps(index, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-    write_atomically(folder / INDEX, content.encode())
-    return folder / INDEX
+    write_atomically(folder / MASK_INDEX, content.encode())
+    return folder / MASK_INDEX
 
 
 def encode_mask(mask: np.ndarray, image: MedicalImage) -> bytes:

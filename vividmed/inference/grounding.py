@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from vividmed.errors import VividMedError
 from vividmed.inference.full_resolution import segment_at_full_resolution
 from vividmed.inference.target_forms import TargetForms
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
-from vividmed.models.phrases.forms import PhraseForm, presence_of_masks, usable_form
+from vividmed.models.phrases.forms import PhraseForm, usable_form
 from vividmed.models.phrases.grounding import GroundingOutput
 from vividmed.processing.geometry import ResizePlan
 from vividmed.processing.grounded_text import (
@@ -136,17 +137,15 @@ def ground_reports(
     output = model.ground(**batch.to(model.device), masks=masks, boxes=boxes, forms=forms)
     placed: list[GroundedText] = []
     for number, (text, medical_image, plan) in enumerate(zip(parsed, read, geometry, strict=True)):
-        found, mask_plan = output.of_sample(number), plan
+        found, redrawn = output.of_sample(number), None
         if full_resolution:
-            mask_plan = redraw(
-                model, processor, medical_image, found, plan=plan, mask_threshold=mask_threshold
-            )
+            redrawn = redraw(model, processor, medical_image, found, plan=plan, mask_threshold=mask_threshold)
         placed += place_phrases(
             [text],
             output=found,
             first_prompts=[before[number]],
             geometry=[plan],
-            mask_geometry=[mask_plan],
+            redrawn=[redrawn],
             forms=[forms[number]],
             presence_thresholds=model.config.presence_thresholds,
             mask_threshold=mask_threshold,
@@ -163,32 +162,27 @@ def redraw(
     *,
     plan: ResizePlan,
     mask_threshold: float = 0.5,
-) -> ResizePlan:
+) -> list[np.ndarray | None] | None:
     """Draw the masks of one image again on its own voxels.
 
     Args:
-        model: model with segmenters; without one for masks, nothing changes.
+        model: model with segmenters.
         processor: processor of the model.
         image: the image as read.
-        output: prompts and masks of a batch of this one image; its masks are replaced.
+        output: prompts and masks of a batch of this one image.
         plan: plan by which the model saw the image.
         mask_threshold: a phrase whose mask reaches this probability nowhere counts as not found.
 
     Returns:
-        The plan that the masks belong to now; boxes and presence scores stay those of the first look.
+        For each prompt its mask (D, H, W), or None if it was not found; None if there is nothing to draw.
     """
-    if model.segmenter is None or not output.masks or output.masks[0] is None or not len(output.masks[0]):
-        return plan
-    prompts = (output.prompts or [None])[0]
-    if prompts is None:
-        return plan
-    values = processor.image_processor.scale_intensity(image)
-    redrawn, fine = segment_at_full_resolution(
-        model.segmenter, values, prompts, output.masks[0], plan=plan, mask_threshold=mask_threshold
+    (logits,), (prompts,) = output.masks or [None], output.prompts or [None]
+    if model.segmenter is None or logits is None or prompts is None or not len(logits):
+        return None
+    scale = processor.image_processor.intensity_scale(image)
+    return segment_at_full_resolution(
+        model.segmenter, image.array, scale, prompts, logits, plan=plan, mask_threshold=mask_threshold
     )
-    output.mask_presence = [presence_of_masks(output.masks[0])]
-    output.masks = [redrawn]
-    return fine
 
 
 def ground_phrase(

@@ -11,7 +11,6 @@ from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.adapters.peft import adapter_base, find_adapter, load_adapter
 from vividmed.training.hub_files import check_place, use_taxonomy_of_model
-from vividmed.training.presence import read_record
 
 
 def load_trained(
@@ -56,7 +55,6 @@ def load_trained(
         ) from error
     if adapter is not None:
         model = load_adapter(model, adapter)
-        read_record(model.config, Path(adapter))
     if not load_in_4bit:
         model = model.to(target)
     return model.eval(), processor

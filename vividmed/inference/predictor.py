@@ -262,15 +262,15 @@ class Predictor:
         texts = []
         for number, image in enumerate(images):
             output = written.output and written.output.of_sample(number)
-            mask_plan = geometry[number]
+            redrawn = None
             if request.full_resolution and output is not None:
-                mask_plan = redraw(self.model, self.processor, image, output, plan=mask_plan)
+                redrawn = redraw(self.model, self.processor, image, output, plan=geometry[number])
             texts += self.processor.post_process_grounding(
                 [written.ids[number]],
                 output=output,
                 first_prompts=[0],
                 geometry=[geometry[number]],
-                mask_geometry=[mask_plan],
+                redrawn=[redrawn],
                 forms=[written.forms[number]],
                 presence_thresholds=self.model.config.presence_thresholds,
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vividmed.errors import VividMedError
-from vividmed.export import html, overlay, save_masks
+from vividmed.export import file_names, html, overlay, save_masks
 from vividmed.export.measurements import MEASURED_BY, measure
 from vividmed.export.notice import NOTICE
 from vividmed.export.pdf import check_reportlab, save_pdf
@@ -20,13 +20,14 @@ RESULT = "result.json"
 
 FORMATS = ("json", "png", "html", "nifti", "pdf", "dicom-seg", "dicom-sr", "dicom-pdf")
 _FILES = (
-    "overlay.png",
-    "report.html",
-    "report.pdf",
-    "segmentation.dcm",
-    "report.dcm",
-    "document.dcm",
+    file_names.OVERLAY,
+    file_names.PAGE,
+    file_names.DOCUMENT,
+    file_names.SEGMENTATION,
+    file_names.STRUCTURED_REPORT,
+    file_names.ENCAPSULATED_DOCUMENT,
 )
+_MASK_FILES = (file_names.MASK_PATTERN, file_names.LABELS, file_names.MASK_INDEX)
 DEFAULT_FORMATS = ("json", "png", "html", "nifti")
 
 
@@ -85,17 +86,17 @@ def save_result(
 def _write(name: str, result: Result, folder: Path, model: str) -> None:
     image, grounded = result.image, result.grounded
     if name == "png":
-        overlay(image, grounded, folder / "overlay.png")
+        overlay(image, grounded, folder / file_names.OVERLAY)
     elif name == "html":
-        html(image, grounded, folder / "report.html")
+        html(image, grounded, folder / file_names.PAGE)
     elif name == "nifti":
-        save_masks(image, grounded, folder / "masks")
+        save_masks(image, grounded, folder / file_names.MASK_FOLDER)
     elif name == "pdf":
-        save_pdf(image, grounded, folder / "report.pdf", model=model)
+        save_pdf(image, grounded, folder / file_names.DOCUMENT, model=model)
     elif name == "dicom-pdf":
         from vividmed.export.dicom_pdf import save_dicom_pdf
 
-        save_dicom_pdf(image, grounded, folder / "document.dcm", model=model)
+        save_dicom_pdf(image, grounded, folder / file_names.ENCAPSULATED_DOCUMENT, model=model)
     elif name == "dicom-sr":
         from vividmed.export.dicom_sr import save_dicom_sr
 
@@ -103,7 +104,7 @@ def _write(name: str, result: Result, folder: Path, model: str) -> None:
     elif any(phrase.mask is not None for phrase in grounded.phrases):
         from vividmed.export.dicom_seg import save_dicom_seg
 
-        save_dicom_seg(image, grounded, folder / "segmentation.dcm", model=model)
+        save_dicom_seg(image, grounded, folder / file_names.SEGMENTATION, model=model)
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
@@ -129,7 +130,7 @@ def remove_result(folder: Path) -> None:
         for pattern in patterns:
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
-        for emptied in (folder / "masks", folder):
+        for emptied in (folder / file_names.MASK_FOLDER, folder):
             if emptied.is_dir() and not any(emptied.iterdir()):
                 emptied.rmdir()
     except OSError as error:

@@ -18,7 +18,8 @@ from vividmed.errors import VividMedError
 class DepthAdaptiveConv3d(nn.Conv3d):
     """Non-overlapping patch convolution; a patch thinner than the kernel sums neighbouring kernel slices.
 
-    Summing leaves the response to an image that is constant along z unchanged.
+    Summing leaves the response to an image that is constant along z unchanged. In the same way, an image of one channel
+    stands for equal channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, patch_size: Sequence[int]):
@@ -29,7 +30,7 @@ class DepthAdaptiveConv3d(nn.Conv3d):
         """Embed patches.
 
         Args:
-            input: (N, C, D, H, W); D, H, W multiples of ``patch_size``.
+            input: (N, C or 1, D, H, W); D, H, W multiples of ``patch_size``.
             patch_size: (z, y, x) of this image. z divides the kernel's depth; y and x equal the kernel's.
 
         Returns:
@@ -51,6 +52,8 @@ class DepthAdaptiveConv3d(nn.Conv3d):
                 f"{(depth, height, width)}: pad it, as the processor does"
             )
         weight = self.weight
+        if input.shape[1] == 1:
+            weight = weight.sum(dim=1, keepdim=True)
         if depth != kernel[0]:
             weight = weight.unflatten(2, (depth, kernel[0] // depth)).sum(dim=3)
         return F.conv3d(input, weight, self.bias, stride=(depth, height, width))

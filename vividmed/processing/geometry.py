@@ -192,28 +192,26 @@ class ResizePlan:
 
     def restore(self, values: torch.Tensor) -> torch.Tensor:
         """Map values (..., D, H, W), such as mask logits, from the model to the original grid, trilinearly."""
-        values = self._unpad(values)
-        lead = values.shape[:-3]
-        values = F.interpolate(
+        # Turned first, while they are few.
+        values = self._disorient(self._unpad(values))
+        restored = F.interpolate(
             values.reshape(1, -1, *values.shape[-3:]).float(),
-            self.oriented_size,
+            self.original_size,
             mode="trilinear",
             align_corners=False,
-        ).reshape(*lead, *self.oriented_size)
-        return self._disorient(values)
+        )
+        return restored.reshape(*values.shape[:-3], *self.original_size)
 
     def restore_mask(self, mask: torch.Tensor, threshold: float = 0.5) -> torch.Tensor:
         """Map masks or probabilities (..., D, H, W) to the original grid; true where they reach the threshold, above 0.
 
         Cheaper than :meth:`restore` and a comparison, above all for what is small in a large image.
         """
-        values = self._unpad(mask)
-        lead = values.shape[:-3]
-        restored = [
-            enlarge_and_threshold(one, self.oriented_size, threshold)
-            for one in values.reshape(-1, *values.shape[-3:])
-        ]
-        return self._disorient(torch.stack(restored).reshape(*lead, *self.oriented_size))
+        values = self._disorient(self._unpad(mask))
+        restored = np.zeros((*values.shape[:-3], *self.original_size), dtype=bool)
+        for at in np.ndindex(values.shape[:-3]):
+            enlarge_and_threshold(values[at], threshold, out=restored[at])
+        return torch.from_numpy(restored)
 
     def points_to_model(self, points: torch.Tensor) -> torch.Tensor:
         """Map points (..., 3) in (z, y, x) from the original to the model grid, in float64."""
@@ -235,15 +233,10 @@ class ResizePlan:
         """Invert :meth:`boxes_to_model`."""
         return _map_corners(boxes, self.points_to_original)
 
-    def at_full_resolution(self) -> "ResizePlan":
-        """Return the same plan without resizing: re-orientation, then padding up to whole patches."""
-        missing = [-n % patch for n, patch in zip(self.oriented_size, self.patch_size, strict=True)]
-        return dataclasses.replace(
-            self,
-            resized_size=self.oriented_size,
-            padding=triple((n // 2, n - n // 2) for n in missing),
-            pool_size=(1, 1, 1),
-        )
+    def oriented_view(self, array: np.ndarray) -> np.ndarray:
+        """View an array (..., D, H, W) of the original grid with its axes re-ordered and flipped, without a copy."""
+        view = np.moveaxis(array, [axis - 3 for axis in self.axes], [-3, -2, -1])
+        return view[..., *(slice(None, None, -1 if flip else None) for flip in self.flips)]
 
     def _orient(self, image: torch.Tensor) -> torch.Tensor:
         if tuple(image.shape[-3:]) != self.original_size:

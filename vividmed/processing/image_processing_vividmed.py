@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -220,12 +220,22 @@ class VividMedImageProcessor(BaseImageProcessor):
             VividMedError: the image contains NaN or infinite values, is constant, or is a CT whose values do not fit the
                 window.
         """
-        array = image.array
-        if array.dtype == np.uint8:
-            return torch.from_numpy(array.astype(np.float32)).div_(255)
-        low, high = self._intensity_range(image)
-        values = torch.from_numpy(array.astype(np.float32))
-        return values.sub_(low).div_(high - low).clamp_(0, 1)
+        return self.intensity_scale(image)(image.array)
+
+    def intensity_scale(self, image: MedicalImage) -> Callable[[np.ndarray], torch.Tensor]:
+        """How the intensities of an image become float32 in [0, 1], for any part of its array.
+
+        Raises:
+            VividMedError: as in :meth:`scale_intensity`.
+        """
+        is_eight_bit = image.array.dtype == np.uint8
+        low, high = (0.0, 255.0) if is_eight_bit else self._intensity_range(image)
+
+        def scale(array: np.ndarray) -> torch.Tensor:
+            values = torch.from_numpy(array.astype(np.float32))
+            return values.div_(high) if is_eight_bit else values.sub_(low).div_(high - low).clamp_(0, 1)
+
+        return scale
 
     def normalize(self, values: torch.Tensor) -> torch.Tensor:
         """Subtract mean and divide by standard deviation; (1 or 3, D, H, W) to (3, D, H, W)."""

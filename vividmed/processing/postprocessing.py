@@ -26,7 +26,7 @@ def place_phrases(
     first_prompts: Sequence[int],
     geometry: Sequence[ResizePlan | None],
     exclusive: bool = False,
-    mask_geometry: Sequence[ResizePlan | None] | None = None,
+    redrawn: Sequence[Sequence[np.ndarray | None] | None] | None = None,
     forms: Sequence[Sequence[PhraseForm]] | None = None,
     presence_thresholds: Mapping[str, float] | None = None,
     mask_threshold: float = 0.5,
@@ -39,7 +39,7 @@ def place_phrases(
         output: a ``GroundingOutput`` for the prompts of each sample, or None without grounding.
         first_prompts: per sample, the number of its first prompts that belong to no phrase of its text.
         geometry: per sample, the plan of the image that its phrases refer to; None without an image.
-        mask_geometry: per sample, the plan of its masks if they lie on another grid than its boxes.
+        redrawn: per sample, for each prompt its mask (D, H, W) on the original grid if it was drawn again there.
         exclusive: give each phrase either a mask or boxes: in a volume the mask unless it is empty, in a 2D image the
             boxes unless there are none. Published weights were trained this way, so that each segmenter also draws
             something for phrases that it was never trained on.
@@ -63,9 +63,8 @@ def place_phrases(
                 _place(
                     span,
                     plan,
-                    mask_plan=plan if mask_geometry is None else mask_geometry[sample] or plan,
                     mask_logits=_at(output.masks, sample, prompt),
-                    mask_presence=_at(output.mask_presence, sample, prompt),
+                    redrawn=_at(redrawn, sample, prompt),
                     boxes=_at(output.boxes, sample, prompt),
                     box_logits=_at(output.box_logits, sample, prompt),
                     form=form if forms is None else forms[sample][prompt],
@@ -85,8 +84,8 @@ class _Thresholds:
     presence: dict[str, float]
 
 
-def _at(values: list[torch.Tensor | None] | None, sample: int, prompt: int) -> torch.Tensor | None:
-    return None if values is None or values[sample] is None else values[sample][prompt]  # type: ignore[index]
+def _at(values: Sequence[Any] | None, sample: int, prompt: int) -> Any:
+    return None if values is None or values[sample] is None else values[sample][prompt]
 
 
 def _without_places(parsed: ParsedText) -> GroundedText:
@@ -97,15 +96,14 @@ def _place(
     span: PhraseSpan,
     plan: ResizePlan,
     *,
-    mask_plan: ResizePlan,
     mask_logits: torch.Tensor | None,
-    mask_presence: torch.Tensor | None,
+    redrawn: np.ndarray | None,
     boxes: torch.Tensor | None,
     box_logits: torch.Tensor | None,
     form: PhraseForm,
     thresholds: _Thresholds,
 ) -> Phrase:
-    """Carry one phrase's mask (D, H, W) and boxes (Q, 6), (Q,) to the original grid, as far as its form shows them."""
+    """Carry one phrase's mask (d, h, w) and boxes (Q, 6), (Q,) to the original grid, as far as its form shows them."""
     found: dict[str, float] = {}
     corners, scores, mask = np.zeros((0, 6)), np.zeros(0), None
 
@@ -118,11 +116,13 @@ def _place(
 
     def add_mask() -> None:
         nonlocal mask
-        if mask_logits is not None and bool((mask_logits > NOT_DRAWN).any()):
-            found["mask"] = float(presence_of_masks(mask_logits) if mask_presence is None else mask_presence)
+        if mask_logits is not None and bool(mask_logits.amax() > NOT_DRAWN):
+            found["mask"] = float(presence_of_masks(mask_logits))
             if found["mask"] >= max(thresholds.presence.get("mask", 0.0), thresholds.mask):
-                inside = mask_plan.restore_mask(mask_logits.float().sigmoid(), thresholds.mask)
-                mask = inside.numpy() if bool(inside.any()) else None
+                inside = redrawn
+                if inside is None:
+                    inside = plan.restore_mask(mask_logits.float().sigmoid(), thresholds.mask).numpy()
+                mask = inside if inside.any() else None
 
     if form in ("mask", "both", "mask first"):
         add_mask()

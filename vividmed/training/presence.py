@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 RECORD = "grounding.json"
 """File next to an adapter, whose base model's configuration knows nothing of its training."""
 _FIELDS = {"target_forms": check_target_forms, "presence_thresholds": check_presence_thresholds}
+_QUANTISED = "quantised_base"
+"""Whether the base model was quantised when the thresholds were calibrated."""
 _STREAMED_ROWS = 1000
 """Rows of each data set of a stream that are read for the forms of its targets."""
 _LEAST = 5
@@ -221,23 +223,44 @@ def calibrate_presence(
 def write_record(config: Any, folder: Path) -> None:
     """Write what a stage recorded next to the adapter that it trained."""
     record = {name: getattr(config, name) for name in _FIELDS if getattr(config, name)}
+    record[_QUANTISED] = getattr(config, "quantization_config", None) is not None
     write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def read_record(config: Any, folder: Path) -> None:
     """Take over into a configuration what was recorded next to an adapter, if anything was.
 
+    Thresholds that were calibrated with other weights stay, with a warning: those of the base model where the adapter has
+    none of its own, and those of an adapter on a quantised base model where the base model is not quantised.
+
     Raises:
         VividMedError: the record is damaged.
     """
-    path = folder / RECORD
-    if not path.is_file():
+    path, record = folder / RECORD, {}
+    if path.is_file():
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            for name, check in _FIELDS.items():
+                if record.get(name):
+                    check(record[name])
+                    setattr(config, name, record[name])
+        except (OSError, ValueError, AttributeError) as error:
+            raise VividMedError(f"{path}: is damaged ({error}); save the adapter again") from error
+    if config.presence_thresholds:
+        _warn_of_other_weights(config, record, folder)
+
+
+def _warn_of_other_weights(config: Any, record: Mapping[str, Any], folder: Path) -> None:
+    is_quantised = getattr(config, "quantization_config", None) is not None
+    if not record.get("presence_thresholds"):
+        calibrated = "without the adapter"
+    elif record.get(_QUANTISED, is_quantised) != is_quantised:
+        calibrated = f"on a base model that was {'not ' * is_quantised}quantised"
+    else:
         return
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        for name, check in _FIELDS.items():
-            if record.get(name):
-                check(record[name])
-                setattr(config, name, record[name])
-    except (OSError, ValueError, AttributeError) as error:
-        raise VividMedError(f"{path}: is damaged ({error}); save the adapter again") from error
+    logger.warning(
+        "%s: the presence thresholds were calibrated %s; calibrate them again with "
+        "vividmed.training.presence.calibrate_presence",
+        folder,
+        calibrated,
+    )

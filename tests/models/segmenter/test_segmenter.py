@@ -84,6 +84,20 @@ def test_prompts_of_one_image_do_not_see_each_other(semantic, batch):
     assert close(whole[1:], second)
 
 
+def test_channels_that_share_their_memory_are_three_equal_ones(semantic, batch):
+    batch["images"] = [image[:1].expand(3, -1, -1, -1) for image in batch["images"]]
+    shared = semantic(**batch).masks
+    batch["images"] = [image.contiguous() for image in batch["images"]]
+    assert all(map(close, shared, semantic(**batch).masks))
+
+
+def test_prompts_drawn_a_few_at_a_time_give_the_same_masks(semantic, batch, monkeypatch):
+    together = semantic(**batch).masks
+    monkeypatch.setattr("vividmed.models.segmenter.mask_decoder.FEATURES_AT_A_TIME", 1)
+    with torch.no_grad():
+        assert all(map(close, together, semantic(**batch).masks))
+
+
 def test_black_and_white_images_differ(semantic, instance):
     prompts = torch.randn(1, 32)
     black, white = torch.zeros(3, 4, 16, 16), torch.ones(3, 4, 16, 16)

@@ -51,15 +51,12 @@ class GroundingOutput(ModelOutput):
         boxes: for each sample (P, Q, 6), centre and size (z, y, x, d, h, w) as fractions; None without an instance
             segmenter.
         box_logits: for each sample (P, Q); their sigmoid is the score of the box.
-        mask_presence: for each sample (P,), presence scores that belong to other masks than these, if these were drawn
-            again at another resolution.
     """
 
     prompts: list[torch.Tensor | None] | None = None
     masks: list[torch.Tensor | None] | None = None
     boxes: list[torch.Tensor | None] | None = None
     box_logits: list[torch.Tensor | None] | None = None
-    mask_presence: list[torch.Tensor | None] | None = None
 
     def of_sample(self, sample: int) -> "GroundingOutput":
         """The part of one sample, as a batch of its own."""

@@ -123,14 +123,16 @@ class ImageToTokens(TwoWayAttention):
         k = _heads(self.k_proj(key), self.num_heads) * self.scaling
         wanted, offset = _moved(k, self.q_proj)
         v = _heads(self.v_proj(value), self.num_heads)
-        written = torch.einsum("thd,ehd->the", v, _heads(self.out_proj.weight, self.num_heads))
+        # The weights of each head sum to 1, so each value carries the head's share of the bias.
+        share = self.out_proj.bias / self.num_heads
+        written = torch.einsum("thd,ehd->the", v, _heads(self.out_proj.weight, self.num_heads)) + share
         results = []
         for group, w, o, out, query in zip(
             groups, *_split(groups, wanted, offset, written), queries, strict=True
         ):
             scores = _product(w, query.mT).add(o).unflatten(1, (group.query_length, self.num_heads))
             weights = scores.softmax(dim=1, dtype=torch.float32).to(w.dtype).flatten(1, 2)
-            results.append(weights.mT @ out + self.out_proj.bias)
+            results.append(weights.mT @ out)
         return results
 
 

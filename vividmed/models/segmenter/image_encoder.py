@@ -21,7 +21,7 @@ class ImageGroup:
 
     Attributes:
         indices: places of the images in the caller's list.
-        images: (len(indices), C, D, H, W), intensities in [0, 1].
+        images: (len(indices), C, D, H, W), intensities in [0, 1]; C is 1 where all channels are the same.
         patch_size: (z, y, x).
     """
 
@@ -35,11 +35,14 @@ def group_images(
 ) -> list[ImageGroup]:
     """Group images that can be stacked, in order of first appearance.
 
+    Of a grey image whose channels share their memory, one channel is kept.
+
     Args:
         images: (C, D, H, W) by index.
         patch_sizes: (z, y, x) at each index.
     """
     members: dict[tuple, list[int]] = {}
+    images = {index: image[:1] if image.stride(0) == 0 else image for index, image in images.items()}
     for index, image in images.items():
         members.setdefault((tuple(image.shape), tuple(patch_sizes[index])), []).append(index)
     return [

@@ -16,6 +16,11 @@ from vividmed.models.segmenter.image_attention import SharedImages
 from vividmed.models.segmenter.two_way_transformer import TwoWayTransformer
 from vividmed.triples import Triple
 
+FEATURES_AT_A_TIME = 1 << 21
+"""Upscaled features, all channels counted, that are computed together where no gradient keeps them."""
+ALL_TOKENS, TARGET_TOKEN, INSTANCE_TOKENS = slice(None), slice(1), slice(1, None)
+"""Mask tokens: all, that of the whole target, those of its instances."""
+
 
 class DecoderGroup(NamedTuple):
     """Prompts whose images share one shape.
@@ -39,7 +44,7 @@ class DecodedGroup(NamedTuple):
     """Output of the decoder for a :class:`DecoderGroup`.
 
     Attributes:
-        states: (P, 1 + num_instance_queries, E), the mask tokens' states: the whole target, then the instances.
+        states: (P, M, E), the states of the mask tokens that were asked for.
         embeddings: (P, E, d, h, w), each prompt's image as attention has left it.
     """
 
@@ -73,6 +78,11 @@ def low_res_shape(image_shape: Sequence[int], patch_size: Sequence[int]) -> Trip
     return depth * depth_upscaling(patch_size[0]), 4 * height, 4 * width
 
 
+def _gelu(features: torch.Tensor) -> torch.Tensor:
+    """Exact GELU, in place unless a gradient needs its input: writing new memory would take as long as the function."""
+    return F.gelu(features) if torch.is_grad_enabled() else torch.ops.aten.gelu_(features)
+
+
 class MaskUpscaling(nn.Module):
     """Two transposed convolutions: four times finer in y and x, and in z as far as the patch is that thick."""
 
@@ -95,8 +105,8 @@ class MaskUpscaling(nn.Module):
         """
         factor = depth_upscaling(patch_depth)
         features = self.conv1(embeddings.movedim(1, -1), upsample_depth=factor >= 2)
-        features = F.gelu(self.norm(features))
-        return F.gelu(self.conv2(features, upsample_depth=factor == 4))
+        features = _gelu(self.norm(features))
+        return _gelu(self.conv2(features, upsample_depth=factor == 4))
 
 
 def unnest(blocks: torch.Tensor) -> torch.Tensor:
@@ -125,8 +135,13 @@ class MaskDecoder(nn.Module):
         self.mask_head = MLP(size, size, size, size // 8)
         self.prompt_head = nn.Linear(size, size // 8)
 
-    def forward(self, groups: Sequence[DecoderGroup]) -> list[DecodedGroup]:
-        """Decode all prompts of a batch in one pass; at least one group, which may have no prompts."""
+    def forward(self, groups: Sequence[DecoderGroup], read: slice = ALL_TOKENS) -> list[DecodedGroup]:
+        """Decode all prompts of a batch in one pass.
+
+        Args:
+            groups: at least one, which may have no prompts.
+            read: the mask tokens whose states are returned.
+        """
         prompts = torch.cat([group.prompts for group in groups])
         learned = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([learned.expand(len(prompts), -1, -1), prompts[:, None]], dim=1)
@@ -138,9 +153,11 @@ class MaskDecoder(nn.Module):
         positions = torch.cat([group.positions.flatten(1).T for group in groups])
 
         shared = [SharedImages(len(group.embeddings), group.images) for group in groups]
-        states, image = self.transformer(tokens.flatten(0, 1), image, positions, sequences, shared)
+        # The first token is that of the IoU, the last one the prompt.
+        wanted = range(tokens.shape[1])[1:-1][read]
+        states, image = self.transformer(tokens.flatten(0, 1), image, positions, sequences, shared, wanted)
 
-        states = states.unflatten(0, (len(prompts), tokens.shape[1]))[:, 1:-1]
+        states = states.unflatten(0, (len(prompts), len(wanted)))
         rows = image.split([sequence.batch_size * sequence.key_length for sequence in sequences])
         return [
             DecodedGroup(
@@ -168,7 +185,14 @@ class MaskDecoder(nn.Module):
         Returns:
             Mask logits (P, M, d', 4h, 4w), see :func:`low_res_shape`.
         """
-        features = self.upscaling(embeddings, patch_depth)
         filters = self.mask_head(states) + self.prompt_head(prompts)[:, None]
-        drawn = features.flatten(1, -2) @ filters.mT
-        return unnest(drawn.unflatten(1, features.shape[1:-1]))
+        step = max(1, len(filters))
+        if not torch.is_grad_enabled():
+            # Fewer prompts at a time stay in the cache of a processor, and need less memory.
+            features = depth_upscaling(patch_depth) * 16 * filters.shape[-1] * prod(embeddings.shape[2:])
+            step = max(1, FEATURES_AT_A_TIME // features)
+        drawn = []
+        for some, chosen in zip(embeddings.split(step), filters.split(step), strict=True):
+            blocks = self.upscaling(some, patch_depth)
+            drawn.append((blocks.flatten(1, -2) @ chosen.mT).unflatten(1, blocks.shape[1:-1]))
+        return unnest(torch.cat(drawn))

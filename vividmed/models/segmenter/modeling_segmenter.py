@@ -20,7 +20,15 @@ from vividmed.models.segmenter.image_encoder import (
     SegmenterImageEncoder,
     group_images,
 )
-from vividmed.models.segmenter.mask_decoder import MLP, DecodedGroup, DecoderGroup, MaskDecoder, low_res_shape
+from vividmed.models.segmenter.mask_decoder import (
+    INSTANCE_TOKENS,
+    MLP,
+    TARGET_TOKEN,
+    DecodedGroup,
+    DecoderGroup,
+    MaskDecoder,
+    low_res_shape,
+)
 from vividmed.models.segmenter.prompt_encoder import (
     FourierPositionEncoding,
     PromptEncoder,
@@ -112,8 +120,9 @@ class SegmenterPreTrainedModel(CheckedPreTrainedModel):
         images: Sequence[torch.Tensor],
         prompts: Sequence[torch.Tensor],
         patch_sizes: Sequence[Sequence[int]],
+        read: slice,
     ) -> list[tuple[ImageGroup, DecoderGroup, DecodedGroup]]:
-        """Encode the images that have prompts, each once, and decode all prompts.
+        """Encode the images that have prompts, each once, and decode all prompts; ``read`` are the mask tokens needed.
 
         Without any prompt, an empty batch takes the same path, so that every layer runs and every parameter stays in
         the graph.
@@ -141,7 +150,7 @@ class SegmenterPreTrainedModel(CheckedPreTrainedModel):
                     patch_depth=group.patch_size[0],
                 )
             )
-        return list(zip(image_groups, decoder_groups, self.mask_decoder(decoder_groups), strict=True))
+        return list(zip(image_groups, decoder_groups, self.mask_decoder(decoder_groups, read), strict=True))
 
     def _no_images(self) -> ImageGroup:
         size = self.config.patch_size
@@ -174,6 +183,7 @@ class Segmenter(SegmenterPreTrainedModel):
 
         Args:
             images: each (3, D, H, W), values in [0, 1]; sizes are multiples of the image's patch size. May be empty.
+                An expanded channel (stride 0) is read once.
             prompts: for each image (n, hidden_size); n may be 0, and the image then costs nothing.
             patch_sizes: (N, 3), (z, y, x) of each image; z divides the configured depth, y and x equal the
                 configured ones.
@@ -184,9 +194,9 @@ class Segmenter(SegmenterPreTrainedModel):
         patch_sizes = _checked_patch_sizes(images, prompts, patch_sizes, self.config)
         masks = [torch.zeros(0, *image.shape[1:], device=self.device) for image in images]
         anchors = []
-        for image_group, group, decoded in self._decode(images, prompts, patch_sizes):
+        for image_group, group, decoded in self._decode(images, prompts, patch_sizes, TARGET_TOKEN):
             low = self.mask_decoder.draw(
-                decoded.states[:, :1], group.prompts, decoded.embeddings, group.patch_depth
+                decoded.states, group.prompts, decoded.embeddings, group.patch_depth
             ).float()
             full = _interpolate(low, image_group)
             anchors.append(low[:0].sum())
@@ -246,8 +256,8 @@ class InstanceSegmenter(SegmenterPreTrainedModel):
             for image, patch_size in zip(images, patch_sizes, strict=True)
         ]
         anchors = []
-        for image_group, group, decoded in self._decode(images, prompts, patch_sizes):
-            instances = decoded.states[:, 1:]
+        for image_group, group, decoded in self._decode(images, prompts, patch_sizes, INSTANCE_TOKENS):
+            instances = decoded.states
             group_boxes = self.box_head(instances).float().sigmoid()
             group_logits = self.score_head(instances)[..., 0].float()
             anchors += [group_boxes[:0].sum(), group_logits[:0].sum()]

@@ -117,6 +117,7 @@ class TwoWayTransformer(nn.Module):
         image_positions: torch.Tensor,
         groups: Sequence[SequenceGroup],
         images: Sequence[SharedImages],
+        read: range,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the decoder on all prompts of a batch.
 
@@ -126,9 +127,10 @@ class TwoWayTransformer(nn.Module):
             image_positions: the position codes of the grid of each group, end to end.
             groups: prompts whose images have equally many embeddings, in the order of the rows.
             images: for each group, its images and their prompts.
+            read: the R of T tokens of a prompt whose final states are needed.
 
         Returns:
-            Tokens (P * T, E), and image (S, E), for each prompt the embeddings of its image as attention leaves them.
+            Tokens (P * R, E), and image (S, E), for each prompt the embeddings of its image as attention leaves them.
         """
         tokens = differentiable_input(tokens, self.layers)
         token_positions = tokens
@@ -137,5 +139,11 @@ class TwoWayTransformer(nn.Module):
             tokens, image = layer(tokens, image, token_positions, image_positions, groups, shared)
             shared = None
         blocks, placed_blocks = image_blocks(image, image_positions, groups, shared)
-        update = self.final_attention(tokens + token_positions, placed_blocks, blocks, groups)
-        return self.final_norm(tokens + update), image
+        # The other tokens have been read by the image for the last time.
+        first, last, length = read.start, read.stop, groups[0].query_length
+        chosen, placed = (
+            rows.unflatten(0, (-1, length))[:, first:last].flatten(0, 1)
+            for rows in (tokens, tokens + token_positions)
+        )
+        groups = [group._replace(query_length=len(read)) for group in groups]
+        return self.final_norm(chosen + self.final_attention(placed, placed_blocks, blocks, groups)), image

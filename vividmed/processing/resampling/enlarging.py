@@ -5,41 +5,35 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from vividmed.triples import Triple
-
 BLOCK_VOXELS = 2**18
 """Voxels of the enlarged grid that are interpolated at a time, so that they stay in the processor's cache."""
 
 
-def enlarge_and_threshold(values: torch.Tensor, size: Triple, threshold: float) -> torch.Tensor:
-    """Interpolate values trilinearly and compare them with a threshold.
+def enlarge_and_threshold(values: torch.Tensor, threshold: float, *, out: np.ndarray) -> None:
+    """Interpolate values trilinearly and set the voxels that reach a threshold.
 
     Equal, up to rounding, to ``F.interpolate(..., mode="trilinear", align_corners=False) >= threshold``. An interpolated
     value never exceeds those it lies between, so only voxels next to a value that reaches the threshold are computed.
 
     Args:
         values: (d, h, w).
-        size: (D, H, W) to enlarge or shrink to.
         threshold: a number above the values that mean nothing.
-
-    Returns:
-        (D, H, W) bool on the CPU.
+        out: (D, H, W) bool, all False; voxels that reach the threshold become True.
     """
     values = values.float().cpu()
-    inside = np.zeros(size, dtype=bool)
     ranges: list[slice] = []
     samples_of: list[_Samples] = []
     for axis in range(3):
         others = [other for other in range(3) if other != axis]
         reached = (values.amax(others) >= threshold).nonzero()
-        samples = _Samples.along(values.shape[axis], size[axis])
+        samples = _Samples.along(values.shape[axis], out.shape[axis])
         near = (
             ((samples.low <= reached[-1]) & (samples.high >= reached[0])).nonzero()
             if len(reached)
             else reached
         )
         if not len(near):
-            return torch.from_numpy(inside)
+            return
         ranges.append(slice(int(near[0]), int(near[-1]) + 1))
         part = samples.part(ranges[-1])
         first, last = int(part.low[0]), int(part.high[-1])
@@ -52,8 +46,7 @@ def enlarge_and_threshold(values: torch.Tensor, size: Triple, threshold: float) 
         block = slice(start, min(start + step, slices.stop))
         planes = of_z.part(slice(block.start - slices.start, block.stop - slices.start)).take(values, 0)
         # NumPy compares several times as fast as torch does on the CPU.
-        np.greater_equal(of_y.take(planes, 1).numpy(), threshold, out=inside[block, rows, columns])
-    return torch.from_numpy(inside)
+        np.greater_equal(of_y.take(planes, 1).numpy(), threshold, out=out[block, rows, columns])
 
 
 class _Samples(NamedTuple):

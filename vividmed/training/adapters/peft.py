@@ -17,7 +17,7 @@ from vividmed.training.adapters.adapted_model import (
 )
 from vividmed.training.adapters.groups import AdapterSelection, token_rows
 from vividmed.training.hub_files import find_file
-from vividmed.training.presence import RECORD
+from vividmed.training.presence import RECORD, read_record
 
 
 def add_adapter(
@@ -150,6 +150,7 @@ def load_adapter(
         ) from error
     adapted.settings = settings
     adapted.load_adapter(folder, is_trainable=is_trainable)
+    read_record(adapted.config, folder)
     return adapted
 
 

@@ -15,7 +15,7 @@ from vividmed.models.experts import TokenRouting
 from vividmed.models.language_loss import CHUNK_TOKENS
 from vividmed.models.segmenter.image_encoder import ImageGroup
 from vividmed.models.segmenter.losses import MaskLoss
-from vividmed.models.segmenter.mask_decoder import DecoderGroup
+from vividmed.models.segmenter.mask_decoder import INSTANCE_TOKENS, TARGET_TOKEN, DecoderGroup
 from vividmed.training.estimation.tracking import AcceleratorAutocast, BlockCost, measure_block
 
 PHRASES = 8
@@ -181,14 +181,12 @@ def measure_segmenters(model: Any, batch: BatchShape) -> list[Stack]:
             decoded_group = DecoderGroup(
                 prompts, embeddings, images=rows, positions=positions, patch_depth=batch.patch_size[0]
             )
-            (decoded,) = segmenter.mask_decoder([decoded_group])
             if name == "instance_segmenter":
-                return (
-                    segmenter.box_head(decoded.states[:, 1:]).sum()
-                    + segmenter.score_head(decoded.states[:, 1:]).sum()
-                )
+                (decoded,) = segmenter.mask_decoder([decoded_group], INSTANCE_TOKENS)
+                return segmenter.box_head(decoded.states).sum() + segmenter.score_head(decoded.states).sum()
+            (decoded,) = segmenter.mask_decoder([decoded_group], TARGET_TOKEN)
             low = segmenter.mask_decoder.draw(
-                decoded.states[:, :1], prompts, decoded.embeddings, batch.patch_size[0]
+                decoded.states, prompts, decoded.embeddings, batch.patch_size[0]
             )
             masks = F.interpolate(low.float(), images.shape[2:], mode="trilinear", align_corners=False)[:, 0]
             return MaskLoss()(masks, torch.zeros(masks.shape, dtype=torch.bool)).total
