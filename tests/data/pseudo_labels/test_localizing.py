@@ -19,7 +19,14 @@ from tests.fixtures.grounded_reports import (
 )
 from vividmed.data.pseudo_labels.agreement import view_problem
 from vividmed.data.pseudo_labels.filtering import Filtering
-from vividmed.data.pseudo_labels.localizers import MaskFolder, NameTable, Request, table_names
+from vividmed.data.pseudo_labels.localizers import (
+    Found,
+    Localizer,
+    MaskFolder,
+    NameTable,
+    Request,
+    table_names,
+)
 from vividmed.data.pseudo_labels.localizing import Localizing
 from vividmed.data.pseudo_labels.programs import CocoBoxes, Program
 from vividmed.data.pseudo_labels.sources import open_source
@@ -204,6 +211,35 @@ def test_places_that_disagree_go_to_review_with_the_reason(tmp_path, change, tar
     study = localize(tmp_path, REPORT, change)
     assert verdicts(study)[target, ""] == ("review", reason)
     assert reason.partition(":")[0] in [reject.reason for reject in study.rejects]
+
+
+def test_boxes_of_an_organ_in_a_volume_are_checked_like_masks(tmp_path):
+    """Two boxes of an organ that exists once, one of an organ that is far too small, and two of organs that exist twice."""
+    boxes = {
+        "liver": [((2, 4, 4, 8, 16, 13), 0.9), ((2, 4, 20, 8, 16, 29), 0.5)],
+        "spleen": [((4, 8, 25, 5, 9, 26), 0.9)],
+        "kidney": [((2, 17, 8, 5, 20, 11), 0.9), ((2, 17, 21, 5, 20, 24), 0.6)],
+    }
+
+    class Detector(Localizer):
+        name = "detector"
+
+        def locate(self, request):
+            return [Found(target, box=box, score=score) for target in boxes for box, score in boxes[target]]
+
+    rows = write_rows(tmp_path / "rows", ["Findings: Liver, spleen and kidneys are normal."])
+    studies = Filtering().run(Tagging().run(open_source(str(rows)).load(0, 1)))
+    (study,) = Localizing(Detector()).run(studies)
+    assert [
+        (p.target, p.score, p.verdict, p.reasons[0].partition(":")[0] if p.reasons else "")
+        for p in study.places
+    ] == [
+        ("liver", 0.9, "agreed", ""),
+        ("liver", 0.5, "review", "further box of a structure that exists once"),
+        ("spleen", 0.9, "review", "implausible size"),
+        ("kidney", 0.9, "agreed", ""),
+        ("kidney", 0.6, "agreed", ""),
+    ]
 
 
 def with_lesion(where, value):

@@ -32,6 +32,7 @@ LEAST_CONTACT = 0.1
 MARGIN_MM = 5.0
 LEAST_OVERLAP = 0.1
 """IoU of the extents of one target in two views."""
+_BOX_OF_ORGAN = 6.0
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,8 @@ def read_sizes(path: Path) -> dict[str, tuple[float, float]]:
 def size_problem(image: MedicalImage, place: Found, sizes: Mapping[str, tuple[float, float]]) -> str:
     """Why the volume of an organ is not plausible; empty if it is, or if nothing is known about it.
 
-    An organ that touches the border of the image may continue beyond it and is only compared with the largest volume.
+    An organ that touches the border of the image may continue beyond it and is only compared with the largest volume. A box
+    contains more than its organ, at most about six times as much.
 
     Args:
         image: the image.
@@ -171,12 +173,15 @@ def size_problem(image: MedicalImage, place: Found, sizes: Mapping[str, tuple[fl
         sizes: smallest and largest volume in ml by target.
     """
     limits = sizes.get(place.target)
-    if limits is None or place.patch is None or not image.oriented or image.size[0] == 1:
+    box = place.patch.box if place.patch is not None else place.box
+    if limits is None or box is None or not image.oriented or image.size[0] == 1:
         return ""
-    volume = float(place.patch.inside.sum() * np.prod(image.spacing) / 1000)
+    voxels = np.subtract(box[3:], box[:3]).prod() if place.patch is None else place.patch.inside.sum()
+    if place.patch is None:
+        limits = (limits[0], limits[1] * _BOX_OF_ORGAN)
+    volume = float(voxels * np.prod(image.spacing) / 1000)
     touches = any(
-        low == 0 or high == size
-        for low, high, size in zip(place.patch.box[:3], place.patch.box[3:], image.size, strict=True)
+        low == 0 or high == size for low, high, size in zip(box[:3], box[3:], image.size, strict=True)
     )
     if volume > limits[1] or (volume < limits[0] and not touches):
         return f"implausible size: {volume:.0f} ml, expected {limits[0]:g} to {limits[1]:g} ml"

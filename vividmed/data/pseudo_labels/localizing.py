@@ -27,7 +27,7 @@ from vividmed.data.pseudo_labels.agreement import (
     size_problem,
     view_problem,
 )
-from vividmed.data.pseudo_labels.localizers import Found, Localizer, Request
+from vividmed.data.pseudo_labels.localizers import Found, Localizer, Request, parts_of
 from vividmed.data.pseudo_labels.sources import select_rows
 from vividmed.data.pseudo_labels.steps import Step
 from vividmed.data.pseudo_labels.study import Place, Reject, Study, digest
@@ -42,6 +42,21 @@ Row = Mapping[str, Any]
 NOT_USABLE = "the localizer could not be used"
 """Reason of a reject."""
 
+_SEVERAL = frozenset(
+    {
+        "bone",
+        "muscle",
+        "blood vessel",
+        "artery",
+        "vein",
+        "intervertebral disc",
+        "costal cartilage",
+        "fat",
+        "intestine",
+    }
+)
+"""Structures that exist more than once, besides pairs."""
+
 _NO_IMAGE = MedicalImage(np.zeros((1, 1, 1, 1), dtype=np.uint8), np.eye(4))
 
 
@@ -55,7 +70,7 @@ class Localizing(Step):
     """
 
     name = "localize"
-    version = 1
+    version = 2
 
     def __init__(
         self,
@@ -180,8 +195,20 @@ class Localizing(Step):
             else:
                 there = named
             elsewhere = f"other side: nothing on the {side}" if not there else ""
-            places += [self._place(number, each, side, checks, elsewhere) for each in there or named]
+            best = self._best_box(target, there or named)
+            for each in there or named:
+                further = (
+                    "" if best is None or each is best else "further box of a structure that exists once"
+                )
+                places.append(self._place(number, each, side, checks, elsewhere or further))
         return places
+
+    def _best_box(self, target: str, found: Sequence[Found]) -> Found | None:
+        """The box with the highest score of a structure that exists once; None if several boxes may be right."""
+        several = self.taxonomy[target].category == "anomaly" or target in _SEVERAL or parts_of(target)
+        if several or len(found) < 2 or any(each.box is None for each in found):
+            return None
+        return max(found, key=lambda each: each.score or 0.0)
 
     def _place(self, number: int, found: Found, side: str, checks: "_Checks", elsewhere: str) -> Place:
         named = side
