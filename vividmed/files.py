@@ -1,7 +1,11 @@
 """Files of the package, and the one writer of files: they appear completely or not at all, and survive a crash."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from vividmed.errors import VividMedError
 
@@ -34,6 +38,32 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
         raise VividMedError(
             f"{path}: cannot be written ({error.strerror or error}); give a path with room and write permission"
         ) from error
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs away from a folder, which is made if it is missing; the lock of a killed run is void.
+
+    Raises:
+        VividMedError: another run works on it, or it cannot be written.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise VividMedError(
+            f"{folder}: another run works on it; wait for it, or choose another folder"
+        ) from error
+    except OSError as error:
+        raise VividMedError(
+            f"{folder}: cannot be written ({error.strerror or error}); give a path with room and write permission"
+        ) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def sync_file(path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.fixtures.dicom_files import write_series
 from tests.fixtures.paths import REPOSITORY
 from vividmed.cli.main import main
+from vividmed.files import alone_in
 from vividmed.inference.predictor import Predictor
 
 MODEL = str(REPOSITORY / "tests" / "fixtures" / "checkpoints" / "556ac31" / "model")
@@ -283,6 +284,7 @@ BAD_COMMANDS = {
     ),
     "unknown task": (["{image}", *OUT, "--task", "translate"], "unknown value 'translate'"),
     "unknown format": (["{image}", *OUT, "--formats", "jpg"], "format 'jpg' is unknown"),
+    "formats of commas": (["{image}", *OUT, "--formats", " ,"], "names no format"),
     "unknown dtype": (["{image}", *OUT, "--dtype", "int8"], "unknown value 'int8'"),
     "unknown argument": (["{image}", *OUT, "--fromats", "png"], "did you mean --formats"),
     "batch of none": (["{image}", *OUT, "--batch-size", "0"], "not a whole number above 0"),
@@ -327,6 +329,32 @@ def test_a_device_that_cannot_be_used_is_one_line(words, device, images, monkeyp
     error = capsys.readouterr().err
     assert f"device {device}: cannot be used" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--prompt", "word " * 4000],
+        ["--task", "vqa", "--prompt", "word " * 4000],
+        ["--task", "ground", "--text", write("long.txt", b"The <p>liver</p> is normal. " * 1000)],
+        ["--task", "segment", "--targets", ",".join(["liver"] * 1000)],
+    ],
+    ids=["report", "vqa", "ground", "segment"],
+)
+def test_a_text_that_is_longer_than_the_model_reads_is_refused(images, tmp_path, capsys, predictor, options):
+    words = [word(tmp_path) if callable(word) else word for word in options]
+    assert predict(images / "image0.png", tmp_path / "out", *words) == 1
+    (failed,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: "))
+    assert "the model reads at most 2,048; shorten it" in failed
+
+
+def test_two_runs_do_not_share_an_output(images, tmp_path, capsys, predictor):
+    output = tmp_path / "out"
+    with alone_in(output):
+        assert predict(images / "image0.png", output) == 2
+    assert "another run works on it" in capsys.readouterr().err
+    assert not list(output.iterdir())
+    assert predict(images / "image0.png", output, "--formats", "json") == 0
 
 
 @pytest.mark.parametrize(

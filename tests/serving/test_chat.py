@@ -166,6 +166,8 @@ IMAGE = question(png())
         ({"messages": [*IMAGE, *IMAGE]}, 400, "out of turn"),
         ({"messages": [{"role": "user", "content": ""}]}, 400, "empty"),
         ({"messages": [{"role": "user", "content": "a <p>phrase</p>"}]}, 400, "<p>"),
+        ({"messages": [{"role": "user", "content": "word " * 4000}]}, 400, "reads at most 2,048"),
+        ({"messages": [{"role": "user", "content": "x" * 100_001}]}, 400, "characters"),
         ({"messages": question(b"just text")}, 400, "known type"),
         ({"messages": question(b"")}, 400, "empty"),
         ({"messages": question(png()[:60])}, 400, "2D image"),

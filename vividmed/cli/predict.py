@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     from vividmed.inference.scans import find_scans
 
     formats = [name.strip() for name in args.formats.split(",") if name.strip()]
+    if not formats:
+        raise VividMedError("--formats names no format; leave it out, or give some, such as json,png")
     check_formats(formats)
     options = _options(args)
     archives = _archives(args)
@@ -85,7 +87,10 @@ def run(args: argparse.Namespace) -> int:
         return _chat(predictor, scans, args.max_new_tokens)
     if archives is not None:
         return _predict_studies(predictor, archives, args, formats, options)
-    return _predict(predictor, scans, args, formats, options)
+    from vividmed.files import alone_in
+
+    with alone_in(args.output):
+        return _predict(predictor, scans, args, formats, options)
 
 
 def _check_chat(args: argparse.Namespace, scans: int) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from vividmed.errors import VividMedError
 from vividmed.inference.full_resolution import segment_at_full_resolution
+from vividmed.inference.prompt_length import check_prompt_length
 from vividmed.inference.target_forms import TargetForms
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.models.phrases.forms import PhraseForm, usable_form
@@ -97,7 +98,7 @@ def ground_reports(
         For each report, the text and its phrases; masks and boxes on the image's grid as it was read.
 
     Raises:
-        VividMedError: a text has no phrase, or the model no segmenter.
+        VividMedError: a text has no phrase or is longer than the model reads, or the model has no segmenter.
     """
     # Markers stand as in training, the space before a phrase inside them, wherever they were given.
     marked = [format_grounded_text(*pair) for pair in zip(reports, spans, strict=True)]
@@ -113,6 +114,7 @@ def ground_reports(
         conversations=[[asked, {"role": "assistant", "content": text}] for text in marked],
         grounding=True,
     )
+    check_prompt_length(model.config, batch)
     geometry = batch.pop("geometry")
     for name in ("labels", "label_weights"):
         batch.pop(name)

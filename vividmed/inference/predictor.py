@@ -12,6 +12,7 @@ import torch
 from vividmed.errors import VividMedError
 from vividmed.inference.grounding import REPORT_QUESTION, ground_report, redraw
 from vividmed.inference.loading import load_trained
+from vividmed.inference.prompt_length import check_prompt_length
 from vividmed.inference.target_forms import TargetForms, tagger
 from vividmed.models.phrases.forms import default_form
 from vividmed.processing.grounded_text import GroundedText, parse_grounded_text
@@ -160,8 +161,12 @@ class Predictor:
             image: as in :func:`vividmed.processing.reading.read_image`.
             messages: ``{"role": "user" | "assistant", "content": text}``, the last one of the user.
             max_new_tokens: longest answer.
+
+        Raises:
+            VividMedError: the image cannot be read, or the conversation is longer than the model reads.
         """
         batch = self.processor(images=read_image(image), conversations=list(messages)).to(self.model.device)
+        check_prompt_length(self.model.config, batch)
         with torch.no_grad():
             output = self.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         (answer,) = self.processor.post_process_text(output, prompt_length=batch["input_ids"].shape[1])
@@ -245,6 +250,7 @@ class Predictor:
         batch = self.processor(
             images=[[image] for image in images], text=[request.question] * len(images), grounding=grounding
         ).to(self.model.device)
+        check_prompt_length(self.model.config, batch)
         options = {"max_new_tokens": request.max_new_tokens, "do_sample": False}
         if grounding:
             return self._write_grounded(images, batch, request, options)

@@ -17,11 +17,13 @@ from vividmed.serving.answers import check_formats_of, describe_result
 from vividmed.serving.bodies import body_description, read_body
 from vividmed.serving.errors import ERROR_RESPONSES, ApiError, as_api_error
 from vividmed.serving.jobs import Answer, Failed, Finished, QuestionJob, Sampling, Written
-from vividmed.serving.schemas import ChatCompletion, ChatRequest, FilePart, ImagePart
+from vividmed.serving.schemas import ChatCompletion, ChatMessage, ChatRequest, FilePart, ImagePart, TextPart
 from vividmed.serving.service import Service, session_key, uploaded_scan
 from vividmed.serving.uploads import decode_base64, decode_data_url
 
 DEFAULT_TOKENS = 512
+LONGEST_TEXT = 100_000
+"""Characters of all messages together, many times what models read: longer texts are not even cut into tokens."""
 
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "model": ChatCompletion}
@@ -89,10 +91,23 @@ def _check(service: Service, body: ChatRequest) -> None:
             code="unsupported_parameter",
             param="vividmed",
         )
+    if sum(map(_text_length, body.messages)) > LONGEST_TEXT:
+        raise ApiError(
+            400,
+            f"messages: together at most {LONGEST_TEXT:,} characters of text are read",
+            code="context_length_exceeded",
+            param="messages",
+        )
     if body.messages[-1].role != "user":
         raise ApiError(
             400, "messages: the last message must be the user's", code="invalid_value", param="messages"
         )
+
+
+def _text_length(message: ChatMessage) -> int:
+    if isinstance(message.content, str):
+        return len(message.content)
+    return sum(len(part.text) for part in message.content if isinstance(part, TextPart))
 
 
 def _max_tokens(body: ChatRequest) -> int | None:

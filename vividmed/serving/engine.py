@@ -10,6 +10,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from vividmed.inference.predictor import Predictor
+from vividmed.inference.prompt_length import check_prompt_length
 from vividmed.inference.target_forms import TargetForms
 from vividmed.processing.grounded_text import GroundedText
 from vividmed.serving.errors import ApiError
@@ -132,6 +133,7 @@ class Engine:
             conversations=[job.messages for job in jobs],
             grounding=sampling.grounding,
         ).to(predictor.model.device)
+        check_prompt_length(predictor.model.config, batch)
         prompt_tokens = batch["attention_mask"].ne(0).sum(1).tolist()
         self._metrics.batch_size.observe(len(jobs))
         self._metrics.prompt_tokens.inc(sum(prompt_tokens))
