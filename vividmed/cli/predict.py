@@ -258,7 +258,7 @@ def _list_failures(failures: list[tuple[str, str]], output: Path | None, *what: 
     elif report is not None:
         report.unlink(missing_ok=True)
     for path, reason in failures[:5]:
-        print(f"failed: {path}: {reason}")
+        print("failed:", reason if reason.startswith(f"{path}: ") else f"{path}: {reason}")
     if failures:
         print(f"{_count(len(failures), *what)} failed{'' if report is None else f'; see {report}'}")
     return 1 if failures else 0
