@@ -110,7 +110,13 @@ def test_a_negation_reaches_what_it_is_about(tagger, text, status):
 
 @pytest.mark.parametrize(
     ("text", "target"),
-    [("The pericardium shows no effusion.", "pericardial effusion"), ("No mass effect.", None)],
+    [
+        ("The pericardium shows no effusion.", "pericardial effusion"),
+        ("No mass effect.", None),
+        ("Adrenal glands without nodules.", None),
+        ("No PE.", "pulmonary embolism"),
+        ("Pe de cavallo.", None),
+    ],
 )
 def test_a_word_takes_its_meaning_from_the_words_around_it(tagger, text, target):
     assert [
@@ -140,6 +146,20 @@ def test_what_is_said_about_a_structure_is_a_finding(tagger, text, expected):
 
 
 @pytest.mark.parametrize(
+    ("text", "statuses"),
+    [
+        ("No hydronephrosis of the left kidney.", ["present"]),
+        ("No injury to the liver, spleen or pancreas.", ["present"] * 3),
+        ("The spleen is not enlarged.", ["present"]),
+        ("Absence of the left kidney.", ["absent"]),
+        ("The spleen has been removed.", ["absent"]),
+    ],
+)
+def test_what_is_denied_of_a_structure_does_not_deny_the_structure(tagger, text, statuses):
+    assert [mention.status for mention in tagger(text)] == statuses
+
+
+@pytest.mark.parametrize(
     ("text", "targets"),
     [
         ("No pleural or pericardial effusion.", ["pleural effusion", "pericardial effusion"]),
@@ -163,6 +183,7 @@ def test_findings_may_share_a_word(tagger, text, targets):
         ("opacity on the left lateral view", "pulmonary opacification", ""),
         ("nodule in the left lung", "lung nodule", "left"),
         ("right renal cyst", "right kidney cyst", ""),
+        ("consolidation of the left lower lobe", "pulmonary consolidation", "left"),
         ("left ventricle", "left ventricle", ""),
     ],
 )
@@ -217,3 +238,13 @@ def test_work_grows_in_proportion_to_the_text(tagger, monkeypatch):
         assert len(tagger("no left effusion and " * size)) == size
         counts.append(looked_at)
     assert counts[1] < 4.5 * counts[0]
+
+
+def test_the_place_before_a_finding_gives_it_its_side(tagger):
+    lobe, finding = tagger("Left lower lobe consolidation.")
+    assert (lobe.target, finding.target, finding.side) == (
+        "left lung lower lobe",
+        "pulmonary consolidation",
+        "left",
+    )
+    assert tagger("Left kidney and cyst.")[1].side == ""

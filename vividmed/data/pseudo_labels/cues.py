@@ -296,3 +296,11 @@ PRESUPPOSED = re.compile(
     re.IGNORECASE,
 )
 """Words directly before a phrase that the sentence presupposes: *no edema around the metastasis*."""
+
+PART_OF_STRUCTURE = re.compile(
+    r"(?<!absence)(?<!agenesis)(?<!resection)(?<!removal)(?<!excision)(?<!evidence)(?<!visualization)(?<!part)(?<!sign)"
+    r"\s+(?:of|to|from|involving)\s+(?:the\s+|either\s+|both\s+)?"
+    r"(?:(?:[a-z-]+\s+)?[a-z-]+(?:,\s+(?:and\s+|or\s+)?|\s+(?:and|or)\s+)(?:the\s+)?){0,4}$",
+    re.IGNORECASE,
+)
+"""Words directly before a structure of which something is denied: *no hydronephrosis of the left kidney*."""

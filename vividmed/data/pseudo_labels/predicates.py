@@ -78,7 +78,7 @@ _VERB = (
 # "The silhouette is at the upper limit of normal, not enlarged": what stands between may only lead to a negation.
 _ASIDE = r"(?:[^.;:]{0,40}?(?:,|\s(?:and|but|yet))(?=\s+(?:not|neither|nor|none)\b))??"
 _MEASURED = r"(?:\s+measur(?:es?|ing)\s+[^,;:]{0,30}?\s+and\b)?"
-_GAP = rf"{_MEASURED}(?:,?(?:\s+which)?\s+{_VERB}|,?){_ASIDE}(?:\s+{_ADVERB}){{0,4}}\s+"
+_GAP = rf"{_MEASURED}(?:,?(?:\s+which)?\s+{_VERB}|,?|\s*:){_ASIDE}(?:\s+{_ADVERB}){{0,4}}\s+"
 # "The pleural spaces are free of fluid."
 _CONTAINS = (
     r"\s+(?:is|are|contains?|shows?|has|have|with|without|remains?)\b(?:(?!\sand\s)[^.,;:()]){0,30}?\s"

@@ -4,7 +4,7 @@ import re
 from bisect import bisect_left, bisect_right
 from typing import Literal
 
-from vividmed.data.pseudo_labels.cues import CUES, DENIED, PRESUPPOSED
+from vividmed.data.pseudo_labels.cues import CUES, DENIED, PART_OF_STRUCTURE, PRESUPPOSED
 
 Status = Literal["present", "absent", "uncertain", "not assessable"]
 # "No fracture is suspected" is a denial and "a fracture is suspected" a doubt, but "no ... cannot be excluded" is always a doubt.
@@ -41,13 +41,16 @@ class Scopes:
         self._forwards = self._sweep(cues, "before")
         self._backwards = self._sweep(cues[::-1], "after")[::-1]
 
-    def status(self, start: int, end: int, *, phrase_start: int | None = None) -> Status:
+    def status(
+        self, start: int, end: int, *, phrase_start: int | None = None, structure: bool = False
+    ) -> Status:
         """Status of a mention.
 
         Args:
             start: first character of the term; cues inside the term do not count.
             end: one past its last character.
             phrase_start: first character of the phrase with its adjectives.
+            structure: the mention is a structure of the body, and not a finding.
         """
         earlier, later = bisect_right(self._ends, start), bisect_left(self._starts, end)
         before = self._forwards[earlier - 1] if earlier else "present"
@@ -56,7 +59,9 @@ class Scopes:
         context = self._sentence[max(0, first - _REACH_BACK) : first]
         if DENIED.search(context):
             return "absent"
-        if before != "present" and PRESUPPOSED.search(context):
+        if before != "present" and (
+            PRESUPPOSED.search(context) or (structure and PART_OF_STRUCTURE.search(context))
+        ):
             before = "present"
         if after == "not assessable" or after == "uncertain":
             return after

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
-from vividmed.data.pseudo_labels.cues import CUES, DENIED, PRESUPPOSED
+from vividmed.data.pseudo_labels.cues import CUES, DENIED, PART_OF_STRUCTURE, PRESUPPOSED
 from vividmed.data.pseudo_labels.predicates import DIGEST_SOURCE, NODES, Stated, stated_findings
 from vividmed.data.pseudo_labels.scopes import Scopes, Status
 from vividmed.data.pseudo_labels.shorthand import (
@@ -28,7 +28,7 @@ from vividmed.data.pseudo_labels.shorthand import (
 )
 from vividmed.data.taxonomy import Taxonomy
 
-RULES_VERSION = 3
+RULES_VERSION = 4
 """Raised whenever the code of the rules reads a text otherwise; their tables are compared by content."""
 
 
@@ -105,13 +105,13 @@ class Tagger:
         self.taxonomy = taxonomy or Taxonomy.load()
         terms = {_key(term): target.name for target in self.taxonomy for term in target.terms}
         shorthand = {_key(term): name for term, name in SHORTHAND.items() if name in self.taxonomy}
-        shorthand |= dict.fromkeys(OTHER_MEANINGS, "")
         self._targets = {
             form: name
             for term, name in {**shorthand, **terms}.items()
             if term not in NOT_TERMS
             for form in (*_plurals(term), term)
         }
+        self._targets |= dict.fromkeys(OTHER_MEANINGS, "")
         self._longest: dict[str, int] = {}
         for term in self._targets:
             first, *rest = _WORD.findall(term)
@@ -120,7 +120,7 @@ class Tagger:
     @cached_property
     def digest(self) -> str:
         """Short digest of everything that decides on what is read: terms, targets, cues and the version of the rules."""
-        cues = [each.pattern for each in (CUES, DENIED, PRESUPPOSED)]
+        cues = [each.pattern for each in (CUES, DENIED, PART_OF_STRUCTURE, PRESUPPOSED)]
         content = [RULES_VERSION, cues, DIGEST_SOURCE, _LEADING.pattern, sorted(self._targets.items())]
         categories = [(target.name, target.category, target.groundable) for target in self.taxonomy]
         return hashlib.sha256(repr((content, categories)).encode()).hexdigest()[:12]
@@ -169,7 +169,7 @@ class Tagger:
             for each in stated
         ]
         found = _together(stated, _together(list(self._shared_words(sentence, terms)), terms))
-        previous = 0
+        previous, side_before = 0, ""
         for each in found:
             target, head, end = each.target, each.start, each.end
             if not target:
@@ -182,11 +182,19 @@ class Tagger:
             if sentence[head:end].lower() in _PLAIN_EFFUSION and _PERICARDIUM.search(before):
                 target = "pericardial effusion"
             target, side = self._with_side(target, sentence[start:end], after)
+            if not side and sentence[previous:start].isspace() and self.taxonomy[target].laterality is None:
+                side = side_before  # the consolidation of "left lower lobe consolidation"
             status: Status = "absent"
             if not each.denied:
-                status = scopes.status(each.focus, end, phrase_start=start if each.focus == head else None)
+                status = scopes.status(
+                    each.focus,
+                    end,
+                    phrase_start=start if each.focus == head else None,
+                    structure=self.taxonomy[target].category != "anomaly",
+                )
             yield Mention(sentence[start:end], first + start, first + end, target, status, side)
             previous = end
+            side_before = next((word for word in ("left", "right") if word in target.split()), side)
 
     def _shared_words(self, sentence: str, terms: list[Stated]) -> Iterator[Stated]:
         """Findings that share a word with another: *pericardial or pleural effusion*, *mediastinal widening or shift*."""
