@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vividmed.data.pseudo_labels.tagging import Tagger
+from vividmed.data.taxonomy import Taxonomy
 
 GOLD = Path(__file__).with_name("gold.tsv")
 HELD_OUT = Path(__file__).with_name("held_out.tsv")
@@ -163,6 +164,7 @@ def test_what_is_denied_of_a_structure_does_not_deny_the_structure(tagger, text,
     ("text", "targets"),
     [
         ("No pleural or pericardial effusion.", ["pleural effusion", "pericardial effusion"]),
+        ("No pleural and pericardial effusion.", ["pleural effusion", "pericardial effusion"]),
         ("Neither rib nor clavicle fractures.", ["rib fracture", "clavicle fracture"]),
         ("Neither pelvic nor femoral fracture.", ["pelvic fracture", "fracture"]),
         ("No mediastinal widening or shift.", ["widened mediastinum", "mediastinal shift"]),
@@ -173,6 +175,7 @@ def test_findings_may_share_a_word(tagger, text, targets):
     assert [mention.target for mention in mentions] == targets
     assert {mention.status for mention in mentions} == {"absent"}
     assert all(one.end <= other.start for one, other in pairwise(mentions))
+    assert all(mention.text[0].isalpha() for mention in mentions)
 
 
 @pytest.mark.parametrize(
@@ -248,3 +251,9 @@ def test_the_place_before_a_finding_gives_it_its_side(tagger):
         "left",
     )
     assert tagger("Left kidney and cyst.")[1].side == ""
+
+
+def test_a_taxonomy_of_ones_own_has_only_its_targets():
+    kept = [target for target in Taxonomy.load() if target.name in ("heart", "pleural effusion")]
+    mentions = Tagger(Taxonomy(kept))("The heart is enlarged. Dilated aorta. Pericardium without effusion.")
+    assert [mention.target for mention in mentions] == ["heart", "pleural effusion"]

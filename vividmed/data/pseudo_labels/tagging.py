@@ -28,7 +28,7 @@ from vividmed.data.pseudo_labels.shorthand import (
 )
 from vividmed.data.taxonomy import Taxonomy
 
-RULES_VERSION = 4
+RULES_VERSION = 5
 """Raised whenever the code of the rules reads a text otherwise; their tables are compared by content."""
 
 
@@ -167,19 +167,23 @@ class Tagger:
             if each.focus > each.start and each.target not in NODES and _is_absent(each, scopes)
             else each
             for each in stated
+            if each.target in self.taxonomy
         ]
         found = _together(stated, _together(list(self._shared_words(sentence, terms)), terms))
         previous, side_before = 0, ""
         for each in found:
             target, head, end = each.target, each.start, each.end
-            if not target:
+            if not target or head < previous:
                 continue
-            start = max(head - _leading_length(sentence, head), previous)
+            start = head - _leading_length(sentence, head)
+            if start < previous:
+                start = head
             after = sentence[end : end + _LEADING_REACH]
             if "nodule" in target and _is_elsewhere(sentence, head, end):
                 continue
             before = sentence[max(0, start - 2 * _LEADING_REACH) : start]
-            if sentence[head:end].lower() in _PLAIN_EFFUSION and _PERICARDIUM.search(before):
+            plain = sentence[head:end].lower() in _PLAIN_EFFUSION
+            if plain and "pericardial effusion" in self.taxonomy and _PERICARDIUM.search(before):
                 target = "pericardial effusion"
             target, side = self._with_side(target, sentence[start:end], after)
             if not side and sentence[previous:start].isspace() and self.taxonomy[target].laterality is None:
