@@ -90,6 +90,11 @@ class SegmenterSelfAttention(RaggedAttention):
         return self.out_proj(self.attend(query, key, value, groups))
 
 
+def gelu(states: torch.Tensor) -> torch.Tensor:
+    """Exact GELU, in place unless a gradient needs its input: writing new memory would take as long as the function."""
+    return F.gelu(states) if torch.is_grad_enabled() else torch.ops.aten.gelu_(states)
+
+
 class SegmenterEncoderMLP(nn.Module):
     """Two linear layers with an exact GELU between."""
 
@@ -99,7 +104,7 @@ class SegmenterEncoderMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.fc2(F.gelu(self.fc1(tokens)))
+        return self.fc2(gelu(self.fc1(tokens)))
 
 
 class SegmenterEncoderLayer(GradientCheckpointingLayer):

@@ -13,6 +13,7 @@ from vividmed.models.attention import SequenceGroup
 from vividmed.models.depth import DepthAdaptiveConvTranspose3d
 from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
 from vividmed.models.segmenter.image_attention import SharedImages
+from vividmed.models.segmenter.image_encoder import gelu
 from vividmed.models.segmenter.two_way_transformer import TwoWayTransformer
 from vividmed.triples import Triple
 
@@ -78,11 +79,6 @@ def low_res_shape(image_shape: Sequence[int], patch_size: Sequence[int]) -> Trip
     return depth * depth_upscaling(patch_size[0]), 4 * height, 4 * width
 
 
-def _gelu(features: torch.Tensor) -> torch.Tensor:
-    """Exact GELU, in place unless a gradient needs its input: writing new memory would take as long as the function."""
-    return F.gelu(features) if torch.is_grad_enabled() else torch.ops.aten.gelu_(features)
-
-
 class MaskUpscaling(nn.Module):
     """Two transposed convolutions: four times finer in y and x, and in z as far as the patch is that thick."""
 
@@ -105,8 +101,8 @@ class MaskUpscaling(nn.Module):
         """
         factor = depth_upscaling(patch_depth)
         features = self.conv1(embeddings.movedim(1, -1), upsample_depth=factor >= 2)
-        features = _gelu(self.norm(features))
-        return _gelu(self.conv2(features, upsample_depth=factor == 4))
+        features = gelu(self.norm(features))
+        return gelu(self.conv2(features, upsample_depth=factor == 4))
 
 
 def unnest(blocks: torch.Tensor) -> torch.Tensor:
