@@ -1,8 +1,11 @@
 """Phantoms and metrics of the learning benchmarks."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from benchmarks.learning.demo import majority
 from benchmarks.learning.measures import (
     average_precision,
     best_ious,
@@ -103,3 +106,13 @@ def test_missed_target_gives_exit_status_one(capsys):
     assert conclude([Figure("a", 0.9, 0.8), Figure("b", 0.1)], started=0) == 0
     assert conclude([Figure("a", 0.7, 0.8)], started=0) == 1
     assert "MISSED" in capsys.readouterr().out
+
+
+def test_the_most_frequent_answer_is_counted_for_each_structure():
+    def row(kind: str, question: str, answer: str) -> dict[str, Any]:
+        return {"kind": kind, "messages": [{"content": question}, {"content": answer}]}
+
+    rows = [row("modality", "Modality?", answer) for answer in ("CT.", "CT.", "CT.", "MRI.")]
+    rows += [row("presence", "Liver?", answer) for answer in ("Yes.", "Yes.", "No.")]
+    rows += [row("presence", "Heart?", answer) for answer in ("No.", "No.", "No.")]
+    assert majority(rows) == {"modality": 3 / 4, "presence": 5 / 6}

@@ -1,6 +1,6 @@
 """Which patients are held out follows from facts about all of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 import pytest
@@ -15,6 +15,7 @@ class Patient:
     modality: str = "CT"
     body_part: str = "chest"
     structures: frozenset[str] = field(default=frozenset())
+    technique: str = ""
 
 
 def patient(name: str, *structures: str, modality: str = "CT", body_part: str = "chest") -> Patient:
@@ -27,6 +28,7 @@ def patient(name: str, *structures: str, modality: str = "CT", body_part: str = 
         pytest.param([patient("a")], set(), id="one patient trains"),
         pytest.param([patient("a"), patient("b", modality="MRI")], set(), id="modalities are apart"),
         pytest.param([patient("a"), patient("b", body_part="head")], set(), id="parts of the body are apart"),
+        pytest.param([patient("a"), replace(patient("b"), technique="T2")], set(), id="sequences are apart"),
         pytest.param([patient("a"), patient("b")], {"b"}, id="of two equal patients the last"),
         pytest.param([patient("b", "liver"), patient("a")], {"a"}, id="labels train"),
         pytest.param([patient("a"), patient("a")], set(), id="series of one patient are one patient"),
@@ -52,9 +54,9 @@ def test_groups_of_several_patients_are_divided(patients, held_out):
 def test_every_held_out_patient_of_the_sample_has_a_sister_in_training(volumes):
     patients = [*volumes, *PICTURES]
     held_out = held_out_patients(patients)
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, ...], list[str]] = {}
     for one in patients:
-        groups.setdefault((one.modality, one.body_part), []).append(one.name)
+        groups.setdefault((one.modality, one.technique, one.body_part), []).append(one.name)
     for names in groups.values():
         assert len(set(names)) == len(names)
         assert 0 <= len(held_out & set(names)) < len(names)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fixtures.dicom_files import structure_set, write_series
 from vividmed.data.sample.measures import extent_mm, is_measurable, millilitres, side_of
-from vividmed.data.sample.questions import BUDGETS, Budget, ask
+from vividmed.data.sample.questions import BUDGETS, Budget, ask, learnable_targets
 from vividmed.data.sample.reports import compose_report
 from vividmed.data.sample.scan import Scan, read_scan
 from vividmed.data.sample.sources import PYRADIOMICS, VolumeSource
@@ -222,23 +222,37 @@ def kidneys(**present: bool) -> View:
     ],
 )
 def test_paired_organs_are_counted(present, answer):
-    answers = [q.answer for q in ask([kidneys(**present)], BUDGETS["train"]) if q.kind == "finding"]
+    answers = [q.answer for q in ask([kidneys(**present)], BUDGETS["train"], []) if q.kind == "finding"]
     assert answer in answers
 
 
 def test_organs_are_not_counted_when_one_is_unclear():
-    questions = ask([kidneys(left=True, right=None)], BUDGETS["train"])
+    questions = ask([kidneys(left=True, right=None)], BUDGETS["train"], [])
     assert questions
     assert not [q for q in questions if "visible." in q.answer and q.kind == "finding"]
 
 
 def test_presence_questions_are_balanced_and_skip_targets_with_one_answer_only(views):
-    budget = Budget(modality=0, plane=0, presence=5, lists=0, finding=0, report=0)
-    questions = ask(views, budget)
-    answers = [q.answer for q in questions]
+    budget = Budget(modality=0, plane=0, presence=5, finding=0, report=0)
+    questions = ask(views, budget, NAMES)
     for target in ("liver", "spleen"):
-        assert answers.count(f"Results: {target}: yes.") == answers.count(f"Results: {target}: no.") > 0
-    assert not [answer for answer in answers if "heart" in answer]
+        answers = [q.answer for q in questions if target in q.question]
+        assert answers.count("Yes.") == answers.count("No.") > 0
+    assert not [q for q in questions if "heart" in q.question]
+
+
+def test_closed_questions_are_about_the_whole_cross_section(views):
+    asked = [q for q in ask(views, BUDGETS["train"], NAMES) if q.kind in ("modality", "plane", "presence")]
+    assert {q.kind for q in asked} == {"modality", "plane", "presence"}
+    assert all(q.view.whole for q in asked)
+    assert not all(view.whole for view in views)
+
+
+def test_targets_are_asked_for_if_two_training_patients_and_both_splits_have_them(views):
+    others = [replace(view, patient="other", absent=("liver",), masks={}) for view in views]
+    assert learnable_targets(views, views) == frozenset()
+    assert learnable_targets([*views, *others], views) == {"liver"}
+    assert learnable_targets([*views, *others], others) == frozenset()
 
 
 def test_a_report_marks_every_phrase_it_names(views):

@@ -4,7 +4,7 @@ import gzip
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from vividmed.data.masks import bounding_box, pack_mask
 from vividmed.data.sample.archives import extract, fetch_archives
 from vividmed.data.sample.pictures import pictures
 from vividmed.data.sample.projections import projections
-from vividmed.data.sample.questions import BUDGETS, ask
+from vividmed.data.sample.questions import BUDGETS, Question, ask, learnable_targets
 from vividmed.data.sample.reports import compose_report
 from vividmed.data.sample.rules import label_lungs
 from vividmed.data.sample.scan import read_scan
@@ -34,12 +34,13 @@ from vividmed.data.sample.sources import (
 )
 from vividmed.data.sample.splits import held_out_patients
 from vividmed.data.sample.targets import LESIONS
-from vividmed.data.sample.views import View, slices, volumes
+from vividmed.data.sample.views import View, generator, slices, volumes
 from vividmed.data.schema import prepared_schema, validate_row
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
+_TOGETHER = 4
 _RULE_SPACING_MM = 1.5
 
 Row = dict[str, Any]
@@ -59,11 +60,14 @@ def build(folder: Path, *, with_noncommercial: bool = False) -> None:
         sources = (*VOLUMES, *NONCOMMERCIAL_VOLUMES) if with_noncommercial else VOLUMES
         views = list(_views(Path(work), sources, with_noncommercial))
     held_out = held_out_patients([*sources, *PICTURES])
-    for split in SPLITS:
-        of_split = [view for view in views if (view.patient in held_out) == (split == "test")]
+    by_split: dict[str, list[View]] = {split: [] for split in SPLITS}
+    for view in views:
+        by_split["test" if view.patient in held_out else "train"].append(view)
+    targets = learnable_targets(by_split["train"], by_split["test"])
+    for split, of_split in by_split.items():
         encoded = {view.name: _encode(view) for view in of_split}
         rows = {
-            "vision_language": _vision_language(of_split, encoded, split),
+            "vision_language": _vision_language(of_split, encoded, split, targets),
             "localization": _localization(of_split, encoded),
             "grounded_report": _grounded_reports(of_split, encoded),
         }
@@ -135,25 +139,54 @@ def _common(view: View, encoded: dict[str, Row]) -> Row:
     }
 
 
-def _vision_language(views: Sequence[View], encoded: dict[str, Row], split: str) -> list[Row]:
+def _vision_language(
+    views: Sequence[View], encoded: dict[str, Row], split: str, targets: Collection[str]
+) -> list[Row]:
+    """Rows of questions: in the test split one for each question, in training as :func:`_together` groups them."""
+    questions = ask(views, BUDGETS[split], targets)
+    groups = _together(questions) if split == "train" else [[question] for question in questions]
     rows = []
     numbers: dict[str, int] = {}
-    for question in ask(views, BUDGETS[split]):
-        stem = f"{question.view.name}-{question.kind}"
+    for group in groups:
+        view = group[0].view
+        kinds = [question.kind for question in group]
+        stem = f"{view.name}-{kinds[0]}"
         numbers[stem] = numbers.get(stem, 0) + 1
         rows.append(
             {
                 "id": f"{stem}-{numbers[stem]}",
-                "plane": question.view.plane,
-                "kind": question.kind,
+                "plane": view.plane,
+                "kind": "+".join(kinds),
                 "messages": [
-                    {"role": "user", "content": question.question},
-                    {"role": "assistant", "content": question.answer},
+                    {"role": role, "content": content}
+                    for question in group
+                    for role, content in (("user", question.question), ("assistant", question.answer))
                 ],
-                **_common(question.view, encoded),
+                **_common(view, encoded),
             }
         )
     return rows
+
+
+def _together(questions: Sequence[Question]) -> Iterator[list[Question]]:
+    """Conversations about an image, which costs less than a row for each question.
+
+    The first question is for the modality or, in a second conversation, for the plane; presence follows. The other way
+    round, what is asked would give the modality away: only a radiograph is asked for its view.
+    """
+    groups: dict[str, dict[str, list[Question]]] = {}
+    for question in questions:
+        if question.kind in ("modality", "plane", "presence"):
+            kinds = groups.setdefault(question.view.name, {"modality": [], "plane": [], "presence": []})
+            kinds[question.kind].append(question)
+        else:
+            yield [question]
+    for name, kinds in groups.items():
+        modality, plane, presence = kinds.values()
+        openings = [opening for opening in ([*modality, *plane] if modality else [], plane) if opening]
+        for number, opening in enumerate(openings or [[]]):
+            order = generator(f"{name} presence {number}").permutation(len(presence))
+            yield [*opening, *(presence[i] for i in order)]
 
 
 def _localization(views: Sequence[View], encoded: dict[str, Row]) -> list[Row]:

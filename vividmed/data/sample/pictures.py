@@ -15,7 +15,10 @@ _EDGE = 160
 
 
 def pictures(source: PictureSource, path: Path) -> Iterator[View]:
-    """Views of one file: the first shows the whole region, the others smaller parts or other frames."""
+    """Views of one file: the first shows the whole region, the others smaller parts or other frames.
+
+    Every second view of a colour file is grey, so that colour does not give the modality away.
+    """
     dataset = pydicom.dcmread(path)
     frames = int(dataset.get("NumberOfFrames", 1))
     for number in range(source.views):
@@ -24,14 +27,14 @@ def pictures(source: PictureSource, path: Path) -> Iterator[View]:
         frame = _frame(dataset, number * frames // source.views)
         scale = 1.0 if number == 0 else random.uniform(0.7, 0.95)
         part = _part(frame, source.region, scale, random)
-        grey = part if part.dtype == np.uint8 else to_grey(part, source.window)
+        eight_bit = part if part.dtype == np.uint8 else to_grey(part, source.window)
         yield View(
             name=name,
             patient=source.name,
             modality=source.modality,
             source=f"{PYDICOM_DATA}: {source.file}",
             licence=PYDICOM_DATA.licence,
-            image=_shrink(grey),
+            image=_shrink(_grey(eight_bit) if number % 2 else eight_bit),
             plane=source.plane,
         )
 
@@ -47,7 +50,17 @@ def _frame(dataset: pydicom.Dataset, index: int) -> np.ndarray:
         pixels = to_grey(pixels, (0, float(np.iinfo(pixels.dtype).max)))
     if not colour and pixels.dtype != np.uint8:
         pixels = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float32)
-    return pixels.max() - pixels if photometric == "MONOCHROME1" else pixels
+    return _upright(pixels.max() - pixels if photometric == "MONOCHROME1" else pixels, dataset)
+
+
+def _upright(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """The pixels as displayed by convention: of an axial image the patient's right on the left, and the front up."""
+    x, _, _, _, y, _ = dataset.get("ImageOrientationPatient") or (1, 0, 0, 0, 1, 0)
+    return pixels[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).convert("L"))
 
 
 def _part(

@@ -42,7 +42,7 @@ def projections(source: VolumeSource, scan: Scan) -> Iterator[View]:
         present = {
             target: mask
             for target, mask in masks.items()
-            if mask.sum() >= CLEARLY_VISIBLE * shadows[target].sum()
+            if mask.any() and mask.sum() >= CLEARLY_VISIBLE * shadows[target].sum()
         }
         yield View(
             name=name,
@@ -54,6 +54,7 @@ def projections(source: VolumeSource, scan: Scan) -> Iterator[View]:
             plane=view,
             masks=present,
             absent=tuple(target for target, mask in masks.items() if not mask.any()),
+            whole=number % 4 < 2,
         )
 
 

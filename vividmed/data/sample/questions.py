@@ -1,46 +1,19 @@
-"""Composes questions about a view, with answers that follow from its labels.
+"""Composes questions about a view, with answers that follow from its labels."""
 
-The answers to modality, presence and list questions have the form that the published model was trained on.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import TypeVar
 
 from vividmed.data.sample.measures import extent_mm, is_measurable, millilitres
 from vividmed.data.sample.reports import compose_report
-from vividmed.data.sample.targets import LESIONS, PAIRS, SIDED, enumerate_names, with_article
+from vividmed.data.sample.targets import LESIONS, PAIRS, SIDED, with_article
 from vividmed.data.sample.views import View, generator
 
-_MODALITY = (
-    "What is the modality of this image?",
-    "Which imaging modality was used for this image?",
-    "How was this image acquired? Name the modality.",
-    "Tell me the imaging modality.",
-)
-_PLANE = (
-    "In which plane is this image shown?",
-    "What is the plane of this image?",
-    "Name the anatomical plane of this slice.",
-)
-_VIEW = (
-    "Is this a frontal or a lateral view?",
-    "From which direction was this radiograph taken? Answer frontal or lateral.",
-    "What is the view of this radiograph?",
-)
-_ONE_TARGET = (
-    "Is {names} visible in this image?",
-    "Can {names} be seen here?",
-    "Does this image show {names}?",
-)
-_SEVERAL_TARGETS = (
-    "Are {names} visible in this image?",
-    "Can {names} be seen here?",
-    "Does this image show {names}?",
-)
-_YES_NO = "Answer with yes or no."
-_YES_NO_EACH = "Answer with yes or no for each."
+_MODALITY = "What is the modality of this image?"
+_PLANE = "In which plane is this image shown?"
+_VIEW = "Is this a frontal or a lateral view?"
+_PRESENCE = "Is {name} visible in this image?"
 _SIDE = (
     "On which side of the body is {name}?",
     "Is {name} on the left or the right side of the body?",
@@ -78,7 +51,6 @@ class Budget:
         modality: per modality, separately for 2D images and volumes.
         plane: per plane and radiographic view.
         presence: per target with the answer yes; the same number with no.
-        lists: questions for several targets at once.
         finding: per type of finding.
         report: short reports.
     """
@@ -86,37 +58,60 @@ class Budget:
     modality: int
     plane: int
     presence: int
-    lists: int
     finding: int
     report: int
 
 
 BUDGETS = {
-    "train": Budget(modality=22, plane=18, presence=4, lists=20, finding=11, report=24),
-    "test": Budget(modality=5, plane=4, presence=3, lists=4, finding=2, report=4),
+    "train": Budget(modality=80, plane=60, presence=80, finding=11, report=24),
+    "test": Budget(modality=9, plane=9, presence=9, finding=2, report=4),
 }
 
 
-def ask(views: Sequence[View], budget: Budget) -> list[Question]:
+def ask(views: Sequence[View], budget: Budget, targets: Collection[str]) -> list[Question]:
     """Compose a split's questions.
 
-    Classes are balanced: every modality and plane is asked for as often as the images allow, and every target as often
-    with the answer yes as with no. A target that only ever has one answer is not asked for.
+    Modality, plane and presence are asked of images of about the whole cross-section, in one wording, and answered by
+    one word. Classes are balanced: every modality and plane is asked for as often as the images allow, and every target
+    as often with the answer yes as with no. A target that only ever has one answer is not asked for.
+
+    Args:
+        views: of the split.
+        budget: of the split.
+        targets: whose presence is asked for; see :func:`learnable_targets`.
     """
+    whole = [view for view in views if view.whole]
     return [
-        *_ask_modality(views, budget.modality),
-        *_ask_plane(views, budget.plane),
-        *_ask_presence(views, budget.presence),
-        *_ask_lists(views, budget.lists),
+        *_ask_modality(whole, budget.modality),
+        *_ask_plane(whole, budget.plane),
+        *_ask_presence(whole, budget.presence, targets),
         *(question for find in _FINDINGS for question in _pick(_found(views, find), budget.finding)),
         *_ask_report(views, budget.report),
     ]
 
 
-def presence_answer(answers: dict[str, bool]) -> str:
-    """``Results: liver: yes, spleen: no.``"""
-    listed = ", ".join(f"{name}: {'yes' if seen else 'no'}" for name, seen in answers.items())
-    return f"Results: {listed}."
+def learnable_targets(train: Sequence[View], test: Sequence[View]) -> frozenset[str]:
+    """Targets whose presence can be learned and tested.
+
+    Both splits show images with and without the target. In training, at least two patients do, since what one patient
+    shows cannot tell a target from the patient.
+
+    Args:
+        train: views of the training split.
+        test: views of the test split.
+    """
+    patients: dict[str, set[str]] = {}
+    for view in train:
+        for target in (*view.masks, *view.absent):
+            patients.setdefault(target, set()).add(view.patient)
+    several = {target for target, names in patients.items() if len(names) > 1}
+    return frozenset(several.intersection(*(_with_both_answers(views) for views in (train, test))))
+
+
+def _with_both_answers(views: Iterable[View]) -> set[str]:
+    whole = [view for view in views if view.whole]
+    seen = {target for view in whole for target in view.masks}
+    return seen & {target for view in whole for target in view.absent}
 
 
 def _ask_modality(views: Sequence[View], count: int) -> Iterator[Question]:
@@ -124,57 +119,26 @@ def _ask_modality(views: Sequence[View], count: int) -> Iterator[Question]:
         for modality in sorted({view.modality for view in views}):
             of_class = [view for view in views if view.modality == modality and view.is_volume == volumes]
             for view in _spread_over_patients(of_class, count):
-                yield Question(
-                    view=view,
-                    kind="modality",
-                    question=_choose(view, "modality", _MODALITY),
-                    answer=f"The modality of this image is {modality}.",
-                )
+                yield Question(view=view, kind="modality", question=_MODALITY, answer=f"{modality}.")
 
 
 def _ask_plane(views: Sequence[View], count: int) -> Iterator[Question]:
     for plane in sorted({view.plane for view in views if view.plane}):
         of_class = [view for view in views if view.plane == plane]
-        radiograph = plane in ("frontal", "lateral")
+        question = _VIEW if plane in ("frontal", "lateral") else _PLANE
         for view in _spread_over_patients(of_class, count):
-            yield Question(
-                view=view,
-                kind="plane",
-                question=_choose(view, "plane", _VIEW if radiograph else _PLANE),
-                answer=f"The {'view' if radiograph else 'plane'} of this image is {plane}.",
-            )
+            yield Question(view=view, kind="plane", question=question, answer=f"{plane.capitalize()}.")
 
 
-def _ask_presence(views: Sequence[View], count: int) -> Iterator[Question]:
-    for target in sorted({target for view in views for target in (*view.masks, *view.absent)}):
+def _ask_presence(views: Sequence[View], count: int, targets: Collection[str]) -> Iterator[Question]:
+    for target in sorted(targets):
         seen = [view for view in views if target in view.masks]
         unseen = [view for view in views if target in view.absent]
         each = min(count, len(seen), len(unseen))
-        for answer, of_class in ((True, seen), (False, unseen)):
+        for answer, of_class in (("Yes.", seen), ("No.", unseen)):
             for view in _spread_over_patients(of_class, each):
-                question = _choose(view, target, _ONE_TARGET).format(names=with_article(target))
-                yield Question(
-                    view=view,
-                    kind="presence",
-                    question=f"{question} {_YES_NO}",
-                    answer=presence_answer({target: answer}),
-                )
-
-
-def _ask_lists(views: Sequence[View], count: int) -> Iterator[Question]:
-    suited = [view for view in views if view.masks and view.absent]
-    for view in _spread_over_patients(suited, count):
-        random = generator(f"{view.name} list")
-        seen = random.permutation(list(view.masks))[: random.integers(1, 4)]
-        unseen = random.permutation(view.absent)[: random.integers(1, 4)]
-        names = [str(name) for name in random.permutation([*seen, *unseen])]
-        question = _choose(view, "list", _SEVERAL_TARGETS)
-        yield Question(
-            view=view,
-            kind="presence",
-            question=f"{question.format(names=enumerate_names(map(with_article, names)))} {_YES_NO_EACH}",
-            answer=presence_answer({name: name in view.masks for name in names}),
-        )
+                question = _PRESENCE.format(name=with_article(target))
+                yield Question(view=view, kind="presence", question=question, answer=answer)
 
 
 def _ask_report(views: Sequence[View], count: int) -> Iterator[Question]:

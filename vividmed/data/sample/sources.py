@@ -71,6 +71,7 @@ class VolumeSource:
         name: short name; also the patient's key, since no patient has two sources.
         modality: ``CT`` or ``MRI``.
         body_part: part of the body that it shows.
+        technique: sequence of an MRI, which decides how bright each tissue is; empty where it is not known.
         archive: archive that contains it.
         image: file, or folder ending in ``/`` of a DICOM series.
         labels: for each label map, the values that form each target. A target without voxels is absent; one that is not
@@ -89,6 +90,7 @@ class VolumeSource:
     name: str
     modality: str
     body_part: str
+    technique: str = ""
     archive: Archive
     image: str
     labels: Mapping[str, Labels]
@@ -117,6 +119,7 @@ class PictureSource:
         name: Short name; also the patient's key.
         modality: ``CT``, ``MRI``, ``X-ray`` or ``ultrasound``.
         body_part: part of the body that it shows.
+        technique: sequence of an MRI, which decides how bright each tissue is; empty where it is not known.
         file: DICOM file in pydicom-data.
         plane: Plane or radiographic view, None where it is not stated.
         region: part with tissue and without burnt-in text: (top, left, bottom, right) as fractions.
@@ -127,6 +130,7 @@ class PictureSource:
     name: str
     modality: str
     body_part: str
+    technique: str = ""
     file: str
     plane: str | None = None
     region: tuple[float, float, float, float] = (0, 0, 1, 1)
@@ -150,10 +154,10 @@ VOLUMES = (
         slice_spacing=2.0,
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, LUNG, BONE),
-        slices={"axial": 30, "coronal": 14, "sagittal": 14},
+        slices={"axial": 45, "coronal": 24, "sagittal": 24},
         depth=130,
         volumes=8,
-        projections=24,
+        projections=32,
     ),
     VolumeSource(
         name="abdomen-ct-a",
@@ -165,9 +169,10 @@ VOLUMES = (
         slice_spacing=2.5,
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, BONE),
-        slices={"axial": 26, "coronal": 12, "sagittal": 12},
+        slices={"axial": 40, "coronal": 20, "sagittal": 20},
         depth=130,
         volumes=8,
+        projections=12,
     ),
     VolumeSource(
         name="abdomen-mr-a",
@@ -178,9 +183,10 @@ VOLUMES = (
         labels={"example_seg_mr.nii.gz": MR_ORGANS},
         slice_spacing=2.5,
         volume_spacing=(4.0, 3.0, 3.0),
-        slices={"axial": 16},
+        slices={"axial": 20, "coronal": 8, "sagittal": 8},
         depth=60,
         volumes=4,
+        technique="T1",
     ),
     VolumeSource(
         name="lung-ct-a",
@@ -192,10 +198,11 @@ VOLUMES = (
         slice_spacing=1.8,
         volume_spacing=(5.0, 3.0, 3.0),
         windows=(LUNG, SOFT_TISSUE),
-        slices={"axial": 14, "coronal": 6, "sagittal": 6},
+        slices={"axial": 20, "coronal": 12, "sagittal": 12},
         depth=80,
         volumes=4,
         lungs_by_rule=True,
+        projections=20,
     ),
     VolumeSource(
         name="brain-mr-a",
@@ -206,10 +213,11 @@ VOLUMES = (
         labels={"brain1_label.nrrd": {"brain tumor": (1,)}},
         slice_spacing=1.5,
         volume_spacing=(6.5, 2.5, 2.5),
-        slices={"axial": 16, "coronal": 10, "sagittal": 10},
+        slices={"axial": 24, "coronal": 16, "sagittal": 16},
         depth=80,
         volumes=5,
         laterality=False,
+        technique="T1 with contrast",
     ),
     VolumeSource(
         name="breast-mr-a",
@@ -220,7 +228,7 @@ VOLUMES = (
         labels={"breast1_label.nrrd": {"breast lesion": (1,)}},
         slice_spacing=0.6,
         volume_spacing=(2.1, 0.67, 0.67),
-        slices={"axial": 5},
+        slices={"axial": 8},
         depth=30,
         volumes=2,
         laterality=False,
@@ -238,10 +246,10 @@ VOLUMES = (
         slice_spacing=2.0,
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, LUNG),
-        slices={"axial": 9, "coronal": 6, "sagittal": 6},
+        slices={"axial": 18, "coronal": 12, "sagittal": 12},
         depth=130,
-        volumes=2,
-        projections=10,
+        volumes=3,
+        projections=12,
         lungs_by_rule=True,
     ),
     VolumeSource(
@@ -254,7 +262,7 @@ VOLUMES = (
         slice_spacing=2.0,
         volume_spacing=(4.0, 3.5, 3.5),
         windows=(SOFT_TISSUE,),
-        slices={"axial": 20},
+        slices={"axial": 24},
         depth=40,
         volumes=4,
     ),
@@ -268,10 +276,11 @@ VOLUMES = (
         slice_spacing=2.0,
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(LUNG, SOFT_TISSUE),
-        slices={"axial": 10, "coronal": 4, "sagittal": 4},
+        slices={"axial": 12, "coronal": 9, "sagittal": 9},
         depth=90,
         volumes=3,
         lungs_by_rule=True,
+        projections=8,
     ),
     VolumeSource(
         name="brain-mr-b",
@@ -282,10 +291,11 @@ VOLUMES = (
         labels={"brain2_label.nrrd": {"brain tumor": (1,)}},
         slice_spacing=1.5,
         volume_spacing=(6.5, 2.5, 2.5),
-        slices={"axial": 8, "coronal": 5, "sagittal": 5},
+        slices={"axial": 12, "coronal": 9, "sagittal": 9},
         depth=60,
         volumes=3,
         laterality=False,
+        technique="T1 with contrast",
     ),
 )
 
@@ -325,7 +335,7 @@ PICTURES = (
         file="RG3_UNCR.dcm",
         plane="frontal",
         region=(0.02, 0.26, 0.76, 0.7),
-        views=5,
+        views=6,
     ),
     PictureSource(
         name="head-ct-a",
@@ -333,8 +343,27 @@ PICTURES = (
         body_part="head",
         file="693_UNCR.dcm",
         plane="axial",
-        views=3,
+        views=6,
         window=(-20, 100),
+    ),
+    PictureSource(
+        name="spine-ct-a",
+        modality="CT",
+        body_part="spine",
+        file="bad_sequence.dcm",
+        plane="axial",
+        views=6,
+        window=SOFT_TISSUE,
+    ),
+    PictureSource(
+        name="abdomen-ct-c",
+        modality="CT",
+        body_part="abdomen",
+        file="explicit_VR-UN.dcm",
+        plane="axial",
+        region=(0.08, 0.13, 0.8, 0.9),
+        views=8,
+        window=SOFT_TISSUE,
     ),
     PictureSource(
         name="shoulder-mr-a",
@@ -342,7 +371,7 @@ PICTURES = (
         body_part="shoulder",
         file="MR2_UNCR.dcm",
         region=(0.05, 0.0, 0.8, 1.0),
-        views=4,
+        views=6,
     ),
     PictureSource(
         name="heart-us-a",
@@ -350,7 +379,7 @@ PICTURES = (
         body_part="heart",
         file="color3d_jpeg_baseline.dcm",
         region=(0.08, 0.2, 0.86, 0.8),
-        views=12,
+        views=24,
     ),
     PictureSource(
         name="node-us-a",
@@ -358,7 +387,7 @@ PICTURES = (
         body_part="lymph node",
         file="US1_UNCR.dcm",
         region=(0.24, 0.12, 0.68, 0.88),
-        views=5,
+        views=12,
     ),
     PictureSource(
         name="vessel-us-a",
@@ -366,7 +395,7 @@ PICTURES = (
         body_part="vessel",
         file="color-pl.dcm",
         region=(0.05, 0.05, 1.0, 0.9),
-        views=5,
+        views=12,
     ),
     PictureSource(
         name="chest-xray-b",
@@ -374,7 +403,7 @@ PICTURES = (
         body_part="chest",
         file="RG1_UNCR.dcm",
         plane="frontal",
-        views=3,
+        views=6,
     ),
     PictureSource(
         name="liver-mr-b",
@@ -382,15 +411,16 @@ PICTURES = (
         body_part="abdomen",
         file="MR-SIEMENS-DICOM-WithOverlays.dcm",
         plane="axial",
-        views=2,
+        views=8,
+        technique="fat-suppressed T1 with contrast",
     ),
     PictureSource(
         name="heart-us-b",
         modality="ultrasound",
         body_part="heart",
         file="JPGLosslessP14SV1_1s_1f_8b.dcm",
-        region=(0.2, 0.15, 0.85, 0.7),
-        views=3,
+        region=(0.18, 0.13, 0.86, 0.9),
+        views=9,
     ),
     PictureSource(
         name="pelvis-us-b",
@@ -398,7 +428,7 @@ PICTURES = (
         body_part="pelvis",
         file="gdcm-US-ALOKA-16.dcm",
         region=(0.2, 0.06, 0.86, 0.5),
-        views=3,
+        views=12,
     ),
 )
 """Files of pydicom-data; the regions leave out burnt-in text."""

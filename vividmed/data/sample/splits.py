@@ -1,6 +1,7 @@
 """Decides by rule which patients are held out, so that the test split asks for generalisation and not for extrapolation.
 
-Patients are grouped by what a model has to have seen to be asked: the modality and the part of the body. A group of
+Patients are grouped by what a model has to have seen to be asked: the modality, for an MRI its
+sequence, and the part of the body. A group of
 one patient trains. In every other group some patients train and some are held out.
 """
 
@@ -18,6 +19,7 @@ class Patient(Protocol):
     Attributes:
         name: key of the patient; the series of one patient have one name and count once.
         modality: modality of the acquired image, also for radiographs that are projected from a CT.
+        technique: sequence of an MRI, on which the brightness of every tissue depends.
         body_part: part of the body that the images show.
         structures: what is labelled in the images.
     """
@@ -26,6 +28,8 @@ class Patient(Protocol):
     def name(self) -> str: ...
     @property
     def modality(self) -> str: ...
+    @property
+    def technique(self) -> str: ...
     @property
     def body_part(self) -> str: ...
     @property
@@ -45,9 +49,9 @@ def held_out_patients(patients: Iterable[Patient]) -> frozenset[str]:
     Returns:
         Their names.
     """
-    groups: dict[tuple[str, str], dict[str, frozenset[str]]] = {}
+    groups: dict[tuple[str, str, str], dict[str, frozenset[str]]] = {}
     for patient in patients:
-        group = groups.setdefault((patient.modality, patient.body_part), {})
+        group = groups.setdefault((patient.modality, patient.technique, patient.body_part), {})
         group[patient.name] = group.get(patient.name, frozenset()) | patient.structures
     return frozenset(name for group in groups.values() for name in _held_out(group))
 

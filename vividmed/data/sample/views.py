@@ -39,6 +39,7 @@ class View:
         absent: targets labelled in this scan that have no voxel here. Barely visible targets are neither present nor
             absent.
         sides: ``left`` or ``right`` of the patient for each present target whose side is certain.
+        whole: Whether the image shows about the whole field of view, and not only a part of the body's cross-section.
     """
 
     name: str
@@ -52,6 +53,7 @@ class View:
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     sides: dict[str, str] = field(default_factory=dict)
+    whole: bool = True
 
     @property
     def is_volume(self) -> bool:
@@ -107,6 +109,7 @@ def slices(source: VolumeSource, scan: Scan) -> Iterator[View]:
                 plane=plane,
                 masks={target: _display(mask, axis) for target, mask in masks.items()},
                 absent=absent,
+                whole=whole,
             )
             names_sides = source.laterality and plane != "sagittal" and whole
             yield replace(view, sides=_sides(view.masks)) if names_sides else view
@@ -138,6 +141,7 @@ def volumes(source: VolumeSource, scan: Scan) -> Iterator[View]:
             masks=masks,
             absent=absent,
             sides=_sides(masks) if source.laterality and whole else {},
+            whole=whole,
         )
 
 
