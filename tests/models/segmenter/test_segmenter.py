@@ -298,3 +298,19 @@ def test_tiny_segmenter_learns_two_prompts_of_one_image():
     space = (1, 2, 3)
     dice = 2 * (predicted & targets).sum(space) / (predicted.sum(space) + targets.sum(space))
     assert dice.min() > 0.9
+
+
+def test_smooth_initial_weights_tell_dark_from_bright_and_left_from_right():
+    torch.manual_seed(0)
+    embedding = Segmenter(SegmenterConfig.tiny()).image_encoder.patch_embedding
+    kernel = embedding.projection.weight.detach()
+    positions = embedding.position_embedding.weight[0].detach()
+    cells = kernel.unflatten(-1, (4, -1)).unflatten(-3, (4, -1))
+    assert torch.equal(cells, cells[:, :1, :1, :, :1, :, :1].expand_as(cells))
+    assert kernel.sum((1, 2, 3, 4)).std() == pytest.approx(1, abs=0.2)
+    assert positions.std() == pytest.approx(1, abs=0.1)
+    # Neighbours resemble each other more than opposite edges do.
+    near, far = (positions[..., a] - positions[..., b] for a, b in ((3, 4), (0, -1)))
+    assert near.square().mean() < far.square().mean() / 8
+    noise = Segmenter(SegmenterConfig.tiny(smooth_initializer=False)).image_encoder.patch_embedding
+    assert not torch.equal(noise.projection.weight[..., 0], noise.projection.weight[..., 1])

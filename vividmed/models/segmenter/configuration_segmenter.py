@@ -15,7 +15,8 @@ class SegmenterConfig(CheckedConfig):
     position embeddings, both (z, y, x); images may be cut into patches that are thinner in z. Prompts have the width
     ``hidden_size``. The first mask token draws the mask; the ``num_instance_queries`` further ones only take part in
     the decoder's attention, as released weights were trained with them. ``position_initializer_range`` is the spread of
-    position embeddings that are not loaded.
+    position embeddings that are not loaded. With ``smooth_initializer``, these embeddings and the kernels of patches
+    start as smooth functions of place instead of noise, for training that does not start from SegVol.
     """
 
     model_type = "vividmed_segmenter"
@@ -33,6 +34,7 @@ class SegmenterConfig(CheckedConfig):
     decoder_num_attention_heads: int = 8
     num_instance_queries: int = 3
     position_initializer_range: float = 0.02
+    smooth_initializer: bool = False
 
     def __post_init__(self, **kwargs: Any):
         self.patch_size = tuple(self.patch_size)
@@ -64,8 +66,9 @@ class SegmenterConfig(CheckedConfig):
             "position_grid": (4, 8, 8),
             "decoder_intermediate_size": 192,
             "decoder_num_attention_heads": 4,
-            # With a small spread, a small model needs hundreds of steps to learn left from right.
+            # From noise or with a small spread, a small model needs thousands of steps to learn left from right.
             "position_initializer_range": 1.0,
+            "smooth_initializer": True,
         }
         return cls(**(sizes | kwargs))
 

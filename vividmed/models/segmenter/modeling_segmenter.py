@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from vividmed.errors import VividMedError
+from vividmed.models.depth import DepthAdaptiveConv3d
 from vividmed.models.loading import CheckedPreTrainedModel
 from vividmed.models.segmenter.configuration_segmenter import InstanceSegmenterConfig, SegmenterConfig
 from vividmed.models.segmenter.image_encoder import (
@@ -34,6 +35,7 @@ from vividmed.models.segmenter.prompt_encoder import (
     PromptEncoder,
     missing_frequencies,
 )
+from vividmed.models.segmenter.smooth_initialization import smooth_kernels, smooth_positions
 
 
 @dataclass
@@ -98,7 +100,10 @@ class SegmenterPreTrainedModel(CheckedPreTrainedModel):
             VividMedError: trained weights are loaded without the Fourier frequencies that they belong to.
         """
         if isinstance(module, nn.Linear | nn.Conv3d | nn.ConvTranspose3d):
-            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if isinstance(module, DepthAdaptiveConv3d) and self.config.smooth_initializer:
+                init.copy_(module.weight, smooth_kernels(module.weight.shape))
+            else:
+                init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             if module.bias is not None:
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 init.uniform_(module.bias, -bound, bound)
@@ -108,7 +113,11 @@ class SegmenterPreTrainedModel(CheckedPreTrainedModel):
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
         elif isinstance(module, PositionEmbedding):
-            init.normal_(module.weight, std=self.config.position_initializer_range)
+            spread = self.config.position_initializer_range
+            if self.config.smooth_initializer:
+                init.copy_(module.weight, spread * smooth_positions(module.weight.shape))
+            else:
+                init.normal_(module.weight, std=spread)
         elif isinstance(module, FourierPositionEncoding):
             trained = _is_loaded(self.prompt_encoder.no_mask_embedding.weight)
             if trained and not _is_loaded(module.frequencies):

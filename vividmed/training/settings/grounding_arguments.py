@@ -67,7 +67,23 @@ class BoxLossArguments:
 
 
 @dataclass
-class GroundingArguments(BoxLossArguments, MaskLossArguments):
+class OversamplingArguments:
+    """Which rows are drawn more often.
+
+    Args:
+        oversample: targets with factors; a row counts as often as the largest factor of the targets that it shows.
+    """
+
+    oversample: str | None = field(
+        default=None,
+        metadata={
+            "help": "Targets whose rows are drawn more often in an epoch, such as 'left lung=3,right lung=3'."
+        },
+    )
+
+
+@dataclass
+class GroundingArguments(OversamplingArguments, BoxLossArguments, MaskLossArguments):
     """Arguments of the stages that train a language model together with its segmenters.
 
     Args:
@@ -132,7 +148,7 @@ class GroundingArguments(BoxLossArguments, MaskLossArguments):
 
 
 @dataclass
-class AlignmentArguments(ABC):
+class AlignmentArguments(OversamplingArguments, ABC):
     """Arguments of the stages that train a segmenter without a language model.
 
     Args:

@@ -13,6 +13,7 @@ from vividmed.models.segmenter.modeling_segmenter import InstanceSegmenter, Segm
 from vividmed.processing.image_processing_vividmed import VividMedImageProcessor
 from vividmed.training.alignment import PromptTableSegmenter
 from vividmed.training.grounding_trainer import AlignmentTrainer
+from vividmed.training.oversampling import oversample, read_factors
 from vividmed.training.segmenters import load_segmenter
 from vividmed.training.settings.arguments import DataArguments, VividMedTrainingArguments
 from vividmed.training.settings.grounding_arguments import (
@@ -44,6 +45,7 @@ class AlignmentStage(Stage):
         set_seed(self.args.seed)
         segmenter = self.segmenter()
         transform = self.transform(segmenter)
+        train = oversample(rows.train, read_factors(self.alignment_args.oversample))
         return AlignmentTrainer(
             model=PromptTableSegmenter(segmenter, self.alignment_args.losses()),
             args=self.args,
@@ -53,9 +55,9 @@ class AlignmentStage(Stage):
                 on_bad_sample=self.data_args.on_bad_sample,
                 spare_rows=rows.spare,
             ),
-            train_dataset=rows.train,
+            train_dataset=train,
             eval_dataset=rows.evaluation,
-            train_lengths=[1] * rows.size,
+            train_lengths=[1] * (rows.size if train is rows.train else len(train)),
         )
 
     def transform(self, segmenter: Segmenter | InstanceSegmenter) -> SegmentationTransform:

@@ -16,6 +16,7 @@ from vividmed.data.sampling.mixture_conversations import mixture_conversation
 from vividmed.training.grounded_answers import SampleOverlays
 from vividmed.training.grounding_trainer import GroundingTrainer
 from vividmed.training.loading import load_processor
+from vividmed.training.oversampling import oversample, read_factors
 from vividmed.training.presence import calibrate_presence, trained_forms, write_record
 from vividmed.training.settings.arguments import AnsweringTrainingArguments, TextDataArguments
 from vividmed.training.settings.grounding_arguments import GroundingArguments
@@ -55,7 +56,7 @@ class GroundingStage(LanguageStage):
             args=self.args,
             processing_class=processor,
             data_collator=self.collator(GroundedCollator, processor, rows, transform=self.transform(rows)),
-            train_dataset=rows.train,
+            train_dataset=oversample(rows.train, read_factors(self.grounding_args.oversample)),
             eval_dataset=rows.evaluation,
         )
 
