@@ -15,6 +15,10 @@ sys.path.insert(
 )  # found from a clone, whatever the working folder
 
 from vividmed.cli.main import main
+from vividmed.training.launching import start_processes
+from vividmed.training.runs.orphans import end_with_launcher
 
 if __name__ == "__main__":
+    end_with_launcher()
+    start_processes([__file__], sys.argv[1:])
     sys.exit(main(["evaluate", *sys.argv[1:]]))

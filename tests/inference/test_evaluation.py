@@ -28,7 +28,7 @@ def ask(tmp_path, monkeypatch):
             wait_for_everyone=lambda: None,
             device="cpu",
         )
-        monkeypatch.setattr(evaluation, "PartialState", lambda: state)
+        monkeypatch.setattr(evaluation, "PartialState", lambda **_: state)
         settings = {"task": "vqa", "protocol": str(protocol), "batch_size": 2} | options
         return predict_dataset(str(MODEL), tmp_path / "out", **settings)
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import transformers
 from accelerate import PartialState
+from accelerate.utils import gather_object, parse_flag_from_env
+from tqdm.auto import tqdm
 
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
@@ -16,6 +18,7 @@ from vividmed.inference.predicting import predict_rows
 from vividmed.inference.task_rows import EMBEDDED_SAMPLE, load_task_rows
 from vividmed.metrics.predictions import RUN_FILE, PredictionWriter, Task, predicted_ids
 from vividmed.metrics.protocol import Protocol
+from vividmed.training.launching import check_processes
 from vividmed.version import __version__
 
 
@@ -47,12 +50,15 @@ def predict_dataset(
         dtype: of the weights.
 
     Returns:
-        How many items were predicted now, and how many were there.
+        How many items all processes have predicted now, and how many were there.
 
     Raises:
-        VividMedError: the model, data set or protocol cannot be used, or the folder has predictions of another run.
+        VividMedError: the model, data set or protocol cannot be used, the folder has predictions of another run, or the
+            processes do not know of each other.
     """
-    state = PartialState()
+    on_cpu = device == "cpu" or parse_flag_from_env("ACCELERATE_USE_CPU")
+    state = PartialState(cpu=on_cpu or not torch.accelerator.is_available())
+    check_processes(state.num_processes)
     asked = Protocol.load(protocol)
     rows = load_task_rows(task, dataset, split)
     if asked.drop_last_image and task == "vqa" and len(rows):
@@ -77,14 +83,14 @@ def predict_dataset(
         number = predict_rows(
             loaded,
             processor,
-            share,
+            tqdm(share, desc="rows", unit="row", disable=None if state.is_main_process else True),
             task=task,
             protocol=asked,
             writer=writer,
             done=done,
             batch_size=batch_size,
         )
-    return number, len(done)
+    return sum(gather_object([number])), len(done)
 
 
 def _claim(output: Path, run: dict[str, Any], state: PartialState) -> None:

@@ -1,7 +1,7 @@
 """Rows of a data set in, a folder of predictions out; see :mod:`vividmed.metrics.predictions`."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -35,7 +35,7 @@ class PredictionSink(Protocol):
 def predict_rows(
     model: Any,
     processor: Any,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
     *,
     task: Task,
     protocol: AskingProtocol,
@@ -85,7 +85,7 @@ def predict_rows(
 
 
 def _items(
-    rows: Sequence[Mapping[str, Any]], task: Task, protocol: AskingProtocol, done: frozenset[str] | set[str]
+    rows: Iterable[Mapping[str, Any]], task: Task, protocol: AskingProtocol, done: frozenset[str] | set[str]
 ) -> Iterator[tuple[Prediction, list[MedicalImage]]]:
     """Items of the rows with their images; the reason as ``failure`` where there is no image."""
     for row in rows:

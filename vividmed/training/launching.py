@@ -16,6 +16,8 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
 
+from vividmed.errors import VividMedError
+
 _LAUNCHERS = ("accelerate", "torchrun", "torch.distributed")
 _USER_ERROR = 2
 
@@ -43,6 +45,23 @@ def processes_wanted() -> int:
     if options is None or options.num_machines not in (None, 1):
         return 1
     return int(options.num_processes or 1)
+
+
+def check_processes(number: int) -> None:
+    """Check that the processes that a launcher started work together.
+
+    Args:
+        number: of processes that this one knows of, itself included.
+
+    Raises:
+        VividMedError: it knows of none although there are several.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and number == 1:
+        raise VividMedError(
+            f"{started} processes were started but each works alone, as no GPU was found: on a CPU start with "
+            "`accelerate launch --cpu --num_processes N`"
+        )
 
 
 def use_all_cores(processes: int | None = None) -> None:

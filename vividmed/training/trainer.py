@@ -1,6 +1,5 @@
 """The Trainer that all stages share."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from vividmed.data.sampling.mixture_sampler import MixtureSampler
 from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.terms import Terms
 from vividmed.errors import VividMedError
+from vividmed.training.launching import check_processes
 from vividmed.training.runs.resumable_trainer import ResumableTrainer
 from vividmed.training.schedule import keep_rate_between_updates
 from vividmed.training.settings.arguments import VividMedTrainingArguments
@@ -76,11 +76,7 @@ class VividMedTrainer(ResumableTrainer):
                 f"one process sees {args.n_gpu} GPUs: start with `accelerate launch`, one process per GPU, "
                 "or set CUDA_VISIBLE_DEVICES to one of them"
             )
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and args.world_size == 1:
-            raise VividMedError(
-                f"{os.environ['WORLD_SIZE']} processes were started but each works alone, as no GPU was found: on a CPU "
-                "start with `accelerate launch --cpu --num_processes N`"
-            )
+        check_processes(args.world_size)
         self._train_lengths = train_lengths
         self._eval_sums: dict[str, torch.Tensor] = {}
         full_batch = args.eval_batch_size * args.world_size

@@ -9,11 +9,14 @@ resume. Score the folder with `vividmed evaluate score`. See docs/metrics.md.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from shtab import DIRECTORY
 
-from vividmed.cli.parser import positive_int
+from vividmed.cli.parser import CommandParser, positive_int
+from vividmed.console import BAD_INPUT, DONE
+from vividmed.errors import VividMedError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +57,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def run_arguments(arguments: list[str]) -> int:
+    """Predict with as many processes as the launcher was asked for."""
+    parser = CommandParser("vividmed evaluate predict", __doc__)
+    add_arguments(parser)
+    args = parser.parse_args(arguments)
+    from vividmed.training.runs.orphans import end_with_launcher
+
+    end_with_launcher()
+
+    # Imports that take seconds, in which the launcher may already end.
+    from vividmed.training.launching import report_to_launcher, start_processes, use_all_cores
+
+    start_processes(["-m", "vividmed.cli.main", "evaluate", "predict"], arguments)
+    use_all_cores()
+    try:
+        run(args)
+    except VividMedError as error:
+        report_to_launcher(error)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            raise
+        return BAD_INPUT  # the first process says why
+    return DONE
+
+
 def run(args: argparse.Namespace) -> None:
     """Predict, and say how many items were done."""
+    from accelerate import PartialState
+
     from vividmed.inference.evaluation import predict_dataset
 
     new, done = predict_dataset(
@@ -70,7 +99,8 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
         dtype=args.dtype,
     )
-    earlier = f", {done} were there" if done else ""
-    print(
-        f"{args.output}: {new} items predicted{earlier}; score them with: vividmed evaluate score {args.output}"
-    )
+    if PartialState().is_main_process:
+        earlier = f", {done} were there" if done else ""
+        print(
+            f"{args.output}: {new} items predicted{earlier}; score them with: vividmed evaluate score {args.output}"
+        )
