@@ -3,50 +3,25 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-
-from vividmed.data.own.cells import key_text
+from vividmed.data.own.bids_files import NAME_PATTERN, BidsFile, mismatch, nifti_files, parse_name, stem
+from vividmed.data.own.cells import key_text, number_text
 from vividmed.data.own.listing import OwnListing
 from vividmed.data.own.modalities import modality_name
 from vividmed.data.own.target_names import TargetNames
 from vividmed.data.raw.annotation import Annotation, LabelMap, MaskFiles
 from vividmed.data.raw.case import Case, Failed, ImageFile, Listed, Skipped, Split
 from vividmed.data.raw.splits import official_split
-from vividmed.data.raw.tables import TableRow, read_table
+from vividmed.data.raw.tables import read_table
 from vividmed.errors import VividMedError
-from vividmed.processing.file_errors import readable_as
-from vividmed.processing.nifti import load_nifti
 
-_ENDINGS = (".nii.gz", ".nii")
 _NOT_IMAGES = frozenset(
     {"mask", "dseg", "probseg", "bold", "dwi", "sbref", "events", "physio", "epi", "fieldmap"}
 )
 _MASKS = ("mask", "dseg")
-_OF_THE_SCAN = ("ses", "acq", "ce", "rec", "run", "echo", "part", "chunk")
-"""Entities by which the images of a session differ; a mask that names one belongs to the image with the same value."""
-
 _HEMISPHERES = {"L": "left", "R": "right"}
-_SAME_PLACE = 0.01
 _PREVIEWED = 3
-
-
-@dataclass(frozen=True)
-class BidsFile:
-    """A NIfTI file whose name follows BIDS.
-
-    Attributes:
-        path: of the file.
-        entities: ``sub``, ``ses``, ``label``, ... to their values.
-        suffix: ``T1w``, ``mask``, ...
-    """
-
-    path: Path
-    entities: Mapping[str, str]
-    suffix: str
 
 
 def read_bids_listing(
@@ -68,7 +43,8 @@ def read_bids_listing(
     """
     if not folder.is_dir():
         raise VividMedError(f"{folder}: no such folder; give the folder of the BIDS data set")
-    files = [file for path in sorted(_nifti_files(folder)) if (file := parse_name(path)) is not None]
+    paths = list(nifti_files(folder))
+    files = [file for path in paths if (file := parse_name(path)) is not None]
     masks = [file for file in files if file.suffix in _MASKS]
     images = [
         f
@@ -76,35 +52,33 @@ def read_bids_listing(
         if f.suffix not in _NOT_IMAGES and "derivatives" not in f.path.relative_to(folder).parts
     ]
     if not images:
-        raise VividMedError(
-            f"{folder}: contains no image named sub-<label>..._<suffix>.nii.gz; give a BIDS data set"
-        )
+        raise VividMedError(f"{folder}: contains no image named {NAME_PATTERN}; give a BIDS data set")
     if not masks:
         raise VividMedError(f"{folder}: contains no _mask or _dseg files; put them into derivatives")
     splits = _splits(folder)
     names = TargetNames(renames)
     by_session: dict[tuple[str, str], list[BidsFile]] = defaultdict(list)
     for mask in masks:
-        by_session[_session(mask)].append(mask)
-    cases: list[Listed] = []
-    labels: dict[str, None] = {}
+        by_session[mask.session].append(mask)
+    by_name: dict[str, list[BidsFile]] = defaultdict(list)
     for image in images:
-        key = image.path.name.removesuffix(".gz").removesuffix(".nii")
+        by_name[image.stem].append(image)
+    cases: list[Listed] = [
+        Skipped(stem(path), f"its name does not follow BIDS ({NAME_PATTERN}, each entity once)")
+        for path in paths
+        if parse_name(path) is None
+    ]
+    labels: dict[str, None] = {}
+    for key, (image, *others) in by_name.items():
         try:
-            found = [mask for mask in by_session[_session(image)] if _fits(mask, image)]
-            if not found:
-                cases.append(Skipped(key, "no mask of its subject and session lies on its grid"))
+            if others:
+                listed = " and ".join(each.path.relative_to(folder).as_posix() for each in (image, *others))
+                raise VividMedError(f"there are {listed}; keep one of them")
+            fitting, reason = _fitting(by_session[image.session], image)
+            if not fitting:
+                cases.append(Skipped(key, reason))
                 continue
-            annotations = list(_annotations(found, folder, names, labels))
-            cases.append(
-                Case(
-                    id=key,
-                    patient=image.entities["sub"],
-                    split=splits.get(image.entities["sub"]),
-                    images=(ImageFile(path=image.path, modality=modality_name(modality or image.suffix)),),
-                    annotations=tuple(annotations),
-                )
-            )
+            cases.append(_case(image, _annotations(fitting, folder, names, labels), splits, modality))
         except VividMedError as error:
             cases.append(Failed(key, str(error)))
     names.check_used(labels, str(folder))
@@ -123,85 +97,65 @@ def read_bids_listing(
     )
 
 
-def parse_name(path: Path) -> BidsFile | None:
-    """Entities and suffix of a file; None if its name does not follow BIDS."""
-    *pairs, suffix = re.sub(r"\.nii(\.gz)?$", "", path.name).split("_")
-    entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
-    if "sub" not in entities or len(entities) < len(pairs) or not suffix or "-" in suffix:
-        return None
-    return BidsFile(path, entities, suffix)
+def _fitting(masks: Sequence[BidsFile], image: BidsFile) -> tuple[list[BidsFile], str]:
+    """The masks of a session that belong to an image, and why there are none."""
+    found, reasons = [], ["there is no mask of its subject and session"]
+    for mask in masks:
+        if reason := mismatch(mask, image):
+            reasons.append(f"no mask fits it: {mask.path.name} {reason}")
+        else:
+            found.append(mask)
+    return found, reasons[-1]
 
 
-def _nifti_files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("sub-*.nii*"):
-        if path.name.endswith(_ENDINGS) and not any(
-            p.startswith(".") for p in path.relative_to(folder).parts
-        ):
-            yield path
-
-
-def _session(file: BidsFile) -> tuple[str, str]:
-    return file.entities["sub"], file.entities.get("ses", "")
-
-
-def _fits(mask: BidsFile, image: BidsFile) -> bool:
-    """Whether a mask may belong to an image, by its name and by the header of both files."""
-    if any(mask.entities[e] != image.entities.get(e) for e in _OF_THE_SCAN if e in mask.entities):
-        return False
-    space = mask.entities.get("space", "")
-    suffixes = {image.suffix, image.suffix.removesuffix("w"), "orig", "individual", "native", ""}
-    if space.lower() not in {suffix.lower() for suffix in suffixes}:
-        return False
-    grids = []
-    for file in (mask, image):
-        if not file.path.stat().st_size:
-            # A file that was not downloaded: reading the case names it.
-            return True
-        with readable_as(file.path, "NIfTI file"):
-            header = load_nifti(file.path)
-            grids.append((header.shape[:3], np.asarray(header.affine)))
-    return bool(_same_lattice(*grids[0], *grids[1]))
-
-
-def _same_lattice(
-    shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[int], other_affine: np.ndarray
-) -> bool:
-    """Whether two headers describe one lattice, up to the order and direction of axes."""
-    if sorted(shape) != sorted(other_shape):
-        return False
-    canonical = [nib.orientations.io_orientation(each) @ np.array([1, 0]) for each in (affine, other_affine)]
-    spacings = [
-        np.linalg.norm(each[:3, :3], axis=0)[np.argsort(order)]
-        for each, order in zip((affine, other_affine), canonical, strict=True)
-    ]
-    return bool(np.allclose(spacings[0], spacings[1], atol=_SAME_PLACE * float(spacings[0].min())))
+def _case(
+    image: BidsFile, annotations: Iterable[Annotation], splits: Mapping[str, Split], modality: str
+) -> Case:
+    subject = image.entities["sub"]
+    return Case(
+        id=image.stem,
+        patient=subject,
+        split=splits.get(subject),
+        images=(ImageFile(path=image.path, modality=modality_name(modality or image.suffix)),),
+        annotations=tuple(annotations),
+    )
 
 
 def _annotations(
     masks: Sequence[BidsFile], folder: Path, names: TargetNames, labels: dict[str, None]
 ) -> Iterator[Annotation]:
     files: dict[str, list[Path]] = defaultdict(list)
+    shown_by: dict[str, BidsFile] = {}
     for mask in masks:
-        if mask.suffix == "dseg":
-            values = _lookup(mask, folder)
-            found = {name: names.find(name) for name in values.values()}
-            labels |= dict.fromkeys(found)
-            kept: dict[str, tuple[int, ...]] = {}
-            for value, name in values.items():
-                if (target := found[name]) is not None and value > 0:
-                    kept[target] = (*kept.get(target, ()), value)
-            yield LabelMap(mask.path, kept, ignored=tuple(v for v, n in values.items() if found[n] is None))
+        values = _lookup(mask, folder) if mask.suffix == "dseg" else {1: _structure(mask)}
+        targets = {name: names.find(name) for name in values.values()}
+        labels |= dict.fromkeys(targets)
+        for name in targets:
+            # Masks with other names may be instances of one target: --map gives them the same.
+            if (other := shown_by.setdefault(name, mask)) is not mask and targets[name] is not None:
+                paths = " and ".join(each.path.relative_to(folder).as_posix() for each in (other, mask))
+                raise VividMedError(f"{paths} both show {name!r}; keep one of them")
+        if mask.suffix != "dseg":
+            if (target := targets[values[1]]) is not None:
+                files[target].append(mask.path)
             continue
-        structure = mask.entities.get("label") or mask.entities.get("desc")
-        if structure is None:
-            raise VividMedError(f"{mask.path.name}: names no structure; add label-<name> to its name")
-        side = _HEMISPHERES.get(mask.entities.get("hemi", ""))
-        name = f"{side} {structure}" if side else structure
-        labels[name] = None
-        if (target := names.find(name)) is not None:
-            files[target].append(mask.path)
+        kept: dict[str, tuple[int, ...]] = {}
+        for value, name in values.items():
+            if (target := targets[name]) is not None and value > 0:
+                kept[target] = (*kept.get(target, ()), value)
+        ignored = tuple(value for value, name in values.items() if targets[name] is None)
+        yield LabelMap(mask.path, kept, ignored=ignored, covers_image=True, listed_in="its _dseg.tsv")
     if files:
         yield MaskFiles({target: tuple(paths) for target, paths in files.items()})
+
+
+def _structure(mask: BidsFile) -> str:
+    """Name of what a mask shows, with its side."""
+    structure = mask.entities.get("label") or mask.entities.get("desc")
+    if structure is None:
+        raise VividMedError(f"{mask.path.name}: names no structure; add label-<name> to its name")
+    side = _HEMISPHERES.get(mask.entities.get("hemi", ""))
+    return f"{side} {structure}" if side else structure
 
 
 def _lookup(mask: BidsFile, folder: Path) -> dict[int, str]:
@@ -213,8 +167,7 @@ def _lookup(mask: BidsFile, folder: Path) -> dict[int, str]:
             if path.is_file() and all(
                 mask.entities.get(k) == v for k, v in (pair.split("-", 1) for pair in pairs)
             ):
-                rows = read_table(path, "index", "name", delimiter="\t")
-                return {_index(row): row["name"] for row in rows if row["name"]}
+                return _named_values(path)
         if place == folder:
             break
     raise VividMedError(
@@ -222,13 +175,20 @@ def _lookup(mask: BidsFile, folder: Path) -> dict[int, str]:
     )
 
 
-def _index(row: TableRow) -> int:
-    try:
-        return int(row["index"])
-    except ValueError as error:
-        raise VividMedError(
-            f"{row.where}: index {row['index']!r} is not a whole number; correct it"
-        ) from error
+def _named_values(path: Path) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for row in read_table(path, "index", "name", delimiter="\t"):
+        try:
+            value = int(number_text(row["index"]))
+        except ValueError as error:
+            raise VividMedError(
+                f"{row.where}: index {row['index']!r} is not a whole number; correct it"
+            ) from error
+        if row["name"] and found.setdefault(value, row["name"]) != row["name"]:
+            raise VividMedError(
+                f"{row.where}: index {value} already has the name {found[value]!r}; keep one of them"
+            )
+    return found
 
 
 def _splits(folder: Path) -> dict[str, Split]:
@@ -241,8 +201,11 @@ def _splits(folder: Path) -> dict[str, Split]:
         split = official_split(text) if text else None
         if text and split is None:
             raise VividMedError(f"{row.where}: split {text!r} is unknown; write train, validation or test")
-        if split is not None:
-            splits[row["participant_id"].removeprefix("sub-")] = split
+        subject = row["participant_id"].removeprefix("sub-")
+        if split is not None and splits.setdefault(subject, split) != split:
+            raise VividMedError(
+                f"{row.where}: subject {subject!r} is already in the split {splits[subject]}; keep one"
+            )
     return splits
 
 

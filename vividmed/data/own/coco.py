@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,16 @@ Segmentation = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class _Found:
-    """Annotations of one image: target, box (x, y, w, h) or None, segmentation or None, and whether it is a crowd."""
+    """One annotation: target, box (x, y, w, h) or None, segmentation or None, whether it is a crowd, and its place.
+
+    Annotations that differ only in their place are equal.
+    """
 
     target: str
     box: tuple[float, float, float, float] | None
     segmentation: Segmentation | None
     crowd: bool
+    where: str = field(compare=False)
 
 
 def read_coco_listing(
@@ -95,12 +99,15 @@ def read_coco_listing(
     name_modality = modality_name(modality) if modality else ""
     cases: list[Listed] = []
     taken: set[str] = set()
+    owners: dict[Path, int] = {}
     for number, image in enumerate(content["images"], 1):
         key = f"image {number}"
         try:
-            file = folder.find(key_text(image.get("file_name"))) if image.get("file_name") else None
-            if file is None:
-                raise VividMedError("names no file; add 'file_name'")
+            if not isinstance(image, Mapping) or "id" not in image or not key_text(image.get("file_name")):
+                raise VividMedError("needs an 'id' and a 'file_name'; add them")
+            file = folder.find(key_text(image["file_name"]))
+            if (earlier := owners.setdefault(file, number)) != number:
+                raise VividMedError(f"its file is that of image {earlier} too; join their annotations")
             key = _unique(stem(file), taken)
             annotations = [
                 _annotation(n, a, image, categories) for n, a in by_image[number_text(image["id"])]
@@ -110,7 +117,11 @@ def read_coco_listing(
             cases.append(Failed(key, f"{path.name}: image {number}: {error}"))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             cases.append(
-                Failed(key, f"{path.name}: image {number} is malformed ({type(error).__name__}: {error})")
+                Failed(
+                    key,
+                    f"{path.name}: image {number} or one of its annotations is malformed ({type(error).__name__}: {error}); "
+                    "write it again",
+                )
             )
     usable = [case for case in cases if isinstance(case, Case)]
     if not usable:
@@ -168,7 +179,7 @@ def _annotation(
         shape = None
     if shape is None and corners is None:
         raise VividMedError(f"{where}: has neither a box nor a segmentation; draw it or remove it")
-    return _Found(target, corners, shape, _is_true(annotation.get("iscrowd")))
+    return _Found(target, corners, shape, _is_true(annotation.get("iscrowd")), where)
 
 
 def _is_true(value: Any) -> bool:
@@ -183,16 +194,20 @@ def _segmentation(value: Any, image: Mapping[str, Any], where: str) -> Segmentat
         size, counts = value.get("size"), value.get("counts")
         if not isinstance(size, list) or len(size) != 2 or not isinstance(counts, list | str):
             raise VividMedError(f"{where}: a run-length encoding needs 'size' (height, width) and 'counts'")
-        if [int(size[0]), int(size[1])] != [int(image["height"]), int(image["width"])]:
+        edges = [finite(each, f"{where}: size") for each in size]
+        if (
+            "height" in image
+            and "width" in image
+            and edges != [_edge(image, "height"), _edge(image, "width")]
+        ):
             raise VividMedError(
-                f"{where}: its mask has the size {size}, but the image {image['height']} x {image['width']}"
+                f"{where}: its mask has {edges[0]:g} x {edges[1]:g} pixels, but the image {image['height']} x "
+                f"{image['width']}; give the mask of this image"
             )
-        return (
-            "rle",
-            int(size[0]),
-            int(size[1]),
-            counts if isinstance(counts, str) else tuple(map(int, counts)),
-        )
+        if isinstance(counts, list):
+            numbers = [finite(count, f"{where}: counts") for count in counts]
+            counts = tuple(map(int, numbers))
+        return "rle", int(edges[0]), int(edges[1]), counts
     polygons = [value] if isinstance(value[0], int | float) else value
     found = tuple(
         tuple(finite(v, f"{where}: segmentation") for v in polygon) for polygon in polygons if polygon
@@ -220,12 +235,14 @@ def _case(
     modality: str,
     partly_annotated: bool,
 ) -> Case:
-    found = [annotation for annotation in annotations if annotation is not None]
+    found = list(dict.fromkeys(annotation for annotation in annotations if annotation is not None))
     crowds = {annotation.target for annotation in found if annotation.crowd}
     single = [annotation for annotation in found if not annotation.crowd]
     boxed = {annotation.target for annotation in single if annotation.segmentation is None}
     masks = tuple(
-        (a.target, a.segmentation) for a in single if a.target not in boxed and a.segmentation is not None
+        (a.target, a.segmentation, a.where)
+        for a in single
+        if a.target not in boxed and a.segmentation is not None
     )
     boxes = []
     for annotation in (a for a in single if a.target in boxed):
@@ -242,12 +259,12 @@ def _case(
         categories.get(number_text(c)) for c in image.get("not_exhaustive_category_ids", ())
     } | crowds
     present = {annotation.target for annotation in single}
-    size = (int(image["height"]), int(image["width"])) if "height" in image and "width" in image else None
+    size = (_edge(image, "height"), _edge(image, "width")) if "height" in image and "width" in image else None
     if size is None and masks:
         raise VividMedError("needs 'height' and 'width', because masks are drawn on it")
     text = key_text(image.get("modality"))
     drawn = DrawnMasks(
-        tuple(dict.fromkeys(target for target, _ in masks)),
+        tuple(dict.fromkeys(target for target, _, _ in masks)),
         partial(_draw, masks),
         (),
         partial=frozenset(present),
@@ -265,20 +282,32 @@ def _case(
     )
 
 
+def _edge(image: Mapping[str, Any], name: str) -> int:
+    return int(finite(image[name], f"its {name}"))
+
+
 def _draw(
-    masks: tuple[tuple[str, Segmentation], ...], image: MedicalImage
+    masks: tuple[tuple[str, Segmentation, str], ...], image: MedicalImage
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Masks of one image, one per annotation."""
     depth, height, width = image.size
     if depth != 1:
         raise VividMedError(f"{image.source}: is a volume; COCO files annotate 2D images")
-    for target, shape in masks:
+    for target, shape, where in masks:
         if shape[0] == "rle" and shape[1:3] != (height, width):
             raise VividMedError(
                 f"{image.source}: the masks were drawn on {shape[1]} x {shape[2]} pixels (height x width), but the image "
                 f"has {height} x {width}; give the original image"
             )
-        yield target, decode_segmentation(shape, height, width)[None]
+        try:
+            mask = decode_segmentation(shape, height, width)
+        except VividMedError as error:
+            raise VividMedError(f"{image.source}: {where}: {error}") from error
+        if not mask.any():
+            raise VividMedError(
+                f"{image.source}: {where}: its segmentation covers no pixel of the image; correct or remove it"
+            )
+        yield target, mask[None]
 
 
 def decode_segmentation(shape: Segmentation, height: int, width: int) -> np.ndarray:
@@ -289,7 +318,9 @@ def decode_segmentation(shape: Segmentation, height: int, width: int) -> np.ndar
     """
     if shape[0] == "rle" and not isinstance(shape[3], str):
         counts = np.asarray(shape[3])
-        if counts.min(initial=0) < 0 or counts.sum() != height * width:
+        if counts.min(initial=0) < 0:
+            raise VividMedError("a run-length encoding has a negative count; write it again")
+        if counts.sum() != height * width:
             raise VividMedError(
                 f"a run-length encoding covers {counts.sum()} of {height * width} pixels; write it again"
             )
@@ -305,7 +336,10 @@ def decode_segmentation(shape: Segmentation, height: int, width: int) -> np.ndar
         encoded: Any = {"size": [height, width], "counts": shape[3].encode()}
     else:
         encoded = coco.merge(coco.frPyObjects([list(polygon) for polygon in shape], height, width))
-    return np.asarray(coco.decode(encoded), bool)
+    try:
+        return np.asarray(coco.decode(encoded), bool)
+    except (ValueError, RuntimeError) as error:
+        raise VividMedError(f"a run-length encoding is malformed ({error}); write it again") from error
 
 
 def _patient(image: Any) -> str:

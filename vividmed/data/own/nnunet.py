@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vividmed.data.own.cells import key_text
 from vividmed.data.own.listing import OwnListing
 from vividmed.data.own.modalities import known_modality, modality_name
 from vividmed.data.own.reports import CaseReport, Reports, mark_phrases, read_reports
@@ -36,6 +37,7 @@ class _Dataset:
         ending: of all files.
         cases: case to its images and its label map.
         unlabelled: cases without a label map.
+        stated: number of cases for training that it states, if it does.
     """
 
     channels: tuple[str, ...]
@@ -43,6 +45,7 @@ class _Dataset:
     ending: str
     cases: Mapping[str, tuple[tuple[Path, ...], Path, Split | None]]
     unlabelled: tuple[str, ...]
+    stated: Any
 
 
 def read_nnunet_listing(
@@ -79,7 +82,18 @@ def read_nnunet_listing(
     grounded: list[Listed] = []
     for key, (images, label, split) in dataset.cases.items():
         case = _case(key, images, label, split, dataset, texts.by_case.get(key, CaseReport()))
-        annotation = LabelMap(label, labels, ignored=ignored, partial=partial)
+        if len(images) != len(dataset.channels):
+            reason = f"has images of {len(images)} channels, but {_FILE} names {len(dataset.channels)}; name all channels there"
+            cases.append(Failed(key, reason))
+            continue
+        annotation = LabelMap(
+            label,
+            labels,
+            ignored=ignored,
+            partial=partial,
+            covers_image=True,
+            listed_in=str(folder / _FILE),
+        )
         case = replace(case, annotations=(annotation,), incomplete=tuple(sorted(partial)))
         if texts.has_patients and not texts.by_case.get(key, CaseReport()).patient:
             cases.append(
@@ -96,6 +110,7 @@ def read_nnunet_listing(
         modalities=tuple(dict.fromkeys(filter(None, dataset.channels))),
         has_splits=any(isinstance(case, Case) and case.split for case in cases),
         refused=texts.refused,
+        notes=tuple(_notes(dataset)),
         overview=tuple(_overview(folder, dataset, labels, texts)),
         preview=tuple(_preview(cases)),
         has_patients=texts.has_patients,
@@ -115,36 +130,44 @@ def _read_dataset(folder: Path, modality: str) -> _Dataset:
     path = folder / _FILE
     if not folder.is_dir():
         raise VividMedError(f"{folder}: no such folder; give the folder that contains {_FILE}")
+    if not path.is_file() and (inner := sorted(each.parent.name for each in folder.glob(f"*/{_FILE}"))):
+        raise VividMedError(
+            f"{folder}: contains no {_FILE}, but {', '.join(inner[:5])} do; give one of these folders"
+        )
     content = read_json(path)
     if not isinstance(content, dict):
         raise VividMedError(f"{path}: is not an object; give the {_FILE} of nnU-Net")
     channels = content.get("channel_names", content.get("modality"))
     labels = content.get("labels")
     if not isinstance(labels, dict) or not labels:
-        raise VividMedError(f"{path}: field 'labels' is missing or empty; name the labels and their values")
+        raise VividMedError(
+            f"{path}: field 'labels' is missing or empty, or not an object; name the labels and their values"
+        )
     if not isinstance(channels, dict) or not channels:
         raise VividMedError(
-            f"{path}: field 'channel_names' (or 'modality') is missing or empty; name the channels"
+            f"{path}: field 'channel_names' (or 'modality') is missing or empty, or not an object; name the channels"
         )
     try:
-        ordered = [str(channels[key]) for key in sorted(channels, key=int)]
+        ordered = [key_text(channels[key]) for key in sorted(channels, key=int)]
         values = _label_values(labels)
     except (TypeError, ValueError) as error:
         raise VividMedError(
             f"{path}: fields 'channel_names' and 'labels' need whole numbers ({error})"
         ) from error
-    ending = content.get("file_ending") or _found_ending(folder)
-    cases, unlabelled = _files(folder, content, str(ending), len(ordered))
+    named = key_text(content.get("file_ending")).lstrip(".")
+    ending = f".{named}" if named else _found_ending(folder)
+    cases, unlabelled = _files(folder, content, ending, len(ordered))
     if not cases:
         raise VividMedError(
             f"{folder}: labelsTr contains no file that ends in {ending}; check that the data set is complete"
         )
     return _Dataset(
-        channels=_modalities(ordered, modality, path, one_file=str(ending) in _PICTURES),
+        channels=_modalities(ordered, modality, path, one_file=ending in _PICTURES),
         labels=values,
-        ending=str(ending),
+        ending=ending,
         cases=cases,
         unlabelled=tuple(unlabelled),
+        stated=content.get("numTraining"),
     )
 
 
@@ -195,19 +218,25 @@ def _files(
     stated = content.get("dataset")
     if isinstance(stated, dict) and stated:
         for key, entry in stated.items():
-            if not isinstance(entry, dict) or "images" not in entry or "label" not in entry:
-                raise VividMedError(f"{folder / _FILE}: case {key!r} of 'dataset' needs 'images' and 'label'")
-            cases[key] = (
-                tuple(_inside(folder, p) for p in entry["images"]),
-                _inside(folder, entry["label"]),
-                None,
-            )
+            files = entry if isinstance(entry, dict) else {}
+            images, label = files.get("images"), files.get("label")
+            images = [images] if isinstance(images, str) else images
+            if not isinstance(label, str) or not isinstance(images, list) or not all(map(_is_text, images)):
+                raise VividMedError(
+                    f"{folder / _FILE}: case {key!r} of 'dataset' needs a list 'images' of file names and a 'label'"
+                )
+            cases[key] = tuple(_inside(folder, image) for image in images), _inside(folder, label), None
         return cases, []
     for part, split in (("Tr", None), ("Ts", "test")):
         for label in sorted((folder / f"labels{part}").glob(f"*{ending}")):
             if label.name.startswith("."):
                 continue
             key = label.name.removesuffix(ending)
+            if key in cases:
+                raise VividMedError(
+                    f"{folder}: the case {key!r} is in labelsTr and in labelsTs; it can only be in one, so remove or rename "
+                    "the other"
+                )
             cases[key] = (tuple(_images(folder / f"images{part}", key, ending, channels)), label, split)  # type: ignore[assignment]
     unlabelled = {
         _case_of_image(path, ending)
@@ -216,6 +245,10 @@ def _files(
         if not path.name.startswith(".")
     }
     return cases, sorted(unlabelled - set(cases))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -232,6 +265,8 @@ def _images(folder: Path, key: str, ending: str, channels: int) -> Iterator[Path
     for channel in range(channels):
         single = folder / f"{key}_{channel:04d}{ending}"
         yield whole if whole.is_file() and not single.is_file() else single
+    if (further := folder / f"{key}_{channels:04d}{ending}").is_file():
+        yield further
 
 
 def _case_of_image(path: Path, ending: str) -> str:
@@ -298,6 +333,12 @@ def _overview(
     if texts.by_case:
         lines.append(f"  reports    of {sum(bool(r.text) for r in texts.by_case.values())} cases")
     return lines
+
+
+def _notes(dataset: _Dataset) -> Iterator[str]:
+    found = sum(split is None for _, _, split in dataset.cases.values())
+    if isinstance(dataset.stated, int) and dataset.stated != found:
+        yield f"{_FILE} states {dataset.stated} cases for training, but {found} have labels"
 
 
 def _preview(cases: Iterable[Listed]) -> Iterator[str]:

@@ -67,6 +67,9 @@ class LabelMap(Annotation):
         partial: targets for which an empty mask proves nothing.
         read: function of a module that reads the path instead of the generic reader.
         on_image_grid: whether the map lies on the grid of the image although its header says otherwise.
+        covers_image: whether a map of another size than the image is an error. Otherwise it may be a part of the image's
+            lattice, or exceed it, with background elsewhere.
+        listed_in: place that names the values, for errors about them; an adapter by default.
     """
 
     path: Path
@@ -77,6 +80,8 @@ class LabelMap(Annotation):
     partial: frozenset[str] = frozenset()
     read: Reader | None = None
     on_image_grid: bool = False
+    covers_image: bool = False
+    listed_in: str = ""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -86,7 +91,13 @@ class LabelMap(Annotation):
         return (self.path,)
 
     def masks(self, image: MedicalImage) -> Iterator[MaskPatch]:
-        array = read_labels(self.path, image, read=self.read, on_image_grid=self.on_image_grid)
+        array = read_labels(
+            self.path,
+            image,
+            read=self.read,
+            on_image_grid=self.on_image_grid,
+            covers_image=self.covers_image,
+        )
         places = ndimage.find_objects(array)
         self._check_values(value for value, place in enumerate(places, 1) if place is not None)
         for target, values in self.labels.items():
@@ -99,7 +110,7 @@ class LabelMap(Annotation):
 
     def _check_values(self, found: Iterable[int]) -> None:
         known = {value for values in (*self.labels.values(), self.ignored) for value in _listed(values)}
-        check_known(found, known, self.path)
+        check_known(found, known, self.path, listed_in=self.listed_in)
 
 
 @dataclass(frozen=True)
@@ -180,7 +191,12 @@ class DrawnMasks(Annotation):
 
 
 def read_labels(
-    path: Path, image: MedicalImage, *, read: Reader | None = None, on_image_grid: bool = False
+    path: Path,
+    image: MedicalImage,
+    *,
+    read: Reader | None = None,
+    on_image_grid: bool = False,
+    covers_image: bool = False,
 ) -> np.ndarray:
     """Read whole-number labels onto the grid of an image.
 
@@ -192,6 +208,7 @@ def read_labels(
         image: image with the wanted grid.
         read: function that reads the path instead of the generic reader.
         on_image_grid: whether shape and place agree although the header says otherwise.
+        covers_image: whether another size than that of the image is an error.
 
     Returns:
         (D, H, W) array of an integer type.
@@ -225,16 +242,17 @@ def read_labels(
                 f"{path}: has the size {array.shape}, but its image has {image.size}; both must have the same size"
             )
         return array
-    return to_grid(array, labels, image)
+    return to_grid(array, labels, image, whole=covers_image)
 
 
-def check_known(found: Iterable[int], known: Container[int], path: Path) -> None:
+def check_known(found: Iterable[int], known: Container[int], path: Path, *, listed_in: str = "") -> None:
     """Check that a label map contains known values only.
 
     Args:
         found: values that occur; 0 is background and always known.
         known: values that belong to a target or are ignored on purpose.
         path: of the label map.
+        listed_in: place that names the values; an adapter by default.
 
     Raises:
         VividMedError: Naming the values that are not known.
@@ -244,10 +262,12 @@ def check_known(found: Iterable[int], known: Container[int], path: Path) -> None
         shown = ", ".join(map(str, unknown[:_SHOWN_VALUES])) + (
             ", ..." if len(unknown) > _SHOWN_VALUES else ""
         )
-        raise VividMedError(
-            f"{path}: contains the label values {shown}, which belong to no target; add them to the adapter's labels or "
-            "declare them as ignored"
+        remedy = (
+            f"name them in {listed_in}"
+            if listed_in
+            else "add them to the adapter's labels or declare them as ignored"
         )
+        raise VividMedError(f"{path}: contains the label values {shown}, which belong to no target; {remedy}")
 
 
 def _listed(values: Values) -> Iterable[int]:

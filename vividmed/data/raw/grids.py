@@ -19,19 +19,22 @@ def same_grid(one: MedicalImage, other: MedicalImage) -> bool:
     return _error(mapping, np.eye(3), np.zeros(3), one.size) <= _TOLERANCE
 
 
-def to_grid(array: np.ndarray, labels: MedicalImage, image: MedicalImage) -> np.ndarray:
+def to_grid(
+    array: np.ndarray, labels: MedicalImage, image: MedicalImage, *, whole: bool = False
+) -> np.ndarray:
     """Move labels to the lattice of the image by flipping, transposing and shifting whole voxels.
 
     Args:
         array: (D, H, W) labels.
         labels: image whose affine places the labels.
         image: image with the wanted grid.
+        whole: whether labels of another extent than the image are an error.
 
     Returns:
         (D, H, W) array of the image's size, zero where there was no label voxel.
 
     Raises:
-        VividMedError: The lattices differ, or a labelled voxel would be lost.
+        VividMedError: The lattices differ, a labelled voxel would be lost, or the extents differ although they must not.
     """
     # Index (x, y, z) of the labels -> index of the image.
     mapping = np.linalg.inv(image.affine) @ labels.affine
@@ -51,6 +54,11 @@ def to_grid(array: np.ndarray, labels: MedicalImage, image: MedicalImage) -> np.
     start = offset + np.minimum(turn @ far, 0)
     turned = turned[tuple(slice(None, None, -1 if turn[i, order[i]] < 0 else 1) for i in range(3))]
     result = np.zeros(image.size[::-1], array.dtype)
+    if whole and (turned.shape != result.shape or start.any()):
+        raise VividMedError(
+            f"{labels.source}: has the size {turned.shape[::-1]}, but its image {Path(image.source).name} has {image.size}; "
+            "give labels of the whole image"
+        )
     target, source = [], []
     for low, length, size in zip(start.astype(int), turned.shape, result.shape, strict=True):
         target.append(slice(max(low, 0), max(0, min(low + length, size))))
