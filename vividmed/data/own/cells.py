@@ -6,7 +6,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _EMPTY = frozenset(
@@ -18,7 +18,17 @@ _INVISIBLE = "\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067
 """Marks without width, such as the one that Windows puts before copied paths."""
 _CONTROLS = dict.fromkeys(set(range(32)) - set(map(ord, "\t\n\r\v\f")), " ")
 _SEPARATORS = (";", "|", "\n", ",")
+_QUOTED = r"'[^']*'|\"[^\"]*\""
+_ARRAY = re.compile(rf"\[\s*(?:(?:{_QUOTED})\s*)+\]")
+"""Texts between brackets without commas, as NumPy prints an array."""
+
+_EXCEL_TEXT = re.compile(r'="(.*)"')
+"""How programs write a number into CSV that Excel is to keep as text."""
+
+_PATH_FIELDS = ("path", "file_name", "filename", "image", "url")
+"""Fields by which records of other programs name an image."""
 _LONGEST_LIST = 1_000_000
+_LARGEST_WHOLE = 1e21
 
 
 def cell_text(value: Any) -> str:
@@ -29,7 +39,7 @@ def cell_text(value: Any) -> str:
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_WHOLE:
         value = int(value)
     if isinstance(value, datetime.datetime) and value.time() == datetime.time():
         value = value.date()
@@ -42,6 +52,8 @@ def cell_text(value: Any) -> str:
 def key_text(value: Any) -> str:
     """A cell that identifies something (a file, a patient, a split) as one line; ``None`` and ``N/A`` are empty too."""
     text = " ".join(cell_text(value).split())
+    if excel := _EXCEL_TEXT.fullmatch(text):
+        text = excel[1]
     return "" if text.casefold() in _EMPTY_KEYS else text
 
 
@@ -58,19 +70,21 @@ def paragraphs(value: Any) -> str:
 
 
 def listed(value: Any) -> list[Any] | None:
-    """Items of a cell that is a list, or the text of one in JSON or as Python prints it; None for other cells."""
+    """Items of a cell that is a list, or the text of one in JSON or as Python or NumPy prints it; None for other cells."""
     if isinstance(value, list | tuple):
         return list(value)
     text = value.strip() if isinstance(value, str) else ""
-    if not (text.startswith("[") and text.endswith("]")) or len(text) > _LONGEST_LIST:
+    if text[:1] + text[-1:] not in ("[]", "()") or len(text) > _LONGEST_LIST:
         return None
+    if _ARRAY.fullmatch(text):
+        return [quoted[1:-1] for quoted in re.findall(_QUOTED, text)]
     for read in (json.loads, ast.literal_eval):
         try:
             items = read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        if isinstance(items, list):
-            return items
+        if isinstance(items, list | tuple):
+            return list(items)
     return None
 
 
@@ -81,9 +95,9 @@ def cell_paths(value: Any, exists: Callable[[str], bool]) -> list[str]:
         value: cell.
         exists: whether a text is the path of an image, so that a path with a separator in it is not divided.
     """
-    items = listed(value)
+    items = [value] if isinstance(value, Mapping) else listed(value)
     if items is not None:
-        return [text for item in items if (text := key_text(item))]
+        return [text for item in items if (text := key_text(_path_field(item)))]
     text = key_text(value)
     whole = cell_text(value)
     if not text or exists(text):
@@ -93,6 +107,13 @@ def cell_paths(value: Any, exists: Callable[[str], bool]) -> list[str]:
         if len(pieces) > 1 and (separator != "," or all(map(exists, pieces))):
             return pieces
     return [text]
+
+
+def _path_field(item: Any) -> Any:
+    """The name of an image in a record about it; other items as they are."""
+    if not isinstance(item, Mapping):
+        return item
+    return next((_path_field(item[name]) for name in _PATH_FIELDS if item.get(name)), item)
 
 
 def question_answer_pairs(

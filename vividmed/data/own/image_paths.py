@@ -17,6 +17,7 @@ ENDINGS = (
 _DRIVE = re.compile(r"^[A-Za-z]:[\\/]|^\\\\")
 _NUMBER = re.compile(r"\d+(?:\.|$)")
 _LEADING_ZEROS = re.compile(r"^0+(?=\d)")
+_LONGEST_SHOWN = 200
 _REMOTE = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -45,7 +46,7 @@ class ImageFolder:
         """
         if _REMOTE.match(name) and not name.lower().startswith("file://"):
             raise VividMedError(
-                f"{name!r} is an address; download the image into {self.folder} and name the file"
+                f"{_shown(name)} is an address; download the image into {self.folder} and name the file"
             )
         if "\0" in name:
             raise VividMedError("contains a NUL byte; correct the name")
@@ -54,10 +55,10 @@ class ImageFolder:
                 return found
         if "*" in name or "?" in name:
             raise VividMedError(
-                f"{name!r} is a pattern; name each file, or the folder of a DICOM series, without wildcards"
+                f"{_shown(name)} is a pattern; name each file, or the folder of a DICOM series, without wildcards"
             )
         raise VividMedError(
-            f"{name!r} is not in {self.folder}; correct the name, or give the folder by --images"
+            f"{_shown(name)} is not in {self.folder}; correct the name, or give the folder by --images"
         )
 
     def _find(self, variant: str, name: str) -> Path | None:
@@ -79,11 +80,11 @@ class ImageFolder:
             inside = Path(os.path.normpath(self.folder.absolute() / path))
             if not inside.is_relative_to(self.folder.absolute()):
                 raise VividMedError(
-                    f"{name!r} leads out of {self.folder}; give a folder that contains all images"
+                    f"{_shown(name)} leads out of {self.folder}; give a folder that contains all images"
                 )
             path = PurePosixPath(inside.relative_to(self.folder.absolute()))
         if not path.parts:
-            raise VividMedError(f"{name!r} is not the name of an image")
+            raise VividMedError(f"{_shown(name)} is not the name of an image")
         found = self._below(path)
         if found is None and path.parts[0] == self.folder.name and len(path.parts) > 1:
             found = self._below(PurePosixPath(*path.parts[1:]))
@@ -102,7 +103,7 @@ class ImageFolder:
                 return found
         if _exists(Path(path)):
             raise VividMedError(
-                f"{name!r} lies outside {self.folder}; give a folder that contains it by --images"
+                f"{_shown(name)} lies outside {self.folder}; give a folder that contains it by --images"
             )
         return None
 
@@ -142,7 +143,7 @@ class ImageFolder:
         if len(found) > 1:
             shown = " and ".join(entry.relative_to(self.folder).as_posix() for entry in sorted(found)[:2])
             raise VividMedError(
-                f"{name!r} occurs {len(found)} times in {self.folder} ({shown}); write its subfolder too"
+                f"{_shown(name)} occurs {len(found)} times in {self.folder} ({shown}); write its subfolder too"
             )
         return found[0] if found else None
 
@@ -180,6 +181,11 @@ class _Names:
             if _NUMBER.match(name)
             for path in self._numbers.get(_LEADING_ZEROS.sub("", name), ())
         ]
+
+
+def _shown(name: str) -> str:
+    """A name as errors show it."""
+    return repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}...")
 
 
 def _variants(name: str) -> Iterator[str]:

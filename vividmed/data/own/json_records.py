@@ -14,8 +14,8 @@ from vividmed.errors import VividMedError
 CHAT_COLUMNS = ("conversations", "conversation", "messages")
 """Names of a list of turns, as in data sets for chat models."""
 
-CHAT_QUESTIONS, CHAT_ANSWERS = "question (chat)", "answer (chat)"
-"""Columns added for the turns of a chat."""
+CHAT_QUESTIONS, CHAT_ANSWERS, CHAT_IMAGES = "question (chat)", "answer (chat)", "image (chat)"
+"""Columns added for the turns of a chat, and for images that its messages name."""
 
 _IMAGE_MARKS = ("<image>", "<img>", "<video>")
 
@@ -40,7 +40,7 @@ def read_json(path: Path, text: str, *, lines: bool) -> TableContent:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
-                    entries.append((number, json.loads(line), ""))
+                    entries.append((number, json.loads(line.rstrip().removesuffix(",")), ""))
                 except (ValueError, RecursionError) as error:
                     reason = f"not readable as JSON ({error}); correct the line"
                     refused.append(RefusedRow(number, "", reason))
@@ -111,14 +111,32 @@ def _chat(entry: Mapping[str, Any]) -> dict[str, list[str]]:
     if name is None:
         return {}
     texts: dict[bool, list[str]] = {True: [], False: []}
+    images: list[Any] = []
     for turn in entry[name]:
         if not isinstance(turn, dict):
             return {}
         role = str(turn.get("from", turn.get("role", ""))).casefold()
         if role == "system":
             continue
-        texts[role in ("human", "user")].append(_plain(turn.get("value", turn.get("content"))))
-    return {CHAT_QUESTIONS: texts[True], CHAT_ANSWERS: texts[False]}
+        content = turn.get("value", turn.get("content"))
+        texts[role in ("human", "user")].append(_plain(content))
+        images += _images(content)
+    return {
+        CHAT_QUESTIONS: texts[True],
+        CHAT_ANSWERS: texts[False],
+        **({CHAT_IMAGES: images} if images else {}),
+    }
+
+
+def _images(content: Any) -> list[Any]:
+    """What the parts of a message name as their images."""
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    named = (
+        part.get("image_url", {k: v for k, v in part.items() if k != "type"})
+        for part in parts
+        if "text" not in part
+    )
+    return [each for each in named if each]
 
 
 def _plain(content: Any) -> str:

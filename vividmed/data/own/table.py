@@ -1,14 +1,14 @@
 """Cases of a table that names images and what is asked or said about them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from vividmed.data.own.cells import cell_paths
-from vividmed.data.own.columns import SYNONYMS, Columns, find_columns
+from vividmed.data.own.columns import SYNONYMS, Columns, find_columns, normalised
 from vividmed.data.own.image_paths import ImageFolder, stem
-from vividmed.data.own.json_records import CHAT_ANSWERS, CHAT_QUESTIONS
+from vividmed.data.own.json_records import CHAT_ANSWERS, CHAT_IMAGES, CHAT_QUESTIONS
 from vividmed.data.own.listing import OwnListing, RefusedRow
 from vividmed.data.own.table_content import SPLIT_COLUMN, TableContent
 from vividmed.data.own.table_rows import Entry, RowReader, RowRefusedError, TableOptions, is_header_for
@@ -99,8 +99,12 @@ def _columns(path: Path, table: TableContent, folder: ImageFolder, options: Tabl
         given.setdefault("split", (SPLIT_COLUMN,))
     if CHAT_QUESTIONS in table.columns and not {"question", "answer"} & given.keys():
         given |= {"question": (CHAT_QUESTIONS,), "answer": (CHAT_ANSWERS,)}
+    if not table.records and table.refused:
+        raise VividMedError(
+            f"{path}: none of its {len(table.refused)} rows can be used; the first one: {table.refused[0]}"
+        )
     try:
-        columns = find_columns(table.columns, given, str(path))
+        columns = find_columns(table.columns, _with_chat_images(table, given), str(path))
     except VividMedError as error:
         if any(folder.exists(name) for name in table.columns):
             raise VividMedError(
@@ -120,6 +124,16 @@ def _columns(path: Path, table: TableContent, folder: ImageFolder, options: Tabl
     if best == columns.first_image:
         return columns
     return find_columns(table.columns, given | {"image": (best,)}, str(path))
+
+
+def _with_chat_images(
+    table: TableContent, given: Mapping[str, tuple[str, ...]]
+) -> Mapping[str, tuple[str, ...]]:
+    """Take the images from the messages of chats if no column names them."""
+    named = any(normalised(name) in SYNONYMS["image"] for name in table.columns)
+    if CHAT_IMAGES not in table.columns or "image" in given or named:
+        return given
+    return {**given, "image": (CHAT_IMAGES,)}
 
 
 def _one_split_per_patient(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
@@ -178,7 +192,16 @@ def _cases(
     groups: dict[object, list[Entry]] = {}
     refused: list[RefusedRow] = []
     owner: dict[str, Entry] = {}
+    shown: dict[Path, Entry] = {}
     for entry in entries:
+        others = [shown.setdefault(image, entry) for image in entry.images]
+        if other := next((each for each in others if each.patient != entry.patient), None):
+            reason = (
+                f"is {entry.patient!r}, but row {other.record.number} says {other.patient!r} about the same image; "
+                "correct one of them"
+            )
+            refused.append(RefusedRow(entry.record.number, columns["patient"][0], reason, entry.record.file))
+            continue
         if entry.id:
             first = owner.setdefault(entry.id, entry)
             if (first.images, first.patient) != (entry.images, entry.patient):

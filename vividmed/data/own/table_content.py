@@ -84,10 +84,19 @@ def table_of_rows(
         header, above = unique_names(above[0][1]), above[1:]
     while header and not header[-1]:
         header.pop()
+    rows_below = [
+        (number, list(cells)) for number, cells in _chain(above, iterator) if any(map(cell_text, cells))
+    ]
+    if rows_below and all(
+        len(cells) == len(header) + 1 and cell_text(cells[0]) == str(place)
+        for place, (_, cells) in enumerate(rows_below, 1)
+    ):
+        header = ["", *header]  # numbers of rows that R writes without a name in the header
     table = TableContent(tuple(filter(None, header)), [])
-    for number, cells in _chain(above, iterator):
-        values = list(cells)
-        if not any(map(cell_text, values)):
+    repeats = 0
+    for number, values in rows_below:
+        if cell_text(values[0]) == header[0] and unique_names(values)[: len(header)] == header:
+            repeats += 1
             continue
         if any(map(cell_text, values[len(header) :])):
             reason = f"has {len(values)} fields but the header has {len(header)}; {advice}"
@@ -95,6 +104,10 @@ def table_of_rows(
             continue
         values += [None] * (len(header) - len(values))
         table.records.append(Record(number, {n: v for n, v in zip(header, values, strict=False) if n}, file))
+    if repeats:
+        table.notes.append(
+            f"the header is repeated in {repeats} further row{'s' * (repeats > 1)}, which are passed over"
+        )
     return table
 
 

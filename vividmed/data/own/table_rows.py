@@ -137,6 +137,12 @@ class RowReader:
         questions, answers = self.columns["question"], self.columns["answer"]
         # Without a column of answers, or of questions, the other one is not used.
         for question_column, answer_column in zip(questions, answers, strict=False):
+            for column in (question_column, answer_column):
+                cell = record.cells.get(column)
+                if any(
+                    isinstance(each, Mapping | list) for each in (cell if isinstance(cell, list) else [cell])
+                ):
+                    raise RowRefusedError(column, "contains an object; write text, or a list of texts")
             asked, answered = question_answer_pairs(
                 record.cells.get(question_column),
                 record.cells.get(answer_column),

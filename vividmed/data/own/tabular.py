@@ -32,6 +32,7 @@ _BYTE_ORDER_MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
+_WEB_PAGE = re.compile(r"\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _SINGLE_QUOTES = re.compile(r"\s*'[^'\n]*'[,;|\t]")
 
 
@@ -129,6 +130,8 @@ def _content(path: Path) -> bytes:
 
 
 def _from_delimited(path: Path, text: str, is_header: IsHeader, delimiter: str | None) -> TableContent:
+    if _WEB_PAGE.match(text):
+        raise VividMedError(f"{path}: is a web page, not a table; download the table itself")
     first, _, rest = text.partition("\n")
     stated = first.strip().strip('"')
     skipped = 0
