@@ -1,6 +1,7 @@
 """Metrics with weights from the command line to the table, each on a tiny network of the published form."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,10 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 from tests.metrics.conftest import SMALL, TEXTS, vocabulary
 from tests.metrics.test_scoring import answers, write
 from vividmed.cli.main import main
+from vividmed.errors import VividMedError
+from vividmed.metrics.learned.bertscore import BertScore
+from vividmed.metrics.learned.chexbert import CheXbert
+from vividmed.metrics.learned.radbert import RadBERT
 from vividmed.metrics.learned.radgraph import RadGraphAnnotator, RadGraphF1, loadable_tokenizers
 from vividmed.metrics.predictions import Prediction
 from vividmed.processing.tokenizer import load_tiny_tokenizer
@@ -132,6 +137,60 @@ def test_all_metrics_with_weights_are_scored_by_one_command(
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert all(scores["counts"][name] == 3 for name in ("radgraph_partial", "bertscore", "radcliq_v1"))
     assert {"chexbert", "radbert", "radgraph", "bertscore", "radcliq"} <= set(scores["scorers"])
+
+
+METRICS = {"chexbert": CheXbert, "radbert": RadBERT, "encoder": BertScore, "radgraph": RadGraphF1}
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "a web page": lambda path: path.write_text("<html>Not found</html>"),
+    "a tensor": lambda path: torch.save(torch.zeros(3), path),
+    "other weights": lambda path: torch.save({"model_state_dict": {"a": 1, 2: 3}, "a": torch.zeros(3)}, path),
+}
+
+
+@pytest.mark.parametrize(
+    ("weights", "name", "damage"),
+    [
+        *(
+            (weights, name, damage)
+            for weights, name in (("chexbert", "chexbert.pth"), ("radbert", "RadBertClassifier.pth"))
+            for damage in DAMAGES
+        ),
+        *(
+            ("encoder", "model.safetensors", damage)
+            for damage in ("missing", "empty", "cut off", "a web page")
+        ),
+        *(("radgraph", "weights.th", damage) for damage in ("missing", "a web page", "a tensor")),
+        ("chexbert", "vocab.txt", "empty"),
+        ("chexbert", "config.json", "a web page"),
+        ("radbert", "vocab.txt", "a web page"),
+        ("radbert", "config.json", "missing"),
+        ("encoder", "config.json", "empty"),
+        ("radgraph", "config.json", "cut off"),
+    ],
+)
+def test_damaged_weights_are_named_in_one_line(weights, name, damage, request, tmp_path):
+    folder = tmp_path / "weights"
+    shutil.copytree(request.getfixturevalue(weights), folder)
+    DAMAGES[damage](folder / name)
+    place = f"{folder}@2" if weights == "encoder" else folder
+    with pytest.raises(VividMedError) as caught:
+        METRICS[weights](place)
+    message = str(caught.value)
+    assert str(folder) in message
+    assert name in message or "cannot be loaded" in message
+    assert "\n" not in message
+    assert "weights_only" not in message
+
+
+def test_a_tokenizer_of_another_encoder_is_refused(chexbert, tmp_path):
+    shutil.copytree(chexbert, tmp_path, dirs_exist_ok=True)
+    with (tmp_path / "vocab.txt").open("a") as stream:
+        stream.write("further\n")
+    with pytest.raises(VividMedError, match="the tokenizer has 23 tokens, but the encoder knows 22"):
+        CheXbert(tmp_path)
 
 
 @pytest.mark.parametrize(

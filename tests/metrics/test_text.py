@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 
-import evaluate
 import numpy as np
 import pytest
 from nltk.translate.bleu_score import sentence_bleu
@@ -148,15 +147,3 @@ def test_rare_words_weigh_more_in_cider():
 def test_an_empty_prediction_scores_nothing(metric_class):
     figures = metric_class().compute(predictions=["", "  "], references=["a lung mass", "normal"])
     assert set(figures.values()) == {0.0}
-
-
-def test_metrics_work_as_every_metric_of_evaluate():
-    metric = Bleu()
-    for prediction, reference in PAIRS:
-        metric.add_batch(predictions=[prediction], references=[reference])
-    streamed = metric.compute()
-    predictions, references = (list(texts) for texts in zip(*PAIRS, strict=True))
-    assert streamed == pytest.approx(Bleu().compute(predictions=predictions, references=references))
-    combined = evaluate.combine({"text": Bleu(), "overlap": Rouge()})
-    figures = combined.compute(predictions=predictions, references=references)
-    assert figures["bleu1"] == pytest.approx(streamed["bleu1"])

@@ -29,7 +29,8 @@ class BertScorer:
     """
 
     def __init__(self, place: str | Path):
-        folder, at, layer = str(place).partition("@")
+        folder, at, layer = (str(place), "", "") if Path(place).is_dir() else str(place).rpartition("@")
+        folder = folder or str(place)
         config = from_folder("bertscore", folder, AutoConfig.from_pretrained)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -53,7 +54,8 @@ class BertScorer:
             self.layer = int(layer) if at else int(known)
             try:
                 self._scorer = BERTScorer(model_type=folder, num_layers=self.layer, device="cpu")
-            except (OSError, ValueError, RuntimeError) as error:
+                self._scorer._tokenizer("report")  # one without a token for unknown words fails only here
+            except Exception as error:  # the readers' own, of many kinds
                 reason = " ".join(str(error).split())[:200]
                 raise VividMedError(
                     f"bertscore={place}: cannot be loaded ({reason}); download the encoder with its tokenizer again"

@@ -11,7 +11,14 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from vividmed.errors import VividMedError
 from vividmed.metrics.classification import classification_figures, f1_by_condition, stacked
-from vividmed.metrics.learned.weights import file_hash, fill, from_folder, read_weights, weight_file
+from vividmed.metrics.learned.weights import (
+    file_hash,
+    fill,
+    from_folder,
+    load_tokenizer,
+    read_weights,
+    weight_file,
+)
 from vividmed.metrics.metric import ItemMetric, check_lengths
 
 CONDITIONS = (
@@ -45,6 +52,12 @@ class _Network(nn.Module):
         sizes = [4] * (len(CONDITIONS) - 1) + [2]
         self.linear_heads = nn.ModuleList(nn.Linear(config.hidden_size, size) for size in sizes)
 
+    @classmethod
+    def of_folder(cls, folder: str, **options: Any) -> "_Network":
+        """A network of the size that ``config.json`` states; that of bert-base-uncased without one."""
+        has_config = (Path(folder) / "config.json").exists()
+        return cls(BertConfig.from_pretrained(folder, **options) if has_config else BertConfig())
+
 
 class CheXbertLabeller:
     """Labels reports, and embeds them.
@@ -61,15 +74,13 @@ class CheXbertLabeller:
         self.path = weight_file("chexbert", folder, "chexbert.pth", remedy=_REMEDY)
         if not any((Path(folder) / name).exists() for name in ("vocab.txt", "tokenizer.json")):
             weight_file("chexbert", folder, "vocab.txt", remedy=_REMEDY)
-        self.tokenizer = from_folder("chexbert", folder, BertTokenizer.from_pretrained)
-        has_config = (Path(folder) / "config.json").exists()
-        config = from_folder("chexbert", folder, BertConfig.from_pretrained) if has_config else BertConfig()
-        self.model = _Network(config).eval()
-        content = read_weights(self.path)
-        if "model_state_dict" not in content:
+        self.model = from_folder("chexbert", folder, _Network.of_folder).eval()
+        size = self.model.bert.config.vocab_size
+        self.tokenizer = load_tokenizer("chexbert", folder, BertTokenizer.from_pretrained, size=size)
+        state = read_weights(self.path).get("model_state_dict")
+        if not isinstance(state, Mapping):
             raise VividMedError(f"{self.path}: has no 'model_state_dict'; {_REMEDY}")
-        tensors = {name.removeprefix("module."): value for name, value in content["model_state_dict"].items()}
-        fill(self.model, tensors, self.path)
+        fill(self.model, {str(name).removeprefix("module."): state[name] for name in state}, self.path)
 
     @torch.no_grad()
     def embed(self, text: str) -> np.ndarray:

@@ -14,7 +14,14 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from vividmed.errors import VividMedError
 from vividmed.metrics.classification import classification_figures, f1_by_condition, stacked
-from vividmed.metrics.learned.weights import file_hash, fill, from_folder, read_weights, weight_file
+from vividmed.metrics.learned.weights import (
+    file_hash,
+    fill,
+    from_folder,
+    load_tokenizer,
+    read_weights,
+    weight_file,
+)
 from vividmed.metrics.metric import ItemMetric, check_lengths
 
 ABNORMALITIES = (
@@ -50,6 +57,11 @@ class _Network(nn.Module):
         self.model = AutoModel.from_config(config)
         self.classifier = nn.Linear(config.hidden_size, len(ABNORMALITIES))
 
+    @classmethod
+    def of_folder(cls, folder: str, **options: Any) -> "_Network":
+        """A network of the size that ``config.json`` states."""
+        return cls(AutoConfig.from_pretrained(folder, **options))
+
 
 class RadBERTLabeller:
     """Labels reports.
@@ -64,8 +76,9 @@ class RadBERTLabeller:
     def __init__(self, folder: str | Path):
         self.path = weight_file("radbert", folder, "RadBertClassifier.pth", remedy=_REMEDY)
         weight_file("radbert", folder, "config.json", remedy=_REMEDY)
-        self.tokenizer = from_folder("radbert", folder, AutoTokenizer.from_pretrained)
-        self.model = _Network(from_folder("radbert", folder, AutoConfig.from_pretrained)).eval()
+        self.model = from_folder("radbert", folder, _Network.of_folder).eval()
+        size = self.model.model.config.vocab_size
+        self.tokenizer = load_tokenizer("radbert", folder, AutoTokenizer.from_pretrained, size=size)
         fill(self.model, read_weights(self.path), self.path)
 
     @torch.no_grad()

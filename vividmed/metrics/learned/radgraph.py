@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vividmed.errors import VividMedError
-from vividmed.metrics.learned.weights import file_hash, weight_file
+from vividmed.metrics.learned.weights import file_hash, read_weights, weight_file
 from vividmed.metrics.metric import ItemMetric, check_lengths, mean_of
 
 Annotation = Mapping[str, Mapping[str, Any]]
@@ -41,6 +41,7 @@ class RadGraphAnnotator:
         for name in ("config.json", "vocabulary", "encoder"):
             weight_file("radgraph", folder, name, remedy=_REMEDY)
         self.path = weight_file("radgraph", folder, "weights.th", remedy=_REMEDY)
+        read_weights(self.path)  # names the file if it is damaged
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 from radgraph import RadGraph
@@ -49,13 +50,13 @@ class RadGraphAnnotator:
                 f'radgraph: the package is not installed ({error}); run: pip install "vividmed[clinical]"'
             ) from error
         with tempfile.TemporaryDirectory() as cache:
-            _lay_out(Path(folder).resolve(), Path(cache) / "radgraph")
             try:
+                _lay_out(Path(folder).resolve(), Path(cache) / "radgraph")
                 # It prints the device.
                 with contextlib.redirect_stdout(io.StringIO()), loadable_tokenizers():
                     self._model = RadGraph(model_type="radgraph", model_cache_dir=cache, cuda=-1)
             except Exception as error:  # the library's own, of many kinds
-                reason = " ".join(str(error).split())[:200]
+                reason = " ".join(str(error).replace(f"{cache}/radgraph", str(folder)).split())[:200]
                 raise VividMedError(f"radgraph={folder}: cannot be loaded ({reason}); {_REMEDY}") from error
 
     def __call__(self, texts: Sequence[str]) -> list[Annotation]:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import torch
@@ -51,25 +52,39 @@ def read_weights(path: Path) -> Mapping[str, Any]:
         VividMedError: it is damaged, or contains more than tensors and plain values.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler meets
-        reason = " ".join(str(error).split())[:200]
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # PyTorch's message recommends to run the code in the file
         raise VividMedError(
-            f"{path}: cannot be read as PyTorch weights ({reason}); download the file again"
+            f"{path}: cannot be read as PyTorch weights (it is another file, or needs code to be run); download the published "
+            "file again"
         ) from error
+    except Exception as error:  # of many kinds, by the place of the damage
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise VividMedError(
+            f"{path}: cannot be read as PyTorch weights ({reason}); download the published file again"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise VividMedError(
+            f"{path}: contains a {type(content).__name__} instead of weights by name; download the file again"
+        )
+    return content
 
 
-def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+def fill(model: nn.Module, tensors: Mapping[Any, Any], path: Path) -> None:
     """Load weights that must be exactly those of the model.
 
     Raises:
         VividMedError: a tensor is missing, left over, or of another shape.
     """
     wanted = model.state_dict()
-    given = {name: value for name, value in tensors.items() if not name.endswith(_IGNORED_ENDINGS)}
+    given = {str(name): value for name, value in tensors.items() if not str(name).endswith(_IGNORED_ENDINGS)}
     needed = {name for name in wanted if not name.endswith(_IGNORED_ENDINGS)}
     wrong = sorted(needed ^ given.keys())
-    wrong += [name for name in sorted(needed & given.keys()) if wanted[name].shape != given[name].shape]
+    wrong += [
+        name
+        for name in sorted(needed & given.keys())
+        if wanted[name].shape != getattr(given[name], "shape", None)
+    ]
     if wrong:
         raise VividMedError(
             f"{path}: its weights do not fit the model ({len(wrong)} differ, such as {wrong[0]}); use the published file "
@@ -84,7 +99,7 @@ def from_folder(metric: str, folder: str | Path, load: Callable[..., T]) -> T:
     Args:
         metric: name of the metric, for the error.
         folder: local folder.
-        load: a ``from_pretrained``.
+        load: a ``from_pretrained``, or what makes a network of a configuration.
 
     Raises:
         VividMedError: the folder does not have it.
@@ -93,8 +108,35 @@ def from_folder(metric: str, folder: str | Path, load: Callable[..., T]) -> T:
         raise VividMedError(f"{metric}={folder}: is not a folder; download the model and give its folder")
     try:
         return load(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # the readers' own, of many kinds
         reason = " ".join(str(error).split())[:200]
         raise VividMedError(
             f"{metric}={folder}: cannot be loaded ({reason}); download the model with its tokenizer again"
         ) from error
+
+
+def load_tokenizer(metric: str, folder: str | Path, load: Callable[..., T], *, size: int) -> T:
+    """A tokenizer from a local folder that the encoder can take words from.
+
+    Args:
+        metric: name of the metric, for the error.
+        folder: local folder.
+        load: a ``from_pretrained``.
+        size: number of tokens that the encoder knows.
+
+    Raises:
+        VividMedError: the folder does not have it, or it is of another encoder.
+    """
+
+    def load_usable(place: str, **options: Any) -> Any:
+        tokenizer: Any = load(place, **options)
+        tokenizer("report")  # one without a token for unknown words fails only here
+        return tokenizer
+
+    tokenizer: Any = from_folder(metric, folder, load_usable)
+    if len(tokenizer) > size:
+        raise VividMedError(
+            f"{metric}={folder}: the tokenizer has {len(tokenizer)} tokens, but the encoder knows {size}; put the "
+            "tokenizer of this encoder there"
+        )
+    return tokenizer
