@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import torch
 from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
@@ -300,6 +301,8 @@ class VividMedTrainingArguments(TrainingArguments):
             name = self.metric_for_best_model.removeprefix("eval_")
             self.greater_is_better = name.startswith("dice/") or bool(is_greater_better(name))
         super().__post_init__()
+        # Without an accelerator there is nothing to pin memory for, and PyTorch warns at every epoch.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         refuse_unused(self)
         self._check_early_stopping()
 
