@@ -302,7 +302,8 @@ class VividMedTrainingArguments(TrainingArguments):
             self.greater_is_better = name.startswith("dice/") or bool(is_greater_better(name))
         super().__post_init__()
         # Without an accelerator there is nothing to pin memory for, and PyTorch warns at every epoch.
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False
         refuse_unused(self)
         self._check_early_stopping()
 
