@@ -86,7 +86,9 @@ def main() -> int:
     every = [row for table in stored for row in table.to_pylist()] if stored else []
     truth = {row["id"]: row for row in every if row["patient"] in names and row["volumes"]}
     (folder / "plain").mkdir(parents=True, exist_ok=True)
-    plain = Dataset.from_list(list(truth.values()), features=schema("grounded_report"))
+    features = schema("grounded_report")
+    rows = [{name: row[name] for name in features} for row in truth.values()]
+    plain = Dataset.from_list(rows, features=features)
     plain.to_parquet(folder / "plain" / "train.parquet")
     write_maps(folder / "maps", list(truth.values()))
     previous = folder / "plain"
