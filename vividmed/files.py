@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -42,7 +42,9 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other runs away from a folder, which is made if it is missing; the lock of a killed run is void.
+    """Keep other runs away from a folder, which is made if it is missing and removed if nothing is written to it.
+
+    The lock of a killed run is void.
 
     Raises:
         VividMedError: another run works on it, or it cannot be written.
@@ -64,6 +66,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+        with suppress(OSError):  # it has files
+            folder.rmdir()
 
 
 def sync_file(path: Path) -> None:
