@@ -16,7 +16,7 @@ from vividmed.processing.messages import turns_from_messages
 from vividmed.serving.answers import check_formats_of, describe_result
 from vividmed.serving.bodies import body_description, read_body
 from vividmed.serving.errors import ERROR_RESPONSES, ApiError, as_api_error
-from vividmed.serving.jobs import Answer, Failed, Finished, QuestionJob, Sampling, Written
+from vividmed.serving.jobs import Answer, Event, Failed, Finished, QuestionJob, Sampling
 from vividmed.serving.schemas import ChatCompletion, ChatMessage, ChatRequest, FilePart, ImagePart, TextPart
 from vividmed.serving.service import Service, session_key, uploaded_scan
 from vividmed.serving.uploads import decode_base64, decode_data_url
@@ -273,6 +273,10 @@ async def _stream(
     try:
         chat = await _Chat.read(service, body, files, folder)
         service.engine.submit(chat.job)
+        # Only the model's thread counts the tokens of a text, and may refuse it.
+        first = await chat.job.next_event()
+        if isinstance(first, Failed):
+            raise first.error
     except BaseException as error:
         await context.__aexit__(type(error), error, error.__traceback__)
         raise
@@ -280,17 +284,15 @@ async def _stream(
     async def events() -> AsyncIterator[str]:
         try:
             yield _event(_chunk(chat, {"role": "assistant", "content": ""}))
-            while True:
-                event = await chat.job.next_event()
-                if isinstance(event, Written):
-                    yield _event(_chunk(chat, {"content": event.text}))
-                elif isinstance(event, Failed):
+            event: Event = first
+            while not isinstance(event, Finished):
+                if isinstance(event, Failed):
                     raise event.error
-                elif isinstance(event, Finished):
-                    for piece in await _last_chunks(chat, event.result):
-                        yield _event(piece)
-                    yield "data: [DONE]\n\n"
-                    return
+                yield _event(_chunk(chat, {"content": event.text}))
+                event = await chat.job.next_event()
+            for piece in await _last_chunks(chat, event.result):
+                yield _event(piece)
+            yield "data: [DONE]\n\n"
         except Exception as error:
             yield _event(as_api_error(error).body())
         finally:
