@@ -8,7 +8,7 @@ import sys
 import psutil
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux
-_LAUNCHERS = ("accelerate", "torchrun", "torch.distributed", "deepspeed")
+_LAUNCHERS = ("accelerate", "torchrun", "torch.distributed", "deepspeed", "vividmed.training.launching")
 
 
 def end_with_launcher() -> None:
