@@ -4,7 +4,7 @@
     python -m benchmarks.learning.demo --seeds 42
 
 Trains stage vlm as `make demo` does, once for each seed, and prints the share of right answers to the held-out questions,
-beside that of the most frequent answer: for presence, the most frequent one about each structure. The exit status is 1
+and that of the most frequent answer, which for presence is counted for each structure. The exit status is 1
 if a target is missed.
 """
 

@@ -21,9 +21,10 @@ from vividmed.data.pseudo_labels.localizing import Localizing
 from vividmed.data.pseudo_labels.programs import LEAST_SCORE, CocoBoxes, Program
 from vividmed.data.pseudo_labels.review import Merging, agreement, read_decisions
 from vividmed.data.pseudo_labels.sources import Source, open_source
-from vividmed.data.pseudo_labels.steps import SHARD_STUDIES, Step, StepPlan, StepResult, exclusive
+from vividmed.data.pseudo_labels.steps import SHARD_STUDIES, Step, StepPlan, StepResult
 from vividmed.data.pseudo_labels.tagging_step import Tagging
 from vividmed.errors import VividMedError
+from vividmed.files import alone_in
 
 
 def run_command_step(args: argparse.Namespace) -> int:
@@ -88,7 +89,7 @@ def _run(args: argparse.Namespace, plan: StepPlan | RowsPlan, total: int) -> int
         raise VividMedError(f"vividmed ground-reports {args.step}: --slurm needs --tasks")
     worked_on = 0
     if args.tasks is None:
-        with exclusive(args.output), tqdm(total=total, unit="study", desc=args.step) as bar:
+        with alone_in(args.output), tqdm(total=total, unit="study", desc=args.step) as bar:
             worked_on = sum(plan.work_on(shard, progress=bar.update) for shard in plan.shards)  # type: ignore[arg-type, misc]
             result = plan.finish(worked_on)
     else:
@@ -125,7 +126,7 @@ def _review(args: argparse.Namespace, source: Source) -> int:
     if stray := next((each for each in judgements if each.id not in known), None):
         raise VividMedError(f"{stray.where}: there is no study {stray.id!r} in {args.input}")
     plan = StepPlan(Merging(judgements), source, args.output)
-    with exclusive(args.output):
+    with alone_in(args.output):
         result = plan.finish(sum(plan.work_on(shard) for shard in plan.shards))
     print(_summary(result))
     for one, other, shared, same, kappa in agreement(judgements):

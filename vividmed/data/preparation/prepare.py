@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from vividmed.data.adapters.base import Adapter
@@ -32,6 +31,7 @@ from vividmed.data.preparation.targets import check_targets
 from vividmed.data.preparation.workers import run_here, run_in_pool
 from vividmed.data.raw.case import Split
 from vividmed.errors import VividMedError
+from vividmed.files import alone_in
 
 SHARD_BYTES = 500_000_000
 _PILOT = "pilot"
@@ -138,7 +138,7 @@ def prepare_dataset(
         VividMedError: as :func:`plan_preparation`; or a worker was killed, or another run works on the same output.
     """
     _check_origin(origin)
-    with _exclusive(output):
+    with alone_in(output):
         plan = plan_preparation(
             adapter,
             origin,
@@ -166,24 +166,6 @@ def _check_origin(origin: Path) -> None:
         raise VividMedError(f"{origin}: is not a folder; unpack it and give the folder by --origin")
     if not is_folder:
         raise VividMedError(f"{origin}: no such folder; give the folder of the original data set by --origin")
-
-
-@contextmanager
-def _exclusive(output: Path) -> Iterator[None]:
-    """Keep other runs away from the same output; the lock of a killed run is void."""
-    lock = FileLock(output / ".lock", timeout=0)
-    with _writing(output):
-        output.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise VividMedError(
-                f"{output}: another run works on it; wait for it, or choose another --output"
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

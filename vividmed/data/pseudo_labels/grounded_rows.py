@@ -14,12 +14,12 @@ from vividmed.data.image_grids import with_grids
 from vividmed.data.pseudo_labels.folders import ROWS_NOTES
 from vividmed.data.pseudo_labels.localizing import NOT_USABLE, Localizing, encoded_images
 from vividmed.data.pseudo_labels.sources import Source
-from vividmed.data.pseudo_labels.steps import exclusive, write_table
+from vividmed.data.pseudo_labels.steps import write_table
 from vividmed.data.pseudo_labels.study import USABLE, Place, Study, TaggedPhrase, digest
 from vividmed.data.schema import numbered, plain_target, prepared_schema, validate_row
 from vividmed.data.terms import write_terms
 from vividmed.errors import VividMedError
-from vividmed.files import write_atomically
+from vividmed.files import alone_in, write_atomically
 
 _VERSION = 4
 SHARD_STUDIES = 100
@@ -205,7 +205,7 @@ def write_rows(
         VividMedError: there is no row, or the folder cannot be written.
     """
     plan = RowsPlan(source, output, reader, shard_studies)
-    with exclusive(output):
+    with alone_in(output):
         return plan.finish(sum(plan.work_on(shard, progress=progress) for shard in plan.shards))
 
 

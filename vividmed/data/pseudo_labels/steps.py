@@ -14,7 +14,6 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +21,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from vividmed.data.pseudo_labels.sources import STEP_FILE, STUDIES, Source, read_note, read_studies
 from vividmed.data.pseudo_labels.study import Reject, Study, digest, from_row, to_table
 from vividmed.data.terms import write_terms
 from vividmed.errors import VividMedError
-from vividmed.files import write_atomically
+from vividmed.files import alone_in, write_atomically
 from vividmed.version import __version__
 
 SHARD_STUDIES = 500
@@ -288,33 +286,8 @@ def run_step(
         VividMedError: another run works on the same folder, or the folder cannot be written.
     """
     plan = StepPlan(step, source, output, shard_studies)
-    with exclusive(output):
+    with alone_in(output):
         return plan.finish(sum(plan.work_on(shard, progress=progress) for shard in plan.shards))
-
-
-@contextmanager
-def exclusive(output: Path) -> Iterator[None]:
-    """Keep other runs away from the same folder; the lock of a killed run is void.
-
-    Raises:
-        VividMedError: another run works on it, or it cannot be written.
-    """
-    lock = FileLock(output / ".lock", timeout=0)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise VividMedError(
-            f"{output}: another run works on it; wait for it, or choose another --output"
-        ) from error
-    except OSError as error:
-        raise VividMedError(
-            f"{output}: cannot be written ({error.strerror or error}); choose another --output"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class AppendLog:
