@@ -169,6 +169,7 @@ _UNCERTAIN_BEFORE = (
     "if",
     r"in\s+case\s+of",
     r"conceivabl[ey]",
+    r"statistically(?:\s+(?:most\s+)?likely)?",
     r"(?:more|most|less)\s+sensitive\s+(?:for|to)",
     r"nor\s+can(?=[^.;]{0,60}\bdismissed)",
     "perhaps",

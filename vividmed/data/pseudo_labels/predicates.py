@@ -48,7 +48,7 @@ _STATED: dict[str, dict[str, tuple[str, str]]] = {
     r"bronch(?:us|i|ioles?)": {"bronchiectasis": ("dilated|ectatic", "dilatation|dilation|ectasia")},
     r"(?:bronchial|airway)\s+walls?": {"peribronchial thickening": ("thickened", "thickening")},
     r"(?:interlobular\s+)?septa": {"interlobular septal thickening": ("thickened", "thickening")},
-    r"pleura": {"pleural thickening": ("thickened", "thickening")},
+    r"pleura(?:l\s+surfaces?)?": {"pleural thickening": ("thickened", "thickening")},
     r"lungs?|lobes?|lingula|hemithorax": {
         "pulmonary consolidation": ("consolidated", ""),
         "atelectasis": ("collapsed|atelectatic", "collapse"),
@@ -81,7 +81,7 @@ _MEASURED = r"(?:\s+measur(?:es?|ing)\s+[^,;:]{0,30}?\s+and\b)?"
 _GAP = rf"{_MEASURED}(?:,?(?:\s+which)?\s+{_VERB}|,?|\s*:){_ASIDE}(?:\s+{_ADVERB}){{0,4}}\s+"
 # "The pleural spaces are free of fluid."
 _CONTAINS = (
-    r"\s+(?:is|are|contains?|shows?|has|have|with|without|remains?)\b(?:(?!\sand\s)[^.,;:()]){0,30}?\s"
+    r"\s+(?:is|are|contains?|shows?|has|have|with|without|remains?)\b(?:(?!\sand\s)[^.,;:()]|,(?=\s+with)){0,30}?\s"
 )
 _JOINED = rf"(?:,?\s+(?P<word>and|or|nor|but|yet)|,)\s+(?:{_ADVERB}\s+){{0,3}}"
 _DENIED = re.compile(

@@ -42,6 +42,8 @@ SHORTHAND = {
     "infarct": "stroke lesion",
     "infarction": "stroke lesion",
     "intracranial bleed": "intracranial hemorrhage",
+    "hemorrhage": "intracranial hemorrhage",
+    "haemorrhage": "intracranial hemorrhage",
     "intraparenchymal hemorrhage": "intracranial hemorrhage",
     "subdural hematoma": "intracranial hemorrhage",
     "subarachnoid hemorrhage": "intracranial hemorrhage",
@@ -113,6 +115,9 @@ SHORTHAND = {
     "mammary carcinoma": "breast cancer",
     "prostatic carcinoma": "prostate cancer",
     "multifocal pneumonia": "pneumonia",
+    "covid-19": "covid-19 infection",
+    "covid 19": "covid-19 infection",
+    "covid": "covid-19 infection",
     "bronchopneumonia": "pneumonia",
     "ground-glass nodule": "lung nodule",
     "ground glass nodule": "lung nodule",
@@ -131,6 +136,7 @@ SHORTHAND = {
     "pancreatic tail": "pancreas",
     "psoas muscle": "iliopsoas",
     "congestion": "pulmonary vascular congestion",
+    "embolism": "pulmonary embolism",
     "embolus": "pulmonary embolism",
     "emboli": "pulmonary embolism",
     "tree-in-bud opacity": "micronodule",
@@ -233,9 +239,31 @@ OTHER_MEANINGS = frozenset(
         "nasal congestion",
         "septic emboli",
         "cerebral emboli",
+        "septic embolism",
+        "cerebral embolism",
+        "arterial embolism",
+        "paradoxical embolism",
+        "air embolism",
+        "fat embolism",
+        "subcutaneous emphysema",
+        "surgical emphysema",
+        "mediastinal emphysema",
+        "orbital emphysema",
+        "soft tissue emphysema",
     }
 )
 """Longer terms that contain one of ours and mean something else."""
+
+PLAIN_HEMORRHAGE = frozenset({"hemorrhage", "hemorrhages", "haemorrhage", "haemorrhages"})
+"""Terms that are intracranial only in a sentence about the head."""
+
+HEAD = (
+    r"\b(?:intracran|intra-?\s?(?:or\s+extra-?\s?)?axial|extra-?\s?axial|brain|cerebr|cerebell|infarct|strokes?\b|gliom|gliob|meningio|"
+    r"midline|mass\s+effect|intraventric|hydroceph|putamen|thalam|basal\s+gangli|pons\b|skull|calvari|"
+    r"sulc[iu]|cistern|vasogenic|(?:white|gr[ae]y)\s+matter|diffusion\s+restrict|restricted\s+diffusion|"
+    r"(?:frontal|parietal|temporal|occipital)\s+lobes?|(?:MCA|PCA|ACA)\b)"
+)
+"""Words of a sentence about the head."""
 
 NODULE_ELSEWHERE = (
     r"\s+(?:in|of|within|at)\s+(?:the\s+|both\s+)?(?:(?:left|right)\s+)?"

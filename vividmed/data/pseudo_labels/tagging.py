@@ -20,15 +20,17 @@ from vividmed.data.pseudo_labels.predicates import DIGEST_SOURCE, NODES, Stated,
 from vividmed.data.pseudo_labels.scopes import Scopes, Status
 from vividmed.data.pseudo_labels.shorthand import (
     ACRONYMS,
+    HEAD,
     NODULE_ELSEWHERE,
     NODULE_OF_OTHER,
     NOT_TERMS,
     OTHER_MEANINGS,
+    PLAIN_HEMORRHAGE,
     SHORTHAND,
 )
 from vividmed.data.taxonomy import Taxonomy
 
-RULES_VERSION = 5
+RULES_VERSION = 6
 """Raised whenever the code of the rules reads a text otherwise; their tables are compared by content."""
 
 
@@ -81,6 +83,10 @@ _PERICARDIUM = re.compile(
     re.IGNORECASE,
 )
 _NODULE_OF_OTHER = re.compile(NODULE_OF_OTHER, re.IGNORECASE)
+_HEAD = re.compile(HEAD, re.IGNORECASE)
+# "The pleura is smooth, without calcified plaques."
+_PLEURA = re.compile(r"\bpleura(?:l\s+surfaces?)?\b[^.;:]*$", re.IGNORECASE)
+_PLAIN_PLAQUE = re.compile(r"calcifi(?:ed|c)\s+plaques?", re.IGNORECASE)
 _PLAIN_NODULE = ("nodule", "nodules")
 _PLAIN_EFFUSION = ("effusion", "effusions")
 _LIST = r"((?:[a-z-]+,\s+){0,4}[a-z-]+),?\s+(?:and|or|nor|and/or)\s+"
@@ -181,7 +187,11 @@ class Tagger:
             after = sentence[end : end + _LEADING_REACH]
             if "nodule" in target and _is_elsewhere(sentence, head, end):
                 continue
+            if sentence[head:end].lower() in PLAIN_HEMORRHAGE and not _HEAD.search(sentence):
+                continue
             before = sentence[max(0, start - 2 * _LEADING_REACH) : start]
+            if _PLAIN_PLAQUE.fullmatch(sentence[head:end]) and _PLEURA.search(before):
+                continue
             plain = sentence[head:end].lower() in _PLAIN_EFFUSION
             if plain and "pericardial effusion" in self.taxonomy and _PERICARDIUM.search(before):
                 target = "pericardial effusion"
