@@ -80,9 +80,7 @@ _ASIDE = r"(?:[^.;:]{0,40}?(?:,|\s(?:and|but|yet))(?=\s+(?:not|neither|nor|none)
 _MEASURED = r"(?:\s+measur(?:es?|ing)\s+[^,;:]{0,30}?\s+and\b)?"
 _GAP = rf"{_MEASURED}(?:,?(?:\s+which)?\s+{_VERB}|,?|\s*:){_ASIDE}(?:\s+{_ADVERB}){{0,4}}\s+"
 # "The pleural spaces are free of fluid."
-_CONTAINS = (
-    r"\s+(?:is|are|contains?|shows?|has|have|with|without|remains?)\b(?:(?!\sand\s)[^.,;:()]|,(?=\s+with)){0,30}?\s"
-)
+_CONTAINS = r"\s+(?:is|are|contains?|shows?|has|have|with|without|remains?)\b(?:(?!\sand\s)[^.,;:()]|,(?=\s+with)){0,30}?\s"
 _JOINED = rf"(?:,?\s+(?P<word>and|or|nor|but|yet)|,)\s+(?:{_ADVERB}\s+){{0,3}}"
 _DENIED = re.compile(
     r"\b(?:not|no\s+longer|never|neither|nor|none(?:\s+of\s+(?:which|them))?)\s+(?:(?:is|are|was|were)\s+)?(?:(?!only|merely|solely|simply|necessarily|entirely)\w+ly\s+){0,2}$",
