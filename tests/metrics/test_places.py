@@ -62,10 +62,16 @@ def test_empty_masks_count_where_something_was_to_be_found():
     assert figures["hd95"] == 0
 
 
-def test_masks_of_different_grids_are_refused():
-    masks = [encode_mask(np.ones(shape, dtype=bool)) for shape in ((1, 8, 8), (1, 8, 9))]
+@pytest.mark.parametrize("form", ["mask", "phrase", "report"])
+def test_masks_of_different_grids_are_refused(form):
+    masks = [np.ones(shape, dtype=bool) for shape in ((12, 20, 20), (12, 20, 19))]
+    metric, given = {
+        "mask": (Segmentation, encode_mask),
+        "phrase": (PhraseGrounding, place),
+        "report": (RadFact, lambda mask: report(("lung nodule", place(mask)))),
+    }[form]
     with pytest.raises(VividMedError, match="one grid"):
-        Segmentation().compute(predictions=masks[:1], references=masks[1:])
+        metric().compute(predictions=[given(masks[0])], references=[given(masks[1])])
 
 
 def random_boxes(generator, number):
@@ -112,6 +118,61 @@ def test_average_precision_is_that_of_coco(seed):
     figures = Detection().compute(predictions=predictions, references=references)
     assert figures["ap"] == pytest.approx(official.stats[0], abs=1e-4)
     assert figures["ap50"] == pytest.approx(official.stats[1], abs=1e-4)
+
+
+def coco_figures(images):
+    """AP and AP50 by faster-coco-eval of true boxes, and of found boxes with scores, of one category per image."""
+    annotations = [
+        {
+            "id": number,
+            "image_id": image,
+            "category_id": 1,
+            "area": 1,
+            "iscrowd": 0,
+            "bbox": coco_box(np.asarray(box)),
+        }
+        for number, (image, box) in enumerate(
+            ((image, box) for image, (truth, _) in enumerate(images) for box in truth), start=1
+        )
+    ]
+    detections = [
+        {"image_id": image, "category_id": 1, "bbox": coco_box(np.asarray(box)), "score": score}
+        for image, (_, found) in enumerate(images)
+        for box, score in found
+    ]
+    listed = [{"id": image, "width": 100, "height": 100} for image in range(len(images))]
+    truth = COCO({"images": listed, "annotations": annotations, "categories": [{"id": 1, "name": "mass"}]})
+    official = COCOeval_faster(truth, truth.loadRes(detections), "bbox")
+    official.evaluate()
+    official.accumulate()
+    official.summarize()
+    return official.stats[:2]
+
+
+SQUARE = (0, 0, 100, 100)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        [([SQUARE], [((0, 0, 65, 100), 0.9)]), ([SQUARE], [((0, 0, 70, 100), 0.8)])],
+        [([(5, 5, 5, 15)], [((5, 5, 5, 15), 0.9)]), ([SQUARE], [(SQUARE, 0.8)])],
+        [([SQUARE], [((5, 5, 5, 5), 0.9), (SQUARE, 0.8)])],
+        [([SQUARE], [((90, 90, 100, 100), 0.5), (SQUARE, 0.5)]), ([SQUARE], [(SQUARE, 0.5)])],
+    ],
+    ids=["IoU at a threshold", "true box without an area", "found box without an area", "equal scores"],
+)
+def test_borderline_boxes_count_as_in_coco(images):
+    figures = Detection().compute(
+        predictions=[
+            {"boxes": [volume(np.asarray(box)) for box, _ in found], "scores": [score for _, score in found]}
+            for _, found in images
+        ],
+        references=[
+            {"boxes": [volume(np.asarray(box)) for box in truth], "target": "mass"} for truth, _ in images
+        ],
+    )
+    assert [figures["ap"], figures["ap50"]] == pytest.approx(coco_figures(images), abs=1e-4)
 
 
 def test_best_iou_and_froc_by_hand():

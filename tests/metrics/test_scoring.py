@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.fixtures.miniatures import truncate
 from vividmed.errors import VividMedError
 from vividmed.metrics import selection
 from vividmed.metrics.bootstrap import bootstrap, compare
@@ -17,6 +18,7 @@ from vividmed.metrics.predictions import (
     PredictionWriter,
     predicted_ids,
     read_predictions,
+    unfinished,
 )
 from vividmed.metrics.reporting.plots import draw_plots
 from vividmed.metrics.reporting.tables import to_csv, to_json, to_markdown
@@ -130,13 +132,80 @@ def test_processes_write_files_of_their_own(tmp_path):
         ("{", "line 1"),
         ('{"id": "a"}', "not a prediction"),
         ("[]", "not a prediction"),
+        ("[" * 9000, "not a prediction"),
+        ('{"id": "gr\udcf6"}', "line 1: not a prediction .*utf-8"),
+        (
+            '{"id": "a", "patient": "p", "task": "vqa", "reference": "x", "prediction": null}',
+            "'prediction' is None",
+        ),
+        ('{"id": "a", "patient": 7, "task": "vqa"}', "'patient' is 7; it must be text"),
+        ('{"id": "a", "patient": "p", "task": "cough"}', "unknown task 'cough'"),
+        (
+            '{"id": "a", "patient": "p", "task": "vqa", "later": 1}',
+            "not a prediction of this version .*'later'",
+        ),
+        (
+            '{"id": "a", "patient": "p", "task": "ground", "references": [{"text": "x"}]}',
+            "0 phrases for 1 references",
+        ),
         ("", "no predictions"),
     ],
 )
 def test_a_damaged_folder_is_one_clear_error(tmp_path, line, message):
-    (tmp_path / "predictions.jsonl").write_text(line + "\n" if line else "")
-    with pytest.raises(VividMedError, match=message):
+    content = (line + "\n" if line else "").encode(errors="surrogateescape")
+    (tmp_path / "predictions.jsonl").write_bytes(content)
+    with pytest.raises(VividMedError, match=message) as caught:
         read_predictions(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def broken_place(**changes):
+    predictions = grounded()[:1]
+    for name, value in changes.items():
+        setattr(predictions[0].phrases[1], name, value)
+    return predictions
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        (broken_place(boxes=[[0, 2, 2, 1, 8]]), "phrase 'mass': the box .* six finite numbers"),
+        (broken_place(boxes=[[0, 2, 2, 1, 8, float("inf")]]), "six finite numbers"),
+        (broken_place(scores=[float("nan")]), "'scores' must be a finite number per box"),
+        (broken_place(scores=[]), "'scores' must be a finite number per box"),
+        (
+            broken_place(mask=encode_mask(np.ones((1, 16, 8), dtype=bool))),
+            r"its mask has \[1, 16, 8\] voxels, but the image \[1, 16, 16\]",
+        ),
+    ],
+)
+def test_a_place_that_cannot_be_is_named(tmp_path, predictions, message):
+    write(tmp_path, predictions)
+    with pytest.raises(VividMedError, match=f"line 1: {message}|line 1: .*{message}"):
+        read_predictions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PK"), truncate]
+)
+def test_masks_that_are_missing_or_damaged_are_named(tmp_path, damage):
+    write(tmp_path, grounded()[:1])
+    (masks,) = (tmp_path / "masks").iterdir()
+    damage(masks)
+    with pytest.raises(VividMedError, match=rf"line 1: its masks, {masks.name}, cannot be read"):
+        read_predictions(tmp_path)
+
+
+def test_a_table_says_that_its_predictions_are_incomplete(tmp_path):
+    write(tmp_path, answers(3))
+    for items, note in ((3, ""), (5, "it has 3 of 5 items"), (None, "it has 3 items")):
+        (tmp_path / "run.json").write_text(json.dumps({"items": items}))
+        predictions = read_predictions(tmp_path)
+        assert note in unfinished(tmp_path, predictions)
+    table = to_markdown(score(predictions, ["vqa"], samples=2), notes=[unfinished(tmp_path, predictions)])
+    assert "is incomplete" in table
+    (tmp_path / "run.json").unlink()
+    assert not unfinished(tmp_path, predictions)  # written by another program
 
 
 def test_intervals_depend_only_on_the_seed_and_draw_patients():
@@ -156,6 +225,15 @@ def test_a_single_patient_gives_no_interval():
     assert scores.figures["accuracy"].value == 0.5
     assert np.isnan(scores.figures["accuracy"].low)
     assert "| accuracy | 0.500 | - | 4 |" in to_markdown(scores)
+    difference = score_difference(answers(4), answers(4, right=lambda i: True), ["vqa"], samples=20)
+    assert difference.figures["accuracy"].value == 0.5
+    assert np.isnan(difference.figures["accuracy"].low)
+    # Of several patients, only one was asked an open question.
+    mixed = answers(8)
+    mixed[0].reference = "left lung"
+    figures = score(mixed, ["accuracy"], samples=20).figures
+    assert np.isnan(figures["open_accuracy"].low)
+    assert not np.isnan(figures["closed_accuracy"].low)
 
 
 def test_paired_differences_are_narrower_than_separate_intervals():
@@ -174,6 +252,30 @@ def test_scores_count_items_patients_and_failures():
     assert (scores.items, scores.patients, scores.failures) == (20, 5, 1)
     assert scores.figures["accuracy"].value == pytest.approx(9 / 20)
     assert scores.counts["accuracy"] == 20
+
+
+def test_a_figure_counts_the_items_that_decide_it_and_one_that_nothing_decides_is_named():
+    boxes = score(grounded(), ["detection"], samples=2)
+    assert boxes.counts["ap50"] == 4  # masses; the absent spleens can only add false positives
+    reports = [
+        Prediction(
+            id=str(number),
+            patient=str(number),
+            task="grounded-report",
+            prediction="Clear lungs.",
+            reference="A lung nodule.",
+            phrases=[PlacedPhrase(text="lungs")],
+            references=[PlacedPhrase(text="lung nodule")] * number,
+        )
+        for number in range(3)
+    ]
+    scores = score(reports, ["radfact", "findings"], samples=2)
+    counts = [scores.counts[f"logical_{figure}"] for figure in ("precision", "recall", "f1")]
+    assert counts == [3, 2, 3]
+    table = to_markdown(scores)
+    assert "nothing counts: " in table
+    assert "finding_precision" in table.partition("nothing counts: ")[2]
+    assert "| finding_recall | 0.000 |" in table
 
 
 def test_grounding_is_scored_in_all_and_by_target():

@@ -22,11 +22,18 @@ def test_exact_match_compares_lower_case_text_and_nothing_else(prediction, refer
         ("", "lung", 0),
         ("", "", 1),
         ("spleen", "", 0),
+        ("", "A", 0),
+        ("a", "A", 1),
+        ("-", "+", 0),
+        ("+", "+", 1),
     ],
 )
 def test_token_f1_counts_repeated_words(prediction, reference, expected):
     figures = TokenF1().compute(predictions=[prediction], references=[reference])
     assert figures["token_f1"] == pytest.approx(expected)
+    if expected in (0, 1):
+        open_accuracy = Accuracy().compute(predictions=[prediction], references=[reference])["open_accuracy"]
+        assert open_accuracy == expected
 
 
 def test_closed_and_open_questions_have_figures_of_their_own_and_unparsed_answers_are_counted():

@@ -16,7 +16,7 @@ from vividmed.files import write_atomically
 from vividmed.inference.loading import load_trained
 from vividmed.inference.predicting import predict_rows
 from vividmed.inference.task_rows import EMBEDDED_SAMPLE, load_task_rows
-from vividmed.metrics.predictions import RUN_FILE, PredictionWriter, Task, predicted_ids
+from vividmed.metrics.predictions import RUN_FILE, PredictionWriter, Task, finish_run, predicted_ids
 from vividmed.metrics.protocol import Protocol
 from vividmed.training.launching import check_processes
 from vividmed.version import __version__
@@ -90,7 +90,10 @@ def predict_dataset(
             done=done,
             batch_size=batch_size,
         )
-    return sum(gather_object([number])), len(done)
+    new = sum(gather_object([number]))
+    if state.is_main_process:
+        finish_run(output, new + len(done))
+    return new, len(done)
 
 
 def _claim(output: Path, run: dict[str, Any], state: PartialState) -> None:
@@ -112,5 +115,5 @@ def _claim(output: Path, run: dict[str, Any], state: PartialState) -> None:
             "transformers": transformers.__version__,
             "torch": torch.__version__,
         }
-        write_atomically(path, json.dumps({**run, "versions": versions}, indent=2) + "\n")
+        write_atomically(path, json.dumps({**run, "versions": versions, "items": None}, indent=2) + "\n")
     state.wait_for_everyone()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,8 @@ def bootstrap(
         metric: aggregates items.
         items: of ``metric.score_items``.
         patients: the patient of each item; the items of a drawn patient are drawn together.
-        samples: number of resamples; 0 gives intervals of no width. A single patient gives none: what would differ
-            between patients cannot be known.
+        samples: number of resamples; 0 gives intervals of no width. A figure that only the items of a single patient
+            count for has no interval: what would differ between patients cannot be known.
         confidence: share of resamples inside the interval.
         seed: of the draws; the same seed gives the same intervals.
 
@@ -48,11 +49,10 @@ def bootstrap(
     """
     draws = _draw(patients, len(items), samples, seed)
     resampled = metric.aggregate_resamples(items, draws)
-    is_one = len(set(patients)) == 1
     return {
-        name: Interval(value, math.nan, math.nan)
-        if is_one
-        else _interval(value, resampled.get(name, ()), confidence)
+        name: _interval(value, resampled.get(name, ()), confidence)
+        if _has_several_patients(metric, items, patients, name)
+        else Interval(value, math.nan, math.nan)
         for name, value in metric.aggregate(items).items()
     }
 
@@ -88,17 +88,26 @@ def compare(
     draws = _draw(patients, len(first), samples, seed)
     values = [metric.aggregate(items) for items in (first, second)]
     resampled = [metric.aggregate_resamples(items, draws) for items in (first, second)]
-    return {
-        name: _interval(
-            values[1][name] - value,
-            [after - before for before, after in zip(resampled[0][name], resampled[1][name], strict=True)]
-            if samples
-            else (),
-            confidence,
-        )
-        for name, value in values[0].items()
-        if name in values[1]
-    }
+    differences: dict[str, Interval] = {}
+    for name in (name for name in values[0] if name in values[1]):
+        value = values[1][name] - values[0][name]
+        if not all(_has_several_patients(metric, items, patients, name) for items in (first, second)):
+            differences[name] = Interval(value, math.nan, math.nan)
+            continue
+        pairs = zip(resampled[0][name], resampled[1][name], strict=True) if samples else ()
+        differences[name] = _interval(value, [after - before for before, after in pairs], confidence)
+    return differences
+
+
+def _has_several_patients(
+    metric: ItemMetric, items: Sequence[Any], patients: Sequence[Hashable], figure: str
+) -> bool:
+    """Whether a figure counts items of at least two patients."""
+    members: dict[Hashable, list[Any]] = {}
+    for item, patient in zip(items, patients, strict=True):
+        members.setdefault(patient, []).append(item)
+    counted = (1 for own in members.values() if metric.count(own, figure))
+    return len(list(islice(counted, 2))) == 2
 
 
 def _draw(patients: Sequence[Hashable], count: int, samples: int, seed: int) -> list[list[int]]:

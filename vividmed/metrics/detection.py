@@ -64,6 +64,10 @@ class Detection(ItemMetric):
             "best": overlaps.max(axis=0).tolist() if len(found) else [0.0] * len(truth),
         }
 
+    def count(self, items: Sequence[Mapping[str, Any]], figure: str) -> int:
+        """Number of items with a true box; the others only add false positives."""
+        return sum(item["truths"] > 0 for item in items)
+
     def aggregate(self, items: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         figures = self._of_draws(items, np.ones((1, len(items))))
         return {name: float(values[0]) for name, values in figures.items()}

@@ -9,7 +9,7 @@ from monai.data.box_utils import box_iou
 from scipy import ndimage
 
 from vividmed.metrics.entailment import Entailment, TaxonomyEntailment
-from vividmed.metrics.masks import MASK, decode_mask
+from vividmed.metrics.masks import MASK, check_grids, decode_mask
 from vividmed.metrics.metric import ItemMetric, check_lengths, f1, mean_of, ratio, resampled_means
 from vividmed.metrics.segmentation import dice
 
@@ -100,6 +100,7 @@ def _score_phrase(prediction: Mapping[str, Any], reference: Mapping[str, Any]) -
     if true_mask is not None:
         truth = decode_mask(true_mask)
         found = np.zeros_like(truth) if found is None else found
+        check_grids(found, truth)
         score |= {"hit": float(dice(found, truth) >= HIT_DICE), **_count_instances(found, truth)}
     if len(boxes):
         score["box"] = float(bool(len(found_boxes)) and float(box_iou(found_boxes[:1], boxes).max()) >= 0.5)
@@ -200,6 +201,12 @@ class RadFact(ItemMetric):
             f"spatial_{name}": ratio(spatial, placed),
         }
 
+    def count(self, items: Sequence[Mapping[str, float]], figure: str) -> int:
+        """Number of reports in which a share, or one of the two shares of an F1, is defined."""
+        kind, _, end = figure.rpartition("_")
+        names = [f"{kind}_precision", f"{kind}_recall"] if end == "f1" else [figure]
+        return sum(not all(np.isnan(item[name]) for name in names) for item in items)
+
     def aggregate(self, items: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return _radfact_figures(mean_of(items))
 
@@ -230,7 +237,11 @@ def _voxels(place: Mapping[str, Any], size: Sequence[int]) -> np.ndarray | None:
     """(D, H, W) bool of a phrase's mask and boxes; None for a phrase without a place."""
     if place["mask"] is None and not len(place["boxes"]):
         return None
-    voxels = np.zeros(size, dtype=bool) if place["mask"] is None else decode_mask(place["mask"])
+    voxels = np.zeros(size, dtype=bool)
+    if place["mask"] is not None:
+        mask = decode_mask(place["mask"])
+        check_grids(mask, voxels)
+        voxels |= mask
     for box in place["boxes"]:
         low, high = np.floor(box[:3]).astype(int), np.ceil(box[3:]).astype(int)
         voxels[tuple(slice(max(0, a), max(0, b)) for a, b in zip(low, high, strict=True))] = True
@@ -240,6 +251,8 @@ def _voxels(place: Mapping[str, Any], size: Sequence[int]) -> np.ndarray | None:
 def _covers(evidence: Sequence[np.ndarray | None], voxels: np.ndarray) -> bool:
     """Whether more than half of the voxels lie in the evidence."""
     known = [place for place in evidence if place is not None]
+    for place in known:
+        check_grids(place, voxels)
     if not known or not voxels.any():
         return False
     return float((np.logical_or.reduce(known) & voxels).sum() / voxels.sum()) > SPATIAL_PRECISION

@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 
 from vividmed.data.masks import pack_mask, unpack_mask
+from vividmed.errors import VividMedError
 
 MASK = {
     "size": datasets.List(datasets.Value("int32"), length=3),
@@ -39,6 +40,18 @@ def encode_mask(mask: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.
 def empty_mask(like: Mapping[str, Any]) -> dict[str, Any]:
     """A mask without any voxel, on the grid of another one."""
     return encode_mask(np.zeros(like["size"], dtype=bool), tuple(like["spacing"]))
+
+
+def check_grids(found: np.ndarray, truth: np.ndarray) -> None:
+    """Check that two masks can be compared voxel by voxel.
+
+    Raises:
+        VividMedError: their shapes differ.
+    """
+    if found.shape != truth.shape:
+        raise VividMedError(
+            f"a mask of {found.shape} voxels is compared with one of {truth.shape}; bring both to one grid"
+        )
 
 
 def decode_mask(mask: Mapping[str, Any]) -> np.ndarray:

@@ -11,7 +11,9 @@ import base64
 import hashlib
 import io
 import json
+import math
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vividmed.data.masks import check_box
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 
@@ -47,8 +50,9 @@ class PlacedPhrase:
 
     @property
     def place(self) -> dict[str, Any]:
-        """The place as grounding metrics take it."""
-        return {"mask": self.mask, "boxes": self.boxes}
+        """The place as grounding metrics take it: the box with the best score first."""
+        order = sorted(range(len(self.scores)), key=lambda number: -self.scores[number])
+        return {"mask": self.mask, "boxes": [self.boxes[number] for number in order] or self.boxes}
 
 
 @dataclass(kw_only=True)
@@ -175,22 +179,44 @@ def predicted_ids(folder: Path) -> set[str]:
     return {record["id"] for _, record in _records(folder) if record.get("failure") is None}
 
 
+def unfinished(folder: Path, predictions: Sequence[Prediction]) -> str:
+    """A sentence about predictions that are missing because their run was interrupted; empty if none are."""
+    stated = read_run(folder).get("items", len(predictions))
+    if stated == len(predictions):
+        return ""
+    expected = f" of {stated}" if isinstance(stated, int) else ""
+    return (
+        f"{folder.resolve().name} is incomplete: it has {len(predictions)}{expected} items. Run `vividmed evaluate predict` "
+        "again, which adds the others."
+    )
+
+
+def finish_run(folder: Path, items: int) -> None:
+    """Write down how many items a finished run has predicted."""
+    write_atomically(
+        folder / RUN_FILE,
+        json.dumps({**read_run(folder), "items": items}, indent=2, ensure_ascii=False) + "\n",
+    )
+
+
 def _read(folder: Path) -> Iterator[Prediction]:
     for where, record in _records(folder):
         try:
-            bits = _Masks(folder, record["id"])
+            bits = _Masks(folder, str(record["id"]))
             for side in ("phrases", "references"):
                 record[side] = [
                     PlacedPhrase(**_with_bits(phrase, bits, f"{side}_{number}"))
-                    for number, phrase in enumerate(record[side])
+                    for number, phrase in enumerate(record.get(side, ()))
                 ]
             prediction = Prediction(**record)
-        except (KeyError, TypeError, ValueError, OSError) as error:
+            check_prediction(prediction)
+        except VividMedError as error:
+            raise VividMedError(f"{where}: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = str(error).replace("Prediction.__init__() ", "").replace("PlacedPhrase.__init__() ", "")
             raise VividMedError(
-                f"{where}: not a prediction ({error}); predict into an empty folder"
+                f"{where}: not a prediction of this version ({reason}); predict into an empty folder"
             ) from error
-        if prediction.task not in TASKS:
-            raise VividMedError(f"{where}: unknown task {prediction.task!r}; use one of {', '.join(TASKS)}")
         yield prediction
 
 
@@ -198,15 +224,15 @@ def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Lines with where they stand; of an item that failed and succeeded later, the success."""
     kept: dict[str, tuple[str, dict[str, Any]]] = {}
     for path in sorted(folder.glob("predictions*.jsonl")):
-        with path.open(encoding="utf-8") as stream:
+        with path.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 where = f"{path}: line {number}"
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     continue  # torn by a kill
                 try:
                     record = json.loads(line)
                     key = str(record["id"])
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise VividMedError(f"{where}: not a prediction ({error}); delete the line") from error
                 if key in kept and kept[key][1].get("failure") is None:
                     raise VividMedError(
@@ -217,7 +243,7 @@ def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _with_bits(phrase: dict[str, Any], masks: "_Masks", name: str) -> dict[str, Any]:
-    if phrase["mask"] is None:
+    if phrase.get("mask") is None:
         return phrase
     return {**phrase, "mask": {**phrase["mask"], "bits": masks[name]}}
 
@@ -231,14 +257,65 @@ class _Masks:
 
     def __getitem__(self, name: str) -> bytes:
         if self._bits is None:
-            with np.load(self._path, allow_pickle=False) as stored:
-                self._bits = {key: stored[key].tobytes() for key in stored.files}
+            try:
+                with np.load(self._path, allow_pickle=False) as stored:
+                    self._bits = {key: stored[key].tobytes() for key in stored.files}
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise VividMedError(
+                    f"its masks, {self._path.name}, cannot be read ({reason}); copy the folder again, or predict into an "
+                    "empty one"
+                ) from error
+        if name not in self._bits:
+            raise VividMedError(f"{self._path.name} lacks the mask {name}; predict into an empty folder")
         return self._bits[name]
 
 
 def _mask_file(folder: Path, key: str) -> Path:
     digest = base64.b32encode(hashlib.sha256(key.encode()).digest()[:15]).decode().lower()
     return folder / "masks" / f"{digest}.npz"
+
+
+def check_prediction(prediction: Prediction) -> None:
+    """Check what metrics rely on: types of fields, a phrase for each reference, and places on the grid of the image.
+
+    Raises:
+        VividMedError: naming the field.
+    """
+    texts = ("id", "patient", "source", "modality", "question", "reference", "prediction")
+    for name in texts:
+        if not isinstance(value := getattr(prediction, name), str):
+            raise VividMedError(f"field {name!r} is {value!r}; it must be text")
+    if prediction.task not in TASKS:
+        raise VividMedError(f"unknown task {prediction.task!r}; use one of {', '.join(TASKS)}")
+    if len(prediction.size) != 3 or not all(type(edge) is int and edge > 0 for edge in prediction.size):
+        raise VividMedError(f"field 'size' is {prediction.size}; it must be three numbers of voxels")
+    if prediction.task == "ground" and len(prediction.phrases) != len(prediction.references):
+        raise VividMedError(
+            f"has {len(prediction.phrases)} phrases for {len(prediction.references)} references; task ground needs one each"
+        )
+    for phrase in prediction.phrases:
+        if len(phrase.scores) != len(phrase.boxes) or not all(map(_is_finite, phrase.scores)):
+            raise VividMedError(f"phrase {phrase.text!r}: 'scores' must be a finite number per box")
+    for phrase in (*prediction.phrases, *prediction.references):
+        _check_place(phrase, prediction.size)
+
+
+def _check_place(phrase: PlacedPhrase, size: Sequence[int]) -> None:
+    where = f"phrase {phrase.text!r}"
+    for box in phrase.boxes:
+        if len(box) != 6 or not all(map(_is_finite, box)):
+            raise VividMedError(f"{where}: the box {box} must be six finite numbers z0, y0, x0, z1, y1, x1")
+    if phrase.mask is not None:
+        if list(phrase.mask["size"]) != list(size):
+            raise VividMedError(
+                f"{where}: its mask has {phrase.mask['size']} voxels, but the image {list(size)}; bring it to the image's grid"
+            )
+        check_box(phrase.mask["box"], size, f"{where}: mask", allow_empty=True)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def match_predictions(

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
-from vividmed.errors import VividMedError
-from vividmed.metrics.masks import MASK, decode_mask
+from vividmed.metrics.masks import MASK, check_grids, decode_mask
 from vividmed.metrics.metric import MeanMetric, ratio
 
 
@@ -38,10 +37,7 @@ class Segmentation(MeanMetric):
 
     def score_item(self, prediction: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float]:
         found, truth = decode_mask(prediction), decode_mask(reference)
-        if found.shape != truth.shape:
-            raise VividMedError(
-                f"a mask of {found.shape} voxels is compared with one of {truth.shape}; bring both to one grid"
-            )
+        check_grids(found, truth)
         if not self.surfaces:
             return {"dice": dice(found, truth)}
         if not found.any() and not truth.any():

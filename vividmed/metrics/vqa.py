@@ -70,5 +70,12 @@ class Accuracy(MeanMetric):
 
 
 def normalize(text: str) -> str:
-    """Lower case, without punctuation, articles and repeated white space."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    """Lower case, without punctuation, articles and repeated white space.
+
+    A text of nothing else, such as the answers *A* or *+*, keeps its articles or its punctuation: only an empty text
+    becomes an empty one.
+    """
+    lower = text.lower()
+    words = lower.translate(_PUNCTUATION)
+    forms = (_ARTICLES.sub(" ", words), words, lower)
+    return next((" ".join(form.split()) for form in forms if form.strip()), "")

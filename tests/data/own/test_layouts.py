@@ -11,8 +11,9 @@ from datasets import Dataset, load_dataset
 
 from tests.fixtures.miniatures import Phantom, assert_row_shows, masks_of, picture, write_picture, write_table
 from vividmed.cli.main import main
-from vividmed.data.own.coco import decode_segmentation
+from vividmed.data.own.coco import decode_segmentation, read_coco_listing
 from vividmed.data.own.target_names import TargetNames
+from vividmed.data.raw.case import Case
 from vividmed.data.terms import read_terms
 
 PHANTOM = Phantom(values=(1, 2, 3), size=(24, 20, 12), axcodes="LPS")
@@ -231,6 +232,17 @@ def test_what_is_wrong_with_a_coco_file_is_one_line(content, message, tmp_path: 
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_annotations_of_images_that_a_coco_file_does_not_list_are_noted(tmp_path: Path):
+    write_picture(tmp_path / "1.png", picture())
+    content = coco([{"image_id": key, "category_id": 1, "bbox": [2, 2, 9, 9]} for key in (1, 99)])
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    listing = read_coco_listing(tmp_path / "boxes.json")
+    assert [case.boxes[0][0] for case in listing.cases if isinstance(case, Case)] == ["lung nodule"]
+    assert listing.notes == (
+        "1 annotation is about images that the file does not list, such as the image_id 99, and not used",
+    )
 
 
 def test_run_lengths_written_as_text_are_decoded():

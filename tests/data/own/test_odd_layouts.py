@@ -82,6 +82,11 @@ def edit(path: Path, change: Callable[[np.ndarray], np.ndarray], dtype: Any = np
     nib.save(changed, path)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+
+
 def link(path: Path, target: Path | str) -> None:
     path.unlink()
     path.symlink_to(target)
@@ -139,9 +144,9 @@ BIDS = {
     "a value with two names": Odd(label_map("index\tname\n1\tliver\n1\tspleen\n"), B, ("already has the name 'liver'",)),
     "a value without a name": Odd(label_map("index\tname\n1\tliver\n"), B, ("label values 2, which belong to no target; name them in its _dseg.tsv",)),
     "values as fractions": Odd(label_map("index\tname\n1.0\tliver\n2.0\tspleen\n")),
-    "a participant in two splits": Odd(participants("participant_id\tsplit\nsub-a\ttrain\na\ttest\n"), error="already in the split train"),
+    "a participant in two splits": Odd(participants("participant_id\tsplit\nsub-a\ttrain\na\ttest\n"), B, ("line 3: subject 'a' is already in the split train",)),
     "participants with commas": Odd(participants("participant_id,split\na,train\n"), error="separated by commas"),
-    "participants of an unknown split": Odd(participants("participant_id\tsplit\na\tsome\n"), error="split 'some' is unknown"),
+    "participants of an unknown split": Odd(participants("participant_id\tsplit\na\tsome\n"), B, ("split 'some' is unknown",)),
 }  # fmt: skip
 
 
@@ -200,11 +205,12 @@ NNUNET = {
     "a missing channel": Odd(lambda f: (description(modality={"0": "CT", "1": "PET"})(f), shutil.copy(scan(f), scan(f, 1))), ("a",), ("b_0001.nii.gz: no such file",)),
     "an ending without its dot": Odd(description(file_ending="nii.gz")),
     "a channel without a name": Odd(description(modality={"0": None})),
-    "a case for training and testing": Odd(copies_for_testing, error="'a' is in labelsTr and in labelsTs"),
+    "a case for training and testing": Odd(lambda f: (copies_for_testing(f), (f / "labelsTs/b.nii.gz").unlink()), B, ("is in labelsTr and in labelsTs",)),
+    "only cases for training and testing": Odd(copies_for_testing, error="no case can be used; the first one: a: is in labelsTr and in labelsTs"),
     "the folder above": Odd(lambda f: shutil.move(write_nnunet(f.parent / "x", VERSION_1, ()), f / "Dataset002_X") and (f / "dataset.json").unlink(), error="but Dataset002_X do; give one"),
     "labels as a list": Odd(description(labels=["background", "liver"]), error="field 'labels' is missing or empty, or not an object"),
     "labels in words": Odd(description(labels={"liver": "one"}), error="need whole numbers"),
-    "cases without file names": Odd(description(dataset={"a": {"images": [None], "label": None}}), error="case 'a' of 'dataset' needs a list 'images'"),
+    "a case without file names": Odd(description(dataset={"a": {"images": [None], "label": None}, "b": {"images": ["imagesTr/b_0000.nii.gz"], "label": "labelsTr/b.nii.gz"}}), B, ("needs a list 'images' of file names",)),
     "a case with one file name": Odd(description(dataset={"a": {"images": "imagesTr/a_0000.nii.gz", "label": "labelsTr/a.nii.gz"}}), ("a",)),
 }  # fmt: skip
 
@@ -219,6 +225,25 @@ def test_odd_nnunet_folder(odd: Odd, tmp_path: Path, monkeypatch):
         odd, lambda: read_nnunet_listing(folder, renames=RENAMES if named else None)[0].cases, folder
     )
     assert all(image.modality in ("CT", "PET", "") for case in found for image in case.images)
+
+
+def test_a_report_that_cannot_be_read_is_refused_and_the_others_are_used(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("tests.data.own.test_layouts.PHANTOM", PHANTOM)
+    folder = write_nnunet(tmp_path / "set", VERSION_1, ("a", "b"))
+    files = {"a": "Die Leber ist groß.".encode("cp1252"), "b": b"The liver is large.", "zz": b"Another."}
+    for name, content in files.items():
+        write_bytes(folder / f"reports/{name}.txt", content)
+    listing, reports = read_nnunet_listing(folder, renames=RENAMES, reports=folder / "reports")
+    assert [str(row) for row in listing.refused] == [
+        "a.txt: line 1 is not UTF-8 (invalid continuation byte); save the file as UTF-8",
+        "zz.txt: belongs to no case of the data set; name it as the case",
+    ]
+    assert len(listing.cases) == 2
+    assert reports is not None
+    assert [isinstance(case, Case) for case in reports.cases] == [False, True]
+    (folder / "reports/b.txt").unlink()
+    with pytest.raises(VividMedError, match=r"no report belongs to a case .*a\.txt: line 1 is not UTF-8"):
+        read_nnunet_listing(folder, renames=RENAMES, reports=folder / "reports")
 
 
 def test_reports_of_unknown_cases_second_reports_and_a_stated_number_of_cases_are_named(

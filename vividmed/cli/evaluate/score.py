@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Score, write the tables and print one."""
     from vividmed.files import write_atomically
-    from vividmed.metrics.predictions import read_predictions, read_run
+    from vividmed.metrics.predictions import read_predictions, read_run, unfinished
     from vividmed.metrics.reporting.tables import to_csv, to_json, to_markdown
     from vividmed.metrics.scoring import score, score_difference
 
@@ -60,13 +60,17 @@ def run(args: argparse.Namespace) -> None:
     metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",")]
     options = {"samples": args.samples, "seed": args.seed, "labels": args.labels}
     predictions, run_facts = read_predictions(args.folder), read_run(args.folder)
+    notes = [unfinished(args.folder, predictions)]
     if args.compare is None:
         stem, title = "scores", args.folder.resolve().name
         scores = score(predictions, metrics, **options)
     else:
         stem, title = "difference", f"{args.compare.resolve().name} minus {args.folder.resolve().name}"
-        scores = score_difference(predictions, read_predictions(args.compare), metrics, **options)
-    table = to_markdown(scores, title=title, run=run_facts)
+        others = read_predictions(args.compare)
+        notes.append(unfinished(args.compare, others))
+        scores = score_difference(predictions, others, metrics, **options)
+    notes = list(filter(None, notes))
+    table = to_markdown(scores, title=title, run=run_facts, notes=notes)
     for suffix, text in ((".md", table), (".csv", to_csv(scores)), (".json", to_json(scores))):
         write_atomically(args.folder / f"{stem}{suffix}", text)
     print(table)
@@ -83,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
         task = predictions[0].task
         dataset, split = str(run_facts.get("dataset", "data set")), str(run_facts.get("split", "test"))
-        section = to_markdown(scores, title=f"Evaluation of task {task}", run=run_facts)
+        section = to_markdown(scores, title=f"Evaluation of task {task}", run=run_facts, notes=notes)
         print(
             add_evaluation(
                 args.card, section, figures_for_card(scores.figures), task=task, dataset=dataset, split=split

@@ -39,7 +39,7 @@ def read_bids_listing(
         modality: of all images; by default as their suffix says.
 
     Raises:
-        VividMedError: there are no subjects or no masks, or ``participants.tsv`` is malformed.
+        VividMedError: there are no subjects or no masks, none can be used, or ``participants.tsv`` is not a table.
     """
     if not folder.is_dir():
         raise VividMedError(f"{folder}: no such folder; give the folder of the BIDS data set")
@@ -55,7 +55,7 @@ def read_bids_listing(
         raise VividMedError(f"{folder}: contains no image named {NAME_PATTERN}; give a BIDS data set")
     if not masks:
         raise VividMedError(f"{folder}: contains no _mask or _dseg files; put them into derivatives")
-    splits = _splits(folder)
+    splits, unclear = _splits(folder)
     names = TargetNames(renames)
     by_session: dict[tuple[str, str], list[BidsFile]] = defaultdict(list)
     for mask in masks:
@@ -74,6 +74,8 @@ def read_bids_listing(
             if others:
                 listed = " and ".join(each.path.relative_to(folder).as_posix() for each in (image, *others))
                 raise VividMedError(f"there are {listed}; keep one of them")
+            if reason := unclear.get(image.entities["sub"]):
+                raise VividMedError(reason)
             fitting, reason = _fitting(by_session[image.session], image)
             if not fitting:
                 cases.append(Skipped(key, reason))
@@ -191,22 +193,24 @@ def _named_values(path: Path) -> dict[int, str]:
     return found
 
 
-def _splits(folder: Path) -> dict[str, Split]:
+def _splits(folder: Path) -> tuple[dict[str, Split], dict[str, str]]:
+    """Split of each subject, and the reason of each one whose split is not clear."""
     path = folder / "participants.tsv"
-    if not path.is_file():
-        return {}
     splits: dict[str, Split] = {}
+    unclear: dict[str, str] = {}
+    if not path.is_file():
+        return splits, unclear
     for row in read_table(path, "participant_id", delimiter="\t"):
         text = key_text(row.get("split", ""))
         split = official_split(text) if text else None
-        if text and split is None:
-            raise VividMedError(f"{row.where}: split {text!r} is unknown; write train, validation or test")
         subject = row["participant_id"].removeprefix("sub-")
+        if text and split is None:
+            unclear[subject] = f"{row.where}: split {text!r} is unknown; write train, validation or test"
         if split is not None and splits.setdefault(subject, split) != split:
-            raise VividMedError(
+            unclear[subject] = (
                 f"{row.where}: subject {subject!r} is already in the split {splits[subject]}; keep one"
             )
-    return splits
+    return splits, unclear
 
 
 def _overview(

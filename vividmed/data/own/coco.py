@@ -92,7 +92,8 @@ def read_coco_listing(
         raise VividMedError(
             f"{path}: {len(repeated)} ids of images, such as {repeated[0]}, occur more than once; make them unique"
         )
-    if stray := [key for key in by_image if key not in known]:
+    stray = [key for key in by_image if key not in known]
+    if stray and len(stray) == len(by_image):
         raise VividMedError(
             f"{path}: {len(stray)} image_id of annotations, such as {stray[0]}, belong to no image; add the images"
         )
@@ -133,6 +134,7 @@ def read_coco_listing(
         cases=tuple(cases),
         modalities=tuple(dict.fromkeys(i.modality for case in usable for i in case.images if i.modality)),
         has_splits=any(case.split for case in usable),
+        notes=tuple(_notes(stray, by_image)),
         overview=tuple(_overview(path, usable, content, categories)),
         preview=tuple(_preview(usable)),
         has_patients=any(_patient(image) for image in content["images"]),
@@ -378,6 +380,15 @@ def _overview(
             f"  category   {entry['name']!r} ({number}): {categories[number_text(entry['id'])] or 'not used'}"
         )
     return lines
+
+
+def _notes(stray: Sequence[str], by_image: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    if stray:
+        number = sum(len(by_image[key]) for key in stray)
+        yield (
+            f"{number} annotation{'s are' if number > 1 else ' is'} about images that the file does not list, such as the "
+            f"image_id {stray[0]}, and not used"
+        )
 
 
 def _preview(cases: Sequence[Case]) -> Iterator[str]:

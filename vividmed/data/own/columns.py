@@ -71,6 +71,11 @@ class Columns:
         return self.lists.get(role, ()) if role in LISTS else tuple(filter(None, [self.single.get(role)]))
 
     @property
+    def used(self) -> list[str]:
+        """Names of all columns that are used."""
+        return [*(name for names in self.lists.values() for name in names), *self.single.values()]
+
+    @property
     def first_image(self) -> str:
         return self.lists["image"][0]
 

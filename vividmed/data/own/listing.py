@@ -20,13 +20,13 @@ _SUM_TOLERANCE = 0.005
 
 @dataclass(frozen=True, order=True)
 class RefusedRow:
-    """A row of a table that cannot be used.
+    """A row of a table, or a file of reports, that cannot be used.
 
     Attributes:
-        row: number as a spreadsheet shows it (the header is row 1), or the line of a JSON Lines file.
+        row: number as a spreadsheet shows it (the header is row 1), or the line of a JSON Lines file; 0 for a whole file.
         column: column whose content is the reason; empty if it is the row as a whole.
         reason: what is wrong and what is needed, in one line.
-        file: name of the table, if there are several.
+        file: name of the file, if there are several.
     """
 
     row: int
@@ -37,7 +37,7 @@ class RefusedRow:
     @property
     def place(self) -> str:
         """File and row, as messages name them."""
-        return f"{self.file}: row {self.row}" if self.file else f"row {self.row}"
+        return ": ".join([*([self.file] if self.file else []), *([f"row {self.row}"] if self.row else [])])
 
     def __str__(self) -> str:
         column = f", column {self.column!r}" if self.column else ""

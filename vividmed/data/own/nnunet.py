@@ -36,6 +36,7 @@ class _Dataset:
         labels: label to its values; regions have several.
         ending: of all files.
         cases: case to its images and its label map.
+        failed: case that cannot be used to the reason.
         unlabelled: cases without a label map.
         stated: number of cases for training that it states, if it does.
     """
@@ -44,6 +45,7 @@ class _Dataset:
     labels: Mapping[str, tuple[int, ...]]
     ending: str
     cases: Mapping[str, tuple[tuple[Path, ...], Path, Split | None]]
+    failed: Mapping[str, str]
     unlabelled: tuple[str, ...]
     stated: Any
 
@@ -74,7 +76,9 @@ def read_nnunet_listing(
     dataset = _read_dataset(folder, modality)
     names = TargetNames(renames)
     names.check_used(dataset.labels, str(folder / _FILE))
-    texts = Reports(by_case={}) if reports is None else read_reports(reports, dataset.cases)
+    texts = (
+        Reports(by_case={}) if reports is None else read_reports(reports, [*dataset.cases, *dataset.failed])
+    )
     labels, ignored, partial = _targets(dataset, names)
     if not labels:
         raise VividMedError(f"{folder / _FILE}: names no label besides the background; add the labels")
@@ -102,6 +106,7 @@ def read_nnunet_listing(
             continue
         cases.append(case)
         grounded.append(_with_report(case, texts.by_case.get(key), labels))
+    cases += [Failed(key, reason) for key, reason in dataset.failed.items()]
     cases += [Skipped(key, "it has no label map") for key in dataset.unlabelled]
     listing = OwnListing(
         row_kind="localization",
@@ -156,7 +161,11 @@ def _read_dataset(folder: Path, modality: str) -> _Dataset:
         ) from error
     named = key_text(content.get("file_ending")).lstrip(".")
     ending = f".{named}" if named else _found_ending(folder)
-    cases, unlabelled = _files(folder, content, ending, len(ordered))
+    cases, failed, unlabelled = _files(folder, content, ending, len(ordered))
+    if not cases and failed:
+        raise VividMedError(
+            f"{folder}: no case can be used; the first one: {next(iter(failed))}: {next(iter(failed.values()))}"
+        )
     if not cases:
         raise VividMedError(
             f"{folder}: labelsTr contains no file that ends in {ending}; check that the data set is complete"
@@ -166,6 +175,7 @@ def _read_dataset(folder: Path, modality: str) -> _Dataset:
         labels=values,
         ending=ending,
         cases=cases,
+        failed=failed,
         unlabelled=tuple(unlabelled),
         stated=content.get("numTraining"),
     )
@@ -213,8 +223,10 @@ def _found_ending(folder: Path) -> str:
 
 def _files(
     folder: Path, content: Mapping[str, Any], ending: str, channels: int
-) -> tuple[dict[str, tuple[tuple[Path, ...], Path, Split | None]], list[str]]:
+) -> tuple[dict[str, tuple[tuple[Path, ...], Path, Split | None]], dict[str, str], list[str]]:
+    """Cases, the reasons of those that cannot be used, and cases without a label map."""
     cases: dict[str, tuple[tuple[Path, ...], Path, Split | None]] = {}
+    failed: dict[str, str] = {}
     stated = content.get("dataset")
     if isinstance(stated, dict) and stated:
         for key, entry in stated.items():
@@ -222,21 +234,22 @@ def _files(
             images, label = files.get("images"), files.get("label")
             images = [images] if isinstance(images, str) else images
             if not isinstance(label, str) or not isinstance(images, list) or not all(map(_is_text, images)):
-                raise VividMedError(
-                    f"{folder / _FILE}: case {key!r} of 'dataset' needs a list 'images' of file names and a 'label'"
+                failed[key] = (
+                    f"its entry in 'dataset' of {_FILE} needs a list 'images' of file names and a 'label'"
                 )
+                continue
             cases[key] = tuple(_inside(folder, image) for image in images), _inside(folder, label), None
-        return cases, []
+        return cases, failed, []
     for part, split in (("Tr", None), ("Ts", "test")):
         for label in sorted((folder / f"labels{part}").glob(f"*{ending}")):
             if label.name.startswith("."):
                 continue
             key = label.name.removesuffix(ending)
             if key in cases:
-                raise VividMedError(
-                    f"{folder}: the case {key!r} is in labelsTr and in labelsTs; it can only be in one, so remove or rename "
-                    "the other"
+                failed[key] = (
+                    "is in labelsTr and in labelsTs; it can only be in one, so remove or rename the other"
                 )
+                continue
             cases[key] = (tuple(_images(folder / f"images{part}", key, ending, channels)), label, split)  # type: ignore[assignment]
     unlabelled = {
         _case_of_image(path, ending)
@@ -244,7 +257,8 @@ def _files(
         for path in (folder / f"images{part}").glob(f"*{ending}")
         if not path.name.startswith(".")
     }
-    return cases, sorted(unlabelled - set(cases))
+    cases = {key: case for key, case in cases.items() if key not in failed}
+    return cases, failed, sorted(unlabelled - cases.keys() - failed.keys())
 
 
 def _is_text(value: Any) -> bool:

@@ -53,7 +53,7 @@ def prepare_own(
         again = data.with_splits(splits)
         prepared = prepare_dataset(again, data.listing.origin, output, processing=processing, **options)
     refused = refused_rows(data, prepared)
-    if data.listing.table_rows:
+    if data.listing.table_rows or refused or (output / REFUSED_FILE).exists():
         write_refused(output / REFUSED_FILE, refused)
     return OwnResult(prepared=prepared, refused=refused)
 
@@ -89,5 +89,5 @@ def write_refused(path: Path, refused: tuple[RefusedRow, ...]) -> None:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("file", "row", "column", "reason"))
-    writer.writerows((row.file, row.row, row.column, row.reason) for row in refused)
+    writer.writerows((row.file, row.row or "", row.column, row.reason) for row in refused)
     write_atomically(path, stream.getvalue())

@@ -7,6 +7,7 @@ from pathlib import Path
 from vividmed.data.own.cells import key_text, paragraphs
 from vividmed.data.own.columns import SYNONYMS, normalised
 from vividmed.data.own.listing import RefusedRow
+from vividmed.data.own.table_content import UnreadableCell
 from vividmed.data.own.tabular import SUFFIXES, is_table, read_tabular
 from vividmed.data.pseudo_labels.tagging import Tagger
 from vividmed.data.raw.case import Split
@@ -46,7 +47,7 @@ class Reports:
 
     Attributes:
         by_case: case to what is said about it.
-        refused: rows of the table that belong to no case.
+        refused: rows of the table, or files of the folder, that cannot be read or belong to no case.
         has_patients: whether the table names patients.
     """
 
@@ -75,19 +76,16 @@ def read_reports(path: Path, cases: Collection[str]) -> Reports:
         VividMedError: the table lacks a column, or no report belongs to a case.
     """
     if path.is_dir():
-        texts = {case: path / f"{case}.txt" for case in cases}
-        found = {
-            case: CaseReport(text=_text(read_text(file))) for case, file in texts.items() if file.is_file()
-        }
-        reports = Reports(by_case=found)
+        reports = _from_folder(path, cases)
     elif is_table(path):
         reports = _from_table(path, cases)
     else:
         raise VividMedError(f"{path}: give a table of reports, or a folder with one text file per case")
     if not reports.by_case:
         example = next(iter(sorted(cases)), "")
+        first = f" (the first that cannot be used: {reports.refused[0]})" if reports.refused else ""
         raise VividMedError(
-            f"{path}: no report belongs to a case; name cases as their files do, such as {example!r}"
+            f"{path}: no report belongs to a case{first}; name cases as their files do, such as {example!r}"
         )
     return reports
 
@@ -119,6 +117,24 @@ def mark_phrases(text: str, targets: Iterable[str]) -> tuple[str, tuple[tuple[st
     return "".join([*pieces, text[end:]]), tuple(phrases)
 
 
+def _from_folder(folder: Path, cases: Collection[str]) -> Reports:
+    by_case: dict[str, CaseReport] = {}
+    refused = []
+    for file in sorted(folder.glob("*.txt")):
+        if file.name.startswith("."):
+            continue
+        case = _case_of(file.stem, cases)
+        try:
+            if case is None:
+                raise VividMedError("belongs to no case of the data set; name it as the case")
+            if case in by_case:
+                raise VividMedError(f"is a second report of {case!r}; keep one")
+            by_case[case] = CaseReport(text=_text(read_text(file)))
+        except VividMedError as error:
+            refused.append(RefusedRow(0, "", str(error).removeprefix(f"{file}: "), file.name))
+    return Reports(by_case=by_case, refused=tuple(refused))
+
+
 def _from_table(path: Path, cases: Collection[str]) -> Reports:
     def roles(names: Iterable[str]) -> dict[str, str]:
         known = {"case": (*_CASE, *SYNONYMS["image"])} | {
@@ -147,6 +163,9 @@ def _from_table(path: Path, cases: Collection[str]) -> Reports:
         cells = {role: record.cells.get(name) for role, name in columns.items()}
         named = key_text(cells["case"])
         case = _case_of(named, cases)
+        if unreadable := next(((r, c) for r, c in cells.items() if isinstance(c, UnreadableCell)), None):
+            refused.append(RefusedRow(record.number, columns[unreadable[0]], unreadable[1].reason))
+            continue
         split_text = key_text(cells.get("split"))
         problem = ""
         if case is None:

@@ -17,6 +17,16 @@ TITLE_ROWS = 10
 
 
 @dataclass(frozen=True)
+class UnreadableCell:
+    """Stands for the content of a cell that is not known; the reason says what to do."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True)
 class Record:
     """One row: its number as a spreadsheet shows it (or the line of a JSON Lines file), its cells, and its sheet."""
 

@@ -8,7 +8,7 @@ from vividmed.data.own.cells import cell_paths, key_text, number_text, paragraph
 from vividmed.data.own.columns import Columns, is_header
 from vividmed.data.own.image_paths import ImageFolder
 from vividmed.data.own.modalities import modality_name
-from vividmed.data.own.table_content import Record, TableContent
+from vividmed.data.own.table_content import Record, TableContent, UnreadableCell
 from vividmed.data.raw.case import QuestionAnswer, Split, caption_turn, report_turn
 from vividmed.data.raw.report_text import clean_text
 from vividmed.data.raw.splits import official_split
@@ -98,6 +98,9 @@ class RowReader:
                 )
 
     def read(self, record: Record) -> Entry:
+        for column in self.columns.used:
+            if isinstance(cell := record.cells.get(column), UnreadableCell):
+                raise RowRefusedError(column, cell.reason)
         images = tuple(self._images(record))
         turns = tuple(self._turns(record))
         modality = self._single(record, "modality")

@@ -3,11 +3,13 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vividmed.data.own.json_records import read_json
+from vividmed.data.own.listing import RefusedRow
 from vividmed.data.own.table_content import (
     TITLE_ROWS,
     IsHeader,
@@ -150,10 +152,14 @@ def _from_delimited(path: Path, text: str, is_header: IsHeader, delimiter: str |
     if "\\" + quote in text and not chosen.reads(text):
         chosen = replace(chosen, escape="\\")
     sign = _DELIMITERS.get(chosen.delimiter, repr(chosen.delimiter))
-    numbered = _delimited_rows(path, text, chosen, skipped)
+    unreadable: list[RefusedRow] = []
+    numbered = _delimited_rows(text, chosen, skipped, unreadable)
     table = table_of_rows(
         numbered, is_header, advice=f"put quotes around values that contain {chosen.delimiter!r}"
     )
+    if unreadable and not is_header(table.columns):
+        raise VividMedError(f"{path}: {unreadable[0]}")
+    table.refused = sorted([*table.refused, *unreadable])
     if chosen.delimiter != usual and delimiter is None:
         table.notes.append(f"fields are separated by {sign}")
     return table
@@ -167,9 +173,9 @@ class _Format:
     quote: str = '"'
     escape: str | None = None
 
-    def reader(self, text: str, *, strict: bool) -> Iterator[list[str]]:
+    def reader(self, lines: Iterable[str], *, strict: bool) -> Any:
         return csv.reader(
-            io.StringIO(text, newline=""),
+            lines,
             delimiter=self.delimiter,
             quotechar=self.quote,
             escapechar=self.escape,
@@ -178,7 +184,7 @@ class _Format:
 
     def reads(self, text: str) -> bool:
         try:
-            for _ in self.reader(text, strict=True):
+            for _ in self.reader(io.StringIO(text, newline=""), strict=True):
                 pass
         except csv.Error:
             return False
@@ -188,7 +194,7 @@ class _Format:
 def _first_rows(text: str, form: _Format) -> list[list[str]]:
     rows: list[list[str]] = []
     try:
-        for row in form.reader(text, strict=False):
+        for row in form.reader(io.StringIO(text, newline=""), strict=False):
             if any(row):
                 rows.append(row)
             if len(rows) == TITLE_ROWS:
@@ -198,15 +204,25 @@ def _first_rows(text: str, form: _Format) -> list[list[str]]:
     return rows
 
 
-def _delimited_rows(path: Path, text: str, form: _Format, skipped: int) -> Iterator[tuple[int, list[str]]]:
+def _delimited_rows(
+    text: str, form: _Format, skipped: int, unreadable: list[RefusedRow]
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows with their numbers; a row that cannot be read is added to ``unreadable``, and reading goes on below it."""
     csv.field_size_limit(max(csv.field_size_limit(), 2**27))  # long reports
-    number = skipped
-    try:
-        for fields in form.reader(text, strict=True):
-            number += 1
-            yield number, fields
-    except csv.Error as error:
-        raise VividMedError(
-            f"{path}: row {number + 1} is not readable ({error}); a quotation mark may be missing or surplus there: "
-            "double those inside values, or export the table again"
-        ) from error
+    lines = list(io.StringIO(text, newline=""))
+    number, start = skipped, 0
+    while start < len(lines):
+        reader = form.reader((lines[place] for place in range(start, len(lines))), strict=True)
+        read = 0
+        try:
+            for fields in reader:
+                number, read = number + 1, reader.line_num
+                yield number, fields
+            return
+        except csv.Error as error:
+            number, start = number + 1, start + read + 1
+            reason = (
+                f"is not readable ({error}); a quotation mark may be missing or surplus there: double those inside "
+                "values, or export the table again"
+            )
+            unreadable.append(RefusedRow(number, "", reason))

@@ -3,7 +3,7 @@
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from vividmed.data.own.table_content import (
     SPLIT_COLUMN,
     IsHeader,
     TableContent,
+    UnreadableCell,
     table_of_rows,
     unique_names,
 )
@@ -20,6 +21,9 @@ from vividmed.errors import VividMedError
 _ZEROS = re.compile(r"0+")
 _LARGEST_UNPACKED = 2**30
 _FIRST_ROWS = 10
+_UNSAVED = UnreadableCell(
+    "is a formula without a saved result; open the file in a spreadsheet program and save it, or write the value"
+)
 
 
 def read_workbook(path: Path, content: bytes, is_header: IsHeader, *, sheet: str | None) -> TableContent:
@@ -74,10 +78,13 @@ def read_workbook(path: Path, content: bytes, is_header: IsHeader, *, sheet: str
         chosen = [book.worksheets[0].title] if book.worksheets else []
     if not chosen:
         raise VividMedError(f"{path}: contains no sheet with cells; save the table again")
-    _refuse_unsaved_formulas(path, content, {title: sheets[title] for title in chosen})
+    unsaved = _unsaved_formulas(content, {title: sheets[title] for title in chosen})
     tables = [
         table_of_rows(
-            _rows(sheets[title]), is_header, file=title if by_split else "", advice="name the surplus columns"
+            _rows(sheets[title], unsaved=unsaved.get(title, frozenset())),
+            is_header,
+            file=title if by_split else "",
+            advice="name the surplus columns",
         )
         for title in chosen
     ]
@@ -97,28 +104,24 @@ def read_workbook(path: Path, content: bytes, is_header: IsHeader, *, sheet: str
     return whole
 
 
-def _refuse_unsaved_formulas(path: Path, content: bytes, sheets: Mapping[str, Any]) -> None:
-    """Stop at formulas whose results are not in the file, which programs that write tables do not compute."""
+def _unsaved_formulas(content: bytes, sheets: Mapping[str, Any]) -> dict[str, set[tuple[int, int]]]:
+    """Row and column of the formulas whose results are not in the file: programs that write tables do not compute them."""
     import openpyxl
 
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [name for name in archive.namelist() if name.startswith("xl/worksheets/")]
         if not any(re.search(rb"<f[ >]", archive.read(name)) for name in names):
-            return
+            return {}
     formulas = openpyxl.load_workbook(io.BytesIO(content))
-    unsaved = [
-        f"{title}!{cell.coordinate}"
+    return {
+        title: {
+            (cell.row, cell.column)
+            for row in formulas[title].iter_rows()
+            for cell in row
+            if cell.data_type == "f" and values[cell.coordinate].value is None
+        }
         for title, values in sheets.items()
-        for row in formulas[title].iter_rows()
-        for cell in row
-        if cell.data_type == "f" and values[cell.coordinate].value is None
-    ]
-    if unsaved:
-        more = f" and {len(unsaved) - 1} more cells" if len(unsaved) > 1 else ""
-        raise VividMedError(
-            f"{path}: {unsaved[0]}{more}: formulas without saved results; open the file in a spreadsheet program and save "
-            "it, or write the values"
-        )
+    }
 
 
 def _first_rows(sheet: Any) -> Iterator[list[str]]:
@@ -126,17 +129,19 @@ def _first_rows(sheet: Any) -> Iterator[list[str]]:
         yield unique_names(cells)
 
 
-def _rows(sheet: Any, last: int | None = None) -> Iterator[tuple[int, Sequence[Any]]]:
-    merged: dict[tuple[int, int], Any] = {}
+def _rows(
+    sheet: Any, last: int | None = None, unsaved: Collection[tuple[int, int]] = ()
+) -> Iterator[tuple[int, Sequence[Any]]]:
+    replaced: dict[tuple[int, int], Any] = dict.fromkeys(unsaved, _UNSAVED)
     for area in sheet.merged_cells.ranges:
         corner = sheet.cell(area.min_row, area.min_col)
         # Titles run over columns; a value that belongs to several rows runs over rows.
         if area.max_row > area.min_row:
-            merged |= {
+            replaced |= {
                 (row, area.min_col): _value(corner) for row in range(area.min_row + 1, area.max_row + 1)
             }
     for number, cells in enumerate(sheet.iter_rows(max_row=last), 1):
-        yield number, [merged.get((number, column), _value(cell)) for column, cell in enumerate(cells, 1)]
+        yield number, [replaced.get((number, column), _value(cell)) for column, cell in enumerate(cells, 1)]
 
 
 def _value(cell: Any) -> Any:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,20 @@ from vividmed.metrics.scoring import LIBRARIES, Scores
 from vividmed.metrics.selection import Group
 
 
-def to_markdown(scores: Scores, *, title: str = "Evaluation", run: Mapping[str, Any] | None = None) -> str:
+def to_markdown(
+    scores: Scores,
+    *,
+    title: str = "Evaluation",
+    run: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
     """A section for people: figures with 95 % intervals, counts, what was left out.
 
     Args:
         scores: what was scored.
         title: heading.
         run: what the predictions come from, see :func:`vividmed.metrics.predictions.read_run`.
+        notes: sentences above the figures.
     """
     failed = f", {scores.failures} failed and count as empty" if scores.failures else ""
     lines = [
@@ -29,19 +36,21 @@ def to_markdown(scores: Scores, *, title: str = "Evaluation", run: Mapping[str, 
         f"{_counted(scores.items, 'item')} of {_counted(scores.patients, 'patient')}{failed}. Intervals: 95 %, bootstrap over patients "
         f"({scores.settings.get('bootstrap samples', 0)} samples).",
         "",
+        *(line for note in notes for line in (note, "")),
         *_asked(run or {}),
         "| metric | value | interval | n |",
         "|---|--:|--:|--:|",
     ]
     whole = {name: figure for name, figure in scores.figures.items() if name not in scores.groups}
+    defined = {name for name, figure in whole.items() if scores.counts[name] and not math.isnan(figure.value)}
     for name, figure in whole.items():
-        if scores.counts[name]:
+        if name in defined:
             lines.append(
                 f"| {_escape(name)} | {_number(figure.value)} | {_range(figure)} | {scores.counts[name]} |"
             )
     lines += _by_group(scores)
-    if uncounted := [name for name in whole if not scores.counts[name]]:
-        lines += ["", f"No item counts for {', '.join(uncounted)}."]
+    if undefined := [name for name in whole if name not in defined]:
+        lines += ["", f"Not defined, because nothing counts: {', '.join(undefined)}."]
     for name, reason in scores.skipped.items():
         lines += ["", f"Left out: {name} ({reason})."]
     for name, scorer in scores.scorers.items():
