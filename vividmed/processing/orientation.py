@@ -17,6 +17,8 @@ _WORLD_AXES = {"R": 0, "A": 1, "S": 2}
 _WORLD_LETTERS = ("RL", "AP", "SI")
 _REVERSED = "LPI"
 _ORIENTATIONS = ("SRA", "ASR", "RAS")
+# World axes along the height and the width of a slice of each.
+_PLANES = tuple((_WORLD_AXES[code[1]], _WORLD_AXES[code[2]]) for code in _ORIENTATIONS)
 _TOLERANCE = 1e-3
 
 
@@ -84,11 +86,16 @@ def canonical_orientation(size: tuple[int, ...], spacing: tuple[float, ...]) -> 
     Returns:
         ``"SRA"`` (axial), ``"ASR"`` (coronal) or ``"RAS"`` (sagittal).
     """
-    planes = {code: [_WORLD_AXES[letter] for letter in code[1:]] for code in _ORIENTATIONS}
-    mismatch = {code: abs(spacing[a] - spacing[b]) for code, (a, b) in planes.items()}
-    smallest = min(mismatch.values())
-    if max(mismatch.values()) - smallest > _TOLERANCE * min(spacing):
-        close = [code for code in _ORIENTATIONS if mismatch[code] - smallest <= _TOLERANCE * min(spacing)]
-        return close[0]
-    square = [code for code, (a, b) in planes.items() if size[a] == size[b]]
-    return square[0] if square and len(square) < len(planes) else _ORIENTATIONS[0]
+    mismatch = [abs(spacing[first] - spacing[second]) for first, second in _PLANES]
+    smallest, tolerance = min(mismatch), _TOLERANCE * min(spacing)
+    if max(mismatch) - smallest > tolerance:
+        close = (
+            code for code, value in zip(_ORIENTATIONS, mismatch, strict=True) if value - smallest <= tolerance
+        )
+        return next(close)
+    square = [
+        code
+        for code, (first, second) in zip(_ORIENTATIONS, _PLANES, strict=True)
+        if size[first] == size[second]
+    ]
+    return square[0] if square and len(square) < len(_PLANES) else _ORIENTATIONS[0]
