@@ -6,6 +6,7 @@ from tests.fixtures.hub.client import ClientError
 from tests.fixtures.others_weights import save_language_model
 
 
+@pytest.mark.slow
 def test_built_model_is_published_privately_and_builds_on_from_there(hub, publisher, stranger, tmp_path):
     save_language_model(tmp_path / "llm", "smollm2")
     build = ["build", "--llm", str(tmp_path / "llm"), "--push-to-hub", "tester/built"]
