@@ -34,6 +34,7 @@ def study(text: str) -> Study:
         # Comparisons
         ("The right effusion has increased since the prior study.", "The right effusion is present."),
         ("Compared to the previous CT of 3/4/2019, the nodule has grown.", "The nodule is present."),
+        ("Compared to prior, the nodule has grown.", "The nodule is present."),
         ("Stable cardiomegaly.", "Cardiomegaly."),
         ("A 6 mm nodule is unchanged.", "A 6 mm nodule."),
         ("No significant interval change.", ""),
@@ -47,6 +48,7 @@ def study(text: str) -> Study:
         # Verbatim
         ("There is a small left pleural effusion.", "There is a small left pleural effusion."),
         ("No pneumothorax or rib fracture.", "No pneumothorax or rib fracture."),
+        ("PA and lateral views show no pneumothorax.", "PA and lateral views show no pneumothorax."),
         ("Liver, spleen and kidneys are normal.", "Liver, spleen and kidneys are normal."),
     ],
 )
@@ -67,7 +69,8 @@ def test_rules_remove_what_the_image_cannot_show_and_keep_the_rest(tagger, sente
         ("A mild left effusion is seen.", "A severe left effusion is seen.", "was added or moved"),
         ("One two three four.", "", "nothing is left"),
         ("One two three four five.", "Six seven eight nine ten.", "of the words changed"),
-        ("No effusion. No edema. Lungs clear.", "No effusion. Lungs clear.", ""),
+        ("No effusion. No edema. Lungs clear.", "No effusion. Lungs clear.", "was lost: edema (absent)"),
+        ("History: no known pneumonia. Lungs clear. Heart normal.", "Lungs clear. Heart normal.", ""),
     ],
 )
 def test_changes_that_lose_or_add_something_do_not_count(tagger, before, after, problem):

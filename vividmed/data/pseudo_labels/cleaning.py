@@ -32,7 +32,7 @@ LARGEST_CHANGE = 0.6
 """Share of the words that may be removed or replaced."""
 
 _EARLIER = (
-    r"(?:(?:the|a|an|any|most\s+recent|her|his|their)\s+)*(?:(?:prior|previous|earlier|old|last|comparison|outside|preceding|baseline)\s+)+"
+    r"(?:(?:the|a|an|any|most\s+recent|her|his|their)\s+)*(?:(?:prior|previous|earlier|old|last|comparison|outside|preceding|baseline)(?:\s+|(?=[,.;)]|$)))+"
     r"(?:(?:chest|CT|MR|MRI|PET/CT|x-?ray|radiograph\w*)\s+)*"
     r"(?:stud(?:y|ies)|exam(?:ination)?s?|radiographs?|films?|images?|imaging|CTs?|MRIs?|scans?|x-?rays?|ones?|reports?)?"
 )
@@ -60,17 +60,21 @@ _CHANGE_VERB = re.compile(
     r"not\s+(?:significantly|substantially)\s+changed)(?:\s+in\s+(?:size|extent|number|volume|density|appearance))?(?=\s*[.;,]|$)",
     re.IGNORECASE,
 )
+_NOT_OF_THE_IMAGE = re.compile(
+    r"^\s*(?:(?:comparison|technique|history|clinical\s+(?:history|information|indication|question)|indication|exam(?:ination)?|"
+    r"reason\s+for\s+(?:exam|study)\w*|procedure|contrast|protocol|views?)\s*:"
+    r"|(?:\d+[- ]year[- ]old|known\s+history|history\s+of|status\s+post|s/p)\b)",
+    re.IGNORECASE,
+)
+"""Sentences whose negations are not about what the image shows: *History: no known pneumonia.*"""
 _WHOLE = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"^\s*(?:comparison|technique|history|clinical\s+(?:history|information|indication|question)|indication|exam(?:ination)?|"
-        r"reason\s+for\s+(?:exam|study)\w*|procedure|contrast|protocol|views?)\s*:",
         r"^\s*(?:comparison\s+(?:is|was)\s+made|compared\s+(?:to|with)\s+[^,]*\.?$)",
         r"\b(?:was|were|is|are)\s+(?:obtained|acquired|performed|administered|injected|reconstructed|scanned)\b",
         r"^\s*(?:single|two|one|frontal|pa|ap|lateral|portable|upright|supine|axial|multidetector|helical|contrast[- ]enhanced|"
         r"non-?contrast|unenhanced)[\w\s,/-]*\b(?:views?|radiographs?|images?|technique|sequences?|slices)\b[\w\s,/-]*\.?$",
         r"^\s*(?:the\s+)?(?:patient|he|she)\s+(?:is|was|has|had|presents?|presented|underwent|complains?|with)\b",
-        r"^\s*(?:\d+[- ]year[- ]old|known\s+history|history\s+of|status\s+post|s/p)\b",
         r"^\s*(?:there\s+(?:is|are|has\s+been|have\s+been)\s+)?no\s+(?:significant\s+|relevant\s+|appreciable\s+|substantial\s+|"
         r"definite\s+|major\s+)*(?:interval\s+|new\s+)?changes?\b[^;]*$",
         r"^\s*(?:overall\s+)?(?:unchanged|stable)(?:\s+(?:appearance|exam(?:ination)?|study))?\s*\.?$",
@@ -139,7 +143,7 @@ class Cleaning(Step):
     """
 
     name = "clean"
-    version = 2
+    version = 3
 
     def __init__(
         self,
@@ -235,9 +239,10 @@ def clean_sentence(sentence: str, tagger: Tagger) -> str:
 
     *The effusion has increased since the prior study* becomes *The effusion is present*, so that what is there stays.
     """
-    if any(pattern.search(sentence) for pattern in _WHOLE):
+    elsewhere = _NOT_OF_THE_IMAGE.search(sentence) is not None
+    if elsewhere or any(pattern.search(sentence) for pattern in _WHOLE):
         stated = [mention for mention in tagger(sentence) if _is_finding(mention, tagger)]
-        if not any(mention.status in ("present", "uncertain") for mention in stated):
+        if all(elsewhere and mention.status == "absent" for mention in stated):
             return ""
     changed = sentence
     for pattern in _PARTS:
@@ -277,11 +282,12 @@ def _sentence_problem(before: str, after: str, tagger: Tagger) -> str:
 def _compare(before: str, after: str, tagger: Tagger) -> tuple[str, str]:
     """A finding that was lost and one that was added, with its status; empty if there is none.
 
-    Absent findings may be left out, because leaving out *No change of the effusion* claims nothing; none may be added.
+    What the history and the like deny may be left out.
     """
     one, other = _statements(before, tagger), _statements(after, tagger)
-    kept = {statement for statement in one if statement[2] != "absent"}
-    lost, added = sorted(kept - other), sorted(other - one)
+    elsewhere = " ".join(filter(_NOT_OF_THE_IMAGE.search, split_sentences(before)))
+    denied = {each for each in _statements(elsewhere, tagger) if each[2] == "absent"} if elsewhere else set()
+    lost, added = sorted(one - denied - other), sorted(other - one)
     return _name(lost[0]) if lost else "", _name(added[0]) if added else ""
 
 
