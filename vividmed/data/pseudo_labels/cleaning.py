@@ -31,22 +31,33 @@ from vividmed.data.raw.report_text import (
 LARGEST_CHANGE = 0.6
 """Share of the words that may be removed or replaced."""
 
+_STUDY = r"(?:stud(?:y|ies)|exam(?:ination)?s?|radiographs?|films?|images?|imaging|CTs?|MRIs?|scans?|x-?rays?|ones?|reports?)"
+_DAY = r"(?:\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{2,4})?|_{2,})"
 _EARLIER = (
-    r"(?:(?:the|a|an|any|most\s+recent|her|his|their)\s+)*(?:(?:prior|previous|earlier|old|last|comparison|outside|preceding|baseline)(?:\s+|(?=[,.;)]|$)))+"
-    r"(?:(?:chest|CT|MR|MRI|PET/CT|x-?ray|radiograph\w*)\s+)*"
-    r"(?:stud(?:y|ies)|exam(?:ination)?s?|radiographs?|films?|images?|imaging|CTs?|MRIs?|scans?|x-?rays?|ones?|reports?)?"
+    r"(?:(?:(?:the|a|an|any|most\s+recent|her|his|their)\s+)*"
+    r"(?:(?:prior|previous|earlier|old|last|comparison|outside|preceding|baseline)(?:\s+|(?=[,.;)]|$)))+"
+    rf"(?:(?:chest|CT|MR|MRI|PET/CT|x-?ray|radiograph\w*)\s+)*{_STUDY}?"
+    rf"|(?:the\s+)?(?:\w+\s+)?{_STUDY}\s+(?:of|from|on|dated)\s+(?={_DAY})|yesterday|the\s+day\s+before)"
 )
-_DATE = r"(?:\s*(?:(?:of|from|on|dated)\s+)?(?:\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{2,4})?|_{2,}))?"
+_DATE = rf"(?:\s*(?:(?:of|from|on|dated)\s+)?{_DAY})?"
+_DEGREE = r"(?:(?:slight|slightly|mild|mildly|minimal|moderate|marked|significant|some|further|continued|interval|overall)\s+)*"
+_MORE = r"(?:increase|decrease|improvement|worsening|progression|development|placement|insertion)"
+_MORE_THAN = rf"{_DEGREE}(?:larger|smaller|bigger|more\s+\w+|less\s+\w+|greater)\s+than\s+(?:(?:on|in|at|with)\s+)?{_EARLIER}{_DATE}"
+_EXTENT = r"(?:(?:the\s+)?(?:size|extent|number|volume|density|amount|degree|severity)\s+of\s+)?"
 _PARTS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         rf",?\s*\(?(?:when\s+|as\s+)?(?:compared|comparing|in\s+comparison)\s+(?:to|with)\s+{_EARLIER}{_DATE}\)?,?",
+        rf",?\s*\(?(?:(?:and|but|now)\s+)?{_MORE_THAN}\)?",
         rf",?\s*(?:relative\s+to|as\s+on|as\s+in|since|from)\s+{_EARLIER}{_DATE}",
         r",?\s*(?:\bsince|\bfrom)\s+(?:\d{1,4}[-/.]\d{1,2}(?:[-/.]\d{2,4})?)",
+        r",?\s*\(?(?:previously|formerly)\s+(?:measur\w+\s+)?\d+(?:\.\d+)?(?:\s*(?:x|mm|cm)\s*\d*(?:\.\d+)?)*\)?",
         r"\b(?:previously|formerly)\s+(?:seen|noted|described|reported|identified|known|demonstrated)\s+",
         r",?\s*\b(?:as\s+(?:before|previously)(?:\s+(?:seen|noted|described))?|as\s+previously)\b",
         r"\b(?:again|still)\s+(?=(?:seen|noted|demonstrated|identified|present|visible|visualized|is|are|shown)\b)",
         r"(?<=\bis\s)again\s+|(?<=\bare\s)again\s+",
+        rf"^\s*(?:there\s+(?:is|are|has\s+been|have\s+been)\s+)?{_DEGREE}{_MORE}\s+(?:in|of)\s+{_EXTENT}(?:the\s+)?(?=\w)",
+        r"^\s*(?:unchanged|stable)\s+(?:position|appearance|size|extent)\s+of\s+(?:the\s+)?(?=\w)",
         r"\b(?:stable|unchanged|persistent|new|newly|interval|worsening|worsened|improving|improved|increasing|decreasing|"
         r"enlarging|progressive|residual)\s+(?=[a-z])",
         r",?\s*(?:and|but)?\s*(?:is|are|remains?|appears?|has\s+remained|have\s+remained)\s+(?:essentially\s+|largely\s+|overall\s+)?"
@@ -60,6 +71,7 @@ _CHANGE_VERB = re.compile(
     r"not\s+(?:significantly|substantially)\s+changed)(?:\s+in\s+(?:size|extent|number|volume|density|appearance))?(?=\s*[.;,]|$)",
     re.IGNORECASE,
 )
+_IS_MORE_THAN = re.compile(rf"\s+(?:is|are)\s+(?:now\s+)?{_MORE_THAN}", re.IGNORECASE)
 _NOT_OF_THE_IMAGE = re.compile(
     r"^\s*(?:(?:comparison|technique|history|clinical\s+(?:history|information|indication|question)|indication|exam(?:ination)?|"
     r"reason\s+for\s+(?:exam|study)\w*|procedure|contrast|protocol|views?)\s*:"
@@ -75,8 +87,13 @@ _WHOLE = tuple(
         r"^\s*(?:single|two|one|frontal|pa|ap|lateral|portable|upright|supine|axial|multidetector|helical|contrast[- ]enhanced|"
         r"non-?contrast|unenhanced)[\w\s,/-]*\b(?:views?|radiographs?|images?|technique|sequences?|slices)\b[\w\s,/-]*\.?$",
         r"^\s*(?:the\s+)?(?:patient|he|she)\s+(?:is|was|has|had|presents?|presented|underwent|complains?|with)\b",
-        r"^\s*(?:there\s+(?:is|are|has\s+been|have\s+been)\s+)?no\s+(?:significant\s+|relevant\s+|appreciable\s+|substantial\s+|"
-        r"definite\s+|major\s+)*(?:interval\s+|new\s+)?changes?\b[^;]*$",
+        r"^\s*(?:there\s+(?:is|are|has\s+been|have\s+been)\s+)?(?:no|little|minimal)\s+(?:significant\s+|relevant\s+|appreciable\s+|"
+        r"substantial\s+|definite\s+|major\s+|overall\s+)*(?:interval\s+|new\s+)?changes?\b[^;]*$",
+        r"^\s*no\s+(?:prior|previous|earlier|comparison)s?\b(?:\s+\w+){0,6}\s*\.?$",
+        # Advice, and who was told
+        r"\b(?:recommend\w*|advised|advisable|correlat(?:e|ion)\s+(?:with|clinically)|clinical\s+correlation|"
+        r"follow-?up\s+(?:\w+\s+){0,4}(?:is|are)\s+suggested)\b",
+        r"\b(?:discussed|communicated|conveyed|relayed|notified|paged)\b.*\b(?:Drs?|doctor|physician|team|nurse|phone|telephone|page)\b",
         r"^\s*(?:overall\s+)?(?:unchanged|stable)(?:\s+(?:appearance|exam(?:ination)?|study))?\s*\.?$",
         r"\b(?:image\s+quality|positioning|rotation\s+of\s+the\s+patient|patient\s+rotation|motion\s+artifacts?)\b",
     )
@@ -239,22 +256,28 @@ def clean_sentence(sentence: str, tagger: Tagger) -> str:
 
     *The effusion has increased since the prior study* becomes *The effusion is present*, so that what is there stays.
     """
-    elsewhere = _NOT_OF_THE_IMAGE.search(sentence) is not None
-    if elsewhere or any(pattern.search(sentence) for pattern in _WHOLE):
-        stated = [mention for mention in tagger(sentence) if _is_finding(mention, tagger)]
-        if all(elsewhere and mention.status == "absent" for mention in stated):
-            return ""
-    changed = sentence
+    if _says_nothing(sentence, tagger):
+        return ""
+    changed = _IS_MORE_THAN.sub(lambda match: _present(match, sentence), sentence)
     for pattern in _PARTS:
         changed = pattern.sub(" " if pattern.pattern.endswith((r"\s+", ")")) else "", changed)
     changed = _CHANGE_VERB.sub(lambda match: _present(match, changed), changed)
     if changed == sentence:
         return sentence
     changed = clean_whitespace(re.sub(r"\s+([.,;])", r"\1", changed)).lstrip(" ,;")
-    if is_placeholder(changed) or not re.search(r"\w", changed):
+    if is_placeholder(changed) or not re.search(r"\w", changed) or _says_nothing(changed, tagger):
         return ""
     changed = _finish(changed, tagger)
     return changed[:1].upper() + changed[1:] if sentence[:1].isupper() else changed
+
+
+def _says_nothing(sentence: str, tagger: Tagger) -> bool:
+    """Whether a sentence is about technique, history, advice or the like, and states no finding of the image."""
+    elsewhere = _NOT_OF_THE_IMAGE.search(sentence) is not None
+    if not elsewhere and not any(pattern.search(sentence) for pattern in _WHOLE):
+        return False
+    stated = [mention for mention in tagger(sentence) if _is_finding(mention, tagger)]
+    return all(elsewhere and mention.status == "absent" for mention in stated)
 
 
 def _present(match: re.Match[str], sentence: str) -> str:
