@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from tests.data.own.test_layouts import VERSION_1, write_nnunet
-from tests.fixtures.miniatures import Phantom, write_table
+from tests.fixtures.miniatures import Phantom, picture, write_picture, write_table
 from vividmed.data.own.bids import read_bids_listing
+from vividmed.data.own.imagefolder import read_imagefolder_listing
 from vividmed.data.own.nnunet import read_nnunet_listing
 from vividmed.data.raw.case import Case, Listed
 from vividmed.data.raw.images import read_original
@@ -95,6 +96,57 @@ def link(path: Path, target: Path | str) -> None:
 def moved_and_linked(path: Path, place: Path) -> None:
     shutil.move(path, place)
     path.symlink_to(place)
+
+
+# Image folders
+
+
+def metadata(
+    *names: str, folders: tuple[str, ...] = ("",), columns: str = "", values: str = ""
+) -> Callable[[Path], None]:
+    """A function that writes images and metadata files with one question per name."""
+
+    def change(folder: Path) -> None:
+        for place in folders:
+            for seed, name in enumerate(names):
+                path = folder / place / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_picture(path, picture((24, 20), seed=seed + len(place)))
+            lines = [f"file_name,question,answer{columns}", *(f"{name},q?,yes{values}" for name in names)]
+            (folder / place / "metadata.csv").write_text("\n".join(lines) + "\n")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "splits", "note"),
+    [
+        (metadata("a.png", "b.png"), {None}, ""),
+        (metadata("train/a.png", "test/a.png"), {"train", "test"}, "splits are those that the folders"),
+        (metadata("siteA/a.png", "siteB/a.png"), {None}, ""),
+        (
+            metadata("a.png", folders=("train", "test"), columns=",patient", values=",P1"),
+            {"train", "test"},
+            "1 patient is in the folders of several splits, such as 'P1'",
+        ),
+        (metadata("none.png", "nan.png"), {None}, ""),
+    ],
+)
+def test_folders_of_images_that_are_named_after_splits_are_these_splits(change, splits, note, tmp_path: Path):
+    change(tmp_path)
+    listing = read_imagefolder_listing(tmp_path)
+    cases = [case for case in listing.cases if isinstance(case, Case)]
+    assert len(cases) == len({case.id for case in cases}) == 2
+    assert {case.split for case in cases} == splits
+    assert note in " ".join(listing.notes)
+    assert all(case.problem() is None for case in cases)
+
+
+def test_two_metadata_files_of_one_folder_are_refused(tmp_path: Path):
+    metadata("a.png")(tmp_path)
+    (tmp_path / "metadata.jsonl").touch()
+    with pytest.raises(VividMedError, match=r"metadata\.csv and metadata\.jsonl; keep one"):
+        read_imagefolder_listing(tmp_path)
 
 
 # BIDS

@@ -95,6 +95,8 @@ ODD = {
     "commas in a tsv": Odd(PLAIN, TWO, name="t.tsv"),
     "separator stated by Excel": Odd("sep=;\n" + PLAIN.replace(",", ";"), TWO),
     "a delimiter of one's own": Odd(PLAIN.replace(",", "~"), TWO, options=TableOptions(delimiter="~")),
+    "tabs as a word": Odd(PLAIN.replace(",", "\t"), TWO, options=TableOptions(delimiter="\\t")),
+    "a delimiter of two signs": Odd(PLAIN, error="--delimiter '||': give one character", options=TableOptions(delimiter="||")),
     "commas and semicolons": Odd("image;question;answer\na.png;ill, or not?;yes\n", ONE),
     # Encodings
     "byte order mark": Odd(PLAIN.encode("utf-8-sig"), TWO),
@@ -125,6 +127,7 @@ ODD = {
     "empty file": Odd("", error="the file is empty"),
     "only space": Odd(" \n \n", error="the file is empty"),
     "no header": Odd("a.png,ill?,yes\nb.png,ill?,no\n", error="its first row is data"),
+    "many lines above the header": Odd("remark,,\n" * 20 + PLAIN, TWO),
     "titles above the header": Odd("Study 7,,\nmade in 2026,,\n" + PLAIN, TWO),
     "capitals, spaces and signs in names": Odd("Image Path, QUESTION ,_answer_\na.png,ill?,yes\nb.png,ill?,no\n", TWO),
     "synonyms": Odd("file_name,Query,ground-truth\na.png,ill?,yes\nb.png,ill?,no\n", TWO),
@@ -213,6 +216,7 @@ ODD = {
     "lines that are not JSON": Odd("{a}\n{b}\n", error="none of its 2 rows can be used; the first one: row 1: not readable as JSON", name="t.jsonl"),
     "images as datasets stores them": Odd(json.dumps([{"images": [{"path": "a.png", "bytes": None}, {"path": "b.png"}], "question": "same?", "answer": "no"}]), [("a.png", "b.png", "no")], name="t.json"),
     "images in the messages of a chat": Odd("".join(json.dumps({"messages": [{"role": "user", "content": [image, {"type": "text", "text": "ill?"}]}, {"role": "assistant", "content": [{"type": "text", "text": "yes"}]}]}) + "\n" for image in ({"type": "image", "image": "a.png"}, {"type": "image_url", "image_url": {"url": "b.png"}})), [("a.png", "yes"), ("b.png", "yes")], name="t.jsonl"),
+    "an object as a patient": Odd("".join(json.dumps({**dict(zip(HEADER, row, strict=True)), "patient": patient}) + "\n" for row, patient in ((A, 7), (B, {"id": 7}))), ONE, [(2, "patient", "contains an object")], name="t.jsonl"),
     "an object as an answer": Odd(json.dumps([dict(zip(HEADER, A, strict=True)), {"image": "b.png", "question": "ill?", "answer": {"text": "no"}}]), ONE, [(2, "answer", "contains an object")], name="t.json"),
     "JSON with columns": Odd(json.dumps(dict(zip(HEADER, zip(A, B, strict=True), strict=True))), TWO, name="t.json"),
     "JSON as pandas writes it": Odd(json.dumps({n: {"0": a, "1": b} for n, a, b in zip(HEADER, A, B, strict=True)}), TWO, name="t.json"),
@@ -240,6 +244,7 @@ ODD = {
     "Excel with a chosen sheet": Odd(workbook(("x", [HEADER, A]), ("y", [HEADER, B])), [("b.png", "no")], name="t.xlsx", options=TableOptions(sheet="y")),
     "Excel with numbers that show zeros": Odd(workbook(("s", [[*HEADER, "patient"], [*A, 7]]), formats={"D2": "000"}), ONE, name="t.xlsx", check=lambda x: x.cases[0].patient == "007"),
     "Excel with merged patients": Odd(workbook(("s", [["patient", *HEADER], ["p", *A], [None, *B]]), merged="A2:A3"), TWO, name="t.xlsx", check=lambda x: {case.patient for case in x.cases} == {"p"}),
+    "Excel with a password": Odd(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 9, error="is an Excel file of before 2007, or one with a password", name="t.xlsx"),
     "not Excel": Odd("PK", error="is not a readable Excel file", name="t.xlsx"),
     "old Excel": Odd("x", error="is not a table; give a .csv", name="t.xls"),
 }  # fmt: skip
@@ -253,7 +258,7 @@ def test_odd_table_gives_the_right_rows_or_one_clear_line_each(odd: Odd, images:
     if odd.error:
         with pytest.raises(VividMedError, match=odd.error) as caught:
             read_table_listing(path, images, odd.options)
-        assert str(path) in str(caught.value)
+        assert str(path) in str(caught.value) or "--delimiter" in odd.error
         assert "\n" not in str(caught.value)
         return
     listing = read_table_listing(path, images, odd.options)

@@ -3,8 +3,8 @@
     vividmed prepare imagefolder FOLDER --output data/captions --modality X-ray
 
 The metadata file has a column file_name and columns of questions and answers, reports or captions, found by common names
-or named by the arguments below. Folders named train, validation and test, each with a metadata file of its own, are the
-splits. Exit status: 0 if all rows are prepared, 1 if some were refused, 2 for wrong arguments or input. See
+or named by the arguments below. Folders named train, validation and test are the splits; each may have a metadata file of
+its own. Exit status: 0 if all rows are prepared, 1 if some were refused, 2 for wrong arguments or input. See
 docs/own_data.md.
 """
 

@@ -160,7 +160,7 @@ def prepare(
         write_dataset_card(each, processing, result.prepared)
     write_dataset_card(data[0], processing, results[0].prepared, further=further)
     for each, result in zip(data, results, strict=True):
-        print(_summary(each, result))
+        print(_summary(each, result, output if each is data[0] else output / each.row_kind))
     if not results[0].prepared.rows:
         raise VividMedError(f"{output}: nothing could be prepared; correct what is listed above")
     if args.push_to_hub:
@@ -187,16 +187,16 @@ def _overview(data: "OwnData", further: Sequence["OwnData"] = ()) -> str:
     return "\n".join([*lines, *previews])
 
 
-def _summary(data: "OwnData", result: "OwnResult") -> str:
+def _summary(data: "OwnData", result: "OwnResult", output: Path) -> str:
     """Counts of rows, and everything that was refused, failed or needs a look."""
     prepared = result.prepared
     rows = ", ".join(f"{number} {split}" for split, number in prepared.rows.items()) or "none"
     done = "nothing had changed" if not prepared.worked_on else f"{prepared.worked_on} images processed"
-    lines = [f"{prepared.output}: rows: {rows}; {done}"]
+    lines = [f"{output}: rows: {rows}; {done}"]
     if result.refused:
         from vividmed.data.own.prepare import REFUSED_FILE
 
-        lines.append(f"refused: {len(result.refused)} rows, listed in {prepared.output / REFUSED_FILE}")
+        lines.append(f"refused: {len(result.refused)} rows, listed in {output / REFUSED_FILE}")
         lines += [f"  {row}" for row in result.refused]
     listed = {str(row.place) for row in result.refused} | set(data.listing.table_rows)
     failed = {case: reason for case, reason in prepared.failed.items() if case not in listed}
@@ -204,5 +204,5 @@ def _summary(data: "OwnData", result: "OwnResult") -> str:
     lines += [f"  left out, {case}: {reason}" for case, reason in sorted(prepared.left_out.items())[:_SHOWN]]
     lines += [f"  warning, {case}: {found[0]}" for case, found in sorted(prepared.warnings.items())[:_SHOWN]]
     if max(len(failed), len(prepared.left_out), len(prepared.warnings)) > _SHOWN:
-        lines.append(f"  ... all are listed in {prepared.output / 'failures.csv'}")
+        lines.append(f"  ... all are listed in {output / 'failures.csv'}")
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from shtab import FILE
 
 from vividmed.cli.prepare.own_data import add_images, add_output, prepare
+from vividmed.errors import VividMedError
 
 if TYPE_CHECKING:
     from vividmed.data.own.table_rows import TableOptions
@@ -52,7 +53,7 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
         )
     reading = parser.add_argument_group("how the table is read, if that is not clear")
     reading.add_argument("--encoding", help="such as cp1252")
-    reading.add_argument("--delimiter", help="character between fields")
+    reading.add_argument("--delimiter", help="character between fields, or tab")
     reading.add_argument("--sheet", help="sheet of an Excel file")
     reading.add_argument("--separator", help="text between several questions in one cell")
     reading.add_argument(
@@ -79,6 +80,8 @@ def table_options(args: argparse.Namespace) -> "TableOptions":
     from vividmed.data.own.modalities import modality_name
     from vividmed.data.own.table_rows import TableOptions
 
+    if args.separator == "":
+        raise VividMedError("--separator: is empty; give the text between two questions, or leave it out")
     given = {role: tuple(names) for role in _ROLES if (names := getattr(args, f"{role}_column"))}
     return TableOptions(
         columns=given,

@@ -30,9 +30,16 @@ def read_imagefolder_listing(folder: Path, options: TableOptions | None = None) 
     options = options or TableOptions()
     if not folder.is_dir():
         raise VividMedError(f"{folder}: no such folder; give the folder of the images")
-    files = [
-        path for place in [folder, *_folders(folder)] for name in NAMES if (path := place / name).is_file()
-    ]
+    found = {
+        place: [path for name in NAMES if (path := place / name).is_file()]
+        for place in [folder, *_folders(folder)]
+    }
+    for place, several in found.items():
+        if len(several) > 1:
+            raise VividMedError(
+                f"{place}: contains {' and '.join(p.name for p in several)}; keep one of them"
+            )
+    files = [path for several in found.values() for path in several]
     if not files:
         raise VividMedError(
             f"{folder}: contains no {NAMES[0]} or {NAMES[1]}; add one with the column file_name and those of the texts"
@@ -45,7 +52,8 @@ def read_imagefolder_listing(folder: Path, options: TableOptions | None = None) 
         if len(files) > 1:
             _name_split(table, path.parent)
         listings.append(listing_of_table(path, table, ImageFolder(path.parent), options))
-    return listings[0] if len(listings) == 1 else _joined(folder, listings)
+    listing = listings[0] if len(listings) == 1 else _joined(folder, listings)
+    return _with_splits_of_folders(listing, folder)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -58,6 +66,31 @@ def _name_split(table: TableContent, folder: Path) -> None:
     table.columns = (*table.columns, *added)
     table.records = [replace(r, file=folder.name, cells={**r.cells, **added}) for r in table.records]
     table.refused = [replace(row, file=folder.name) for row in table.refused]
+
+
+def _with_splits_of_folders(listing: OwnListing, folder: Path) -> OwnListing:
+    """Take the splits from the names of the folders that the images lie in, if the metadata states none.
+
+    A patient in several splits is noted; the preparation puts such a patient into the one that is held out most strictly.
+    """
+    cases = [case for case in listing.cases if isinstance(case, Case)]
+    if not listing.has_splits:
+        places = [case.images[0].path.absolute().relative_to(folder.absolute()).parts for case in cases]
+        splits = [official_split(parts[0]) if len(parts) > 1 else None for parts in places]
+        if not all(splits):
+            return listing
+        cases = [replace(case, split=split) for case, split in zip(cases, splits, strict=True)]
+        note = "the splits are those that the folders of the images are named after"
+        listing = replace(listing, cases=tuple(cases), has_splits=True, notes=(*listing.notes, note))
+    stated = {(case.patient, case.split) for case in cases if case.split}
+    torn = sorted(name for name, number in Counter(patient for patient, _ in stated).items() if number > 1)
+    if not torn:
+        return listing
+    note = (
+        f"{len(torn)} patient{'s are' if len(torn) > 1 else ' is'} in the folders of several splits, such as {torn[0]!r}; all "
+        "rows of such a patient go to the split that is held out most strictly"
+    )
+    return replace(listing, notes=(*listing.notes, note))
 
 
 def _joined(folder: Path, listings: list[OwnListing]) -> OwnListing:

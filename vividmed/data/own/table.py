@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vividmed.data.own.cells import cell_paths
+from vividmed.data.own.cells import cell_paths, key_text
 from vividmed.data.own.columns import SYNONYMS, Columns, find_columns, normalised
 from vividmed.data.own.image_paths import ImageFolder, stem
 from vividmed.data.own.json_records import CHAT_ANSWERS, CHAT_IMAGES, CHAT_QUESTIONS
@@ -162,7 +162,8 @@ def _one_split_per_patient(entries: Sequence[Entry]) -> tuple[list[Entry], list[
 
     def patient(entry: Entry) -> str:
         path = root(entry.images[0])
-        return f"{path.parent.name}/{stem(path)}" if stem(path) in repeated else stem(path)
+        name = stem(path) if key_text(stem(path)) else path.name  # an image may be called none.png
+        return f"{path.parent.name}/{name}" if stem(path) in repeated else name
 
     filled = [entry if entry.patient else replace(entry, patient=patient(entry)) for entry in entries]
     stated: dict[str, set[Split]] = defaultdict(set)

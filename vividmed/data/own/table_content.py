@@ -12,8 +12,8 @@ IsHeader = Callable[[Sequence[str]], bool]
 SPLIT_COLUMN = "split (sheet)"
 """Column added where each sheet of a workbook, or each list of a JSON file, is one split."""
 
-TITLE_ROWS = 10
-"""Rows above the header, such as a title, that are passed over."""
+TITLE_ROWS = 30
+"""Rows above the header, such as a title and remarks, that are passed over at most."""
 
 
 @dataclass(frozen=True)

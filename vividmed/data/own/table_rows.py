@@ -116,12 +116,18 @@ class RowReader:
         )
 
     def _number(self, record: Record, role: str) -> str:
-        names = self.columns[role]
-        return number_text(record.cells.get(names[0])) if names else ""
+        return number_text(self._cell(record, role))
 
     def _single(self, record: Record, role: str) -> str:
+        return key_text(self._cell(record, role))
+
+    def _cell(self, record: Record, role: str) -> object:
+        """The cell of a role that has one column; None without a column."""
         names = self.columns[role]
-        return key_text(record.cells.get(names[0])) if names else ""
+        cell = record.cells.get(names[0]) if names else None
+        if isinstance(cell, Mapping | list):
+            raise RowRefusedError(names[0], "contains an object or a list; write text")
+        return cell
 
     def _images(self, record: Record) -> list[Path]:
         found: list[Path] = []

@@ -34,6 +34,7 @@ _BYTE_ORDER_MARKS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
+_OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _WEB_PAGE = re.compile(r"\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _SINGLE_QUOTES = re.compile(r"\s*'[^'\n]*'[,;|\t]")
 
@@ -65,7 +66,12 @@ def read_tabular(
     """
     if not is_table(path):
         raise VividMedError(f"{path}: is not a table; give a {', '.join(SUFFIXES)} file")
+    delimiter = _delimiter(delimiter)
     content = _content(path)
+    if content.startswith(_OLD_OFFICE):
+        raise VividMedError(
+            f"{path}: is an Excel file of before 2007, or one with a password; save it as .xlsx without a password, or as CSV"
+        )
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(WORKBOOKS) or content.startswith(b"PK\x03\x04"):
         from vividmed.data.own.workbook import read_workbook
@@ -86,6 +92,18 @@ def read_tabular(
     return table
 
 
+def _delimiter(given: str | None) -> str | None:
+    """The stated delimiter; tabs may be written as a word or as an escape.
+
+    Raises:
+        VividMedError: no field can end with it.
+    """
+    delimiter = {"\\t": "\t", "tab": "\t"}.get(given.lower(), given) if given else None
+    if delimiter and (len(delimiter) != 1 or delimiter in "\r\n\"'"):
+        raise VividMedError(f"--delimiter {given!r}: give one character, such as ';', or tab")
+    return delimiter
+
+
 def decode(content: bytes, path: Path, encoding: str | None = None) -> tuple[str, str]:
     """Text of a file and the encoding it was read in.
 
@@ -99,12 +117,12 @@ def decode(content: bytes, path: Path, encoding: str | None = None) -> tuple[str
     for candidate in [used] if used else ["utf-8", "cp1252"]:
         try:
             text = content.decode(candidate)
-        except LookupError as error:
+        except (LookupError, ValueError) as error:
+            if isinstance(error, UnicodeError):
+                continue
             raise VividMedError(
                 f"{path}: --encoding {candidate!r} is unknown; use a name such as cp1252"
             ) from error
-        except UnicodeDecodeError:
-            continue
         if "\0" in text:
             row = text.count("\n", 0, text.index("\0")) + 1
             raise VividMedError(f"{path}: line {row} contains a NUL byte; export the table again")

@@ -9,6 +9,7 @@ from typing import Any
 
 from vividmed.data.own.table_content import (
     SPLIT_COLUMN,
+    TITLE_ROWS,
     IsHeader,
     TableContent,
     UnreadableCell,
@@ -20,7 +21,6 @@ from vividmed.errors import VividMedError
 
 _ZEROS = re.compile(r"0+")
 _LARGEST_UNPACKED = 2**30
-_FIRST_ROWS = 10
 _UNSAVED = UnreadableCell(
     "is a formula without a saved result; open the file in a spreadsheet program and save it, or write the value"
 )
@@ -125,7 +125,7 @@ def _unsaved_formulas(content: bytes, sheets: Mapping[str, Any]) -> dict[str, se
 
 
 def _first_rows(sheet: Any) -> Iterator[list[str]]:
-    for _, cells in _rows(sheet, last=_FIRST_ROWS):
+    for _, cells in _rows(sheet, last=TITLE_ROWS):
         yield unique_names(cells)
 
 
