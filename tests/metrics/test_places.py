@@ -241,6 +241,15 @@ def test_radfact_by_hand():
     assert figures["grounding_recall"] == figures["spatial_recall"] == pytest.approx(1 / 2)
 
 
+def test_a_report_without_phrases_is_a_miss_in_radfact_and_two_of_them_are_nothing():
+    empty = {"phrases": [], "places": [], "size": [12, 20, 20]}
+    said = report(("lung nodule", place(ball((5, 9, 4), 3))))
+    for prediction, reference, expected in ((empty, said, 0), (said, empty, 0), (empty, empty, np.nan)):
+        figures = RadFact().compute(predictions=[prediction], references=[reference])
+        assert figures["logical_f1"] == figures["spatial_f1"] == expected or np.isnan(expected)
+        assert np.isnan(figures["logical_f1"]) == np.isnan(expected)
+
+
 def test_radfact_of_boxes_needs_more_than_half_inside():
     wide, inside, half = [0, 0, 0, 1, 10, 10], [0, 2, 2, 1, 4, 4], [0, 0, 5, 1, 10, 15]
     for box, expected in ((inside, 1), (half, 0)):

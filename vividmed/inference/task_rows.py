@@ -35,8 +35,9 @@ def rows_of_run(run: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         dataset = run["dataset"]
         rows = load_task_rows(run["task"], None if dataset == EMBEDDED_SAMPLE else dataset, run["split"])
     except (KeyError, VividMedError) as error:
+        reason = "no run.json names the data set" if isinstance(error, KeyError) else error
         logger.warning(
-            "the rows of the predictions are not found (%s): cases are shown without images", error
+            "the rows of the predictions are not found (%s): cases are shown without images", reason
         )
         return ()
     keyed = KeyedRows(rows)

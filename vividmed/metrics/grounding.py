@@ -143,7 +143,7 @@ class RadFact(ItemMetric):
 
     ``logical_*``: entailed / all phrases. ``grounding_*``: spatially entailed / entailed phrases with a place.
     ``spatial_*``: spatially entailed / all phrases with a place. Each is a mean over reports, where its denominator is
-    not 0; ``*_f1`` is the harmonic mean of the two means.
+    not 0; ``*_f1`` is the harmonic mean of the two means, 0 where only one of them is defined.
 
     Each prediction and reference is ``{"phrases": [...], "places": [...], "size": [D, H, W]}``.
 
@@ -228,7 +228,10 @@ def _radfact_figures(means: Mapping[str, float]) -> dict[str, float]:
         figures |= {
             f"{kind}_precision": precision,
             f"{kind}_recall": recall,
-            f"{kind}_f1": f1(precision, recall),
+            # One report says something and the other nothing: an F1 of 0, although one of the means is not defined.
+            f"{kind}_f1": float("nan")
+            if np.isnan(precision) and np.isnan(recall)
+            else f1(float(np.nan_to_num(precision)), float(np.nan_to_num(recall))),
         }
     return figures
 
