@@ -40,7 +40,7 @@ _EARLIER = (
     rf"|(?:the\s+)?(?:\w+\s+)?{_STUDY}\s+(?:of|from|on|dated)\s+(?={_DAY})|yesterday|the\s+day\s+before)"
 )
 _DATE = rf"(?:\s*(?:(?:of|from|on|dated)\s+)?{_DAY})?"
-_DEGREE = r"(?:(?:slight|slightly|mild|mildly|minimal|moderate|marked|significant|some|further|continued|interval|overall)\s+)*"
+_DEGREE = r"(?:(?:slight|slightly|mild|mildly|minimal|moderate|marked|significant|some|further|continued|interval|overall)\s+){0,4}"
 _MORE = r"(?:increase|decrease|improvement|worsening|progression|development|placement|insertion)"
 _MORE_THAN = rf"{_DEGREE}(?:larger|smaller|bigger|more\s+\w+|less\s+\w+|greater)\s+than\s+(?:(?:on|in|at|with)\s+)?{_EARLIER}{_DATE}"
 _EXTENT = r"(?:(?:the\s+)?(?:size|extent|number|volume|density|amount|degree|severity)\s+of\s+)?"
@@ -93,7 +93,7 @@ _WHOLE = tuple(
         # Advice, and who was told
         r"\b(?:recommend\w*|advised|advisable|correlat(?:e|ion)\s+(?:with|clinically)|clinical\s+correlation|"
         r"follow-?up\s+(?:\w+\s+){0,4}(?:is|are)\s+suggested)\b",
-        r"\b(?:discussed|communicated|conveyed|relayed|notified|paged)\b.*\b(?:Drs?|doctor|physician|team|nurse|phone|telephone|page)\b",
+        r"\b(?:discussed|communicated|conveyed|relayed|notified|paged)\b.{0,120}?\b(?:Drs?|doctor|physician|team|nurse|phone|telephone|page)\b",
         r"^\s*(?:overall\s+)?(?:unchanged|stable)(?:\s+(?:appearance|exam(?:ination)?|study))?\s*\.?$",
         r"\b(?:image\s+quality|positioning|rotation\s+of\s+the\s+patient|patient\s+rotation|motion\s+artifacts?)\b",
     )
