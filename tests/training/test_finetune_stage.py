@@ -105,6 +105,10 @@ def test_grounded_rows_are_recognised_and_their_answers_scored(kind, metrics, ex
         ({"eval_metrics": "bertscore"}, "needs weights of its own"),
         ({"eval_metrics": "radfact"}, "radfact does not fit vision_language rows; use one of bleu"),
         ({"eval_metrics": ","}, "--eval_metrics: is empty"),
+        (
+            {"eval_metrics": "laterality,token_f1", "metric_for_best_model": "laterality_accuracy"},
+            "not even right answers to the 3 evaluation rows that are answered have it; choose one of token_f1",
+        ),
         ({"metric_for_best_model": "bleu4"}, "this stage's evaluation gives loss; choose one of them"),
         ({"focal_weight": 1}, "--focal_weight has no effect here: the rows have texts without masks"),
         ({"early_stopping_patience": 0}, "must be at least 1"),
@@ -176,11 +180,17 @@ def test_data_of_ones_own_gets_epochs_a_share_of_warm_up_and_an_early_end():
         ([0.1, 0.2, 0.3], True, 0, False),
         ([0.1, 0.2, 0.3], True, 0.5, True),
         ([1, 1], False, 0, False),
+        ([1, None, None], False, 0, True),
+        ([None, None], False, 0, True),
+        ([None, 1, None], True, 0, False),
     ],
 )
 def test_training_ends_after_evaluations_without_improvement(values, greater, threshold, stops):
     log = [{"step": 0, "eval_x": -99 if not greater else 99}]
-    log += [{"step": step, "eval_x": value} for step, value in enumerate(values, start=1)]
+    log += [
+        {"step": step, "eval_loss": 1} | ({} if value is None else {"eval_x": value})
+        for step, value in enumerate(values, start=1)
+    ]
     args = SimpleNamespace(metric_for_best_model="x", greater_is_better=greater)
     control = SimpleNamespace(should_training_stop=False)
     EarlyStopping(2, threshold=threshold).on_evaluate(args, SimpleNamespace(log_history=log), control)

@@ -69,7 +69,7 @@ def predict_rows(
     model.eval()
     number = 0
     waiting: list[tuple[Prediction, list[MedicalImage]]] = []
-    for item, images in _items(rows, task, protocol, done):
+    for item, images in items_of_rows(rows, task, protocol, done):
         number += 1
         if item.failure is not None or (task == "ground" and not item.references):
             writer.write(item)
@@ -84,8 +84,11 @@ def predict_rows(
     return number
 
 
-def _items(
-    rows: Iterable[Mapping[str, Any]], task: Task, protocol: AskingProtocol, done: frozenset[str] | set[str]
+def items_of_rows(
+    rows: Iterable[Mapping[str, Any]],
+    task: Task,
+    protocol: AskingProtocol,
+    done: frozenset[str] | set[str] = frozenset(),
 ) -> Iterator[tuple[Prediction, list[MedicalImage]]]:
     """Items of the rows with their images; the reason as ``failure`` where there is no image."""
     for row in rows:

@@ -100,7 +100,12 @@ class EarlyStopping(TrainerCallback):
         name = args.metric_for_best_model or "loss"
         name = name if name.startswith("eval_") else f"eval_{name}"
         sign = 1 if args.greater_is_better else -1
-        values = {line["step"]: sign * line[name] for line in state.log_history if name in line}
+        values: dict[int, float] = {}
+        for line in state.log_history:
+            if name in line:
+                values[line["step"]] = sign * line[name]
+            elif any(each.startswith("eval_") for each in line):
+                values.setdefault(line["step"], -math.inf)  # it does not give the metric
         values.pop(0, None)
         best, since = -math.inf, 0
         for value in values.values():

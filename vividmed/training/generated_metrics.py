@@ -61,6 +61,72 @@ def logged_names(metrics: Sequence[str]) -> list[str]:
     return [logged_name(figure) for metric in metrics for figure in FIGURES[metric]]
 
 
+def check_decided(metric: str, metrics: Sequence[str], rows: Any, row_kind: RowKind, max_rows: int) -> None:
+    """Check that rows can decide a figure of generated answers; names of anything else pass.
+
+    Args:
+        metric: logged name, with or without ``eval_``.
+        metrics: names of metrics, see :func:`chosen_metrics`.
+        rows: evaluation rows.
+        row_kind: their kind.
+        max_rows: largest number of rows that are answered.
+
+    Raises:
+        VividMedError: right answers to all rows would not have this figure.
+    """
+    from vividmed.inference.predicting import items_of_rows
+    from vividmed.metrics.protocol import Protocol
+
+    name = metric.removeprefix("eval_")
+    if name not in logged_names(metrics):
+        return
+    protocol, answered = Protocol.load("default"), _spread(rows, max_rows)
+    written = {
+        task: [_right(item) for item, _ in items_of_rows(answered, task, protocol)]
+        for task in _tasks(metrics, row_kind)
+    }
+    if name not in (found := _scored(metrics, written)):
+        raise VividMedError(
+            f"--metric_for_best_model {metric}: not even right answers to the {len(answered)} evaluation rows that are answered "
+            f"have it; choose one of {', '.join(found) or 'the losses'}, or raise --eval_metrics_samples"
+        )
+
+
+def _spread(rows: Any, number: int) -> list[Any]:
+    """At most this many rows, evenly spread over all."""
+    keyed = KeyedRows(rows)
+    number = min(number, len(keyed))
+    return [keyed[index * len(keyed) // number] for index in range(number)]
+
+
+def _tasks(metrics: Sequence[str], row_kind: RowKind) -> list[Task]:
+    """Tasks of rows that a metric scores."""
+    return [task for task in _ROW_TASKS[row_kind] if any(task in METRIC_TASKS[metric] for metric in metrics)]
+
+
+def _right(item: Prediction) -> Prediction:
+    """The item with its reference as the answer."""
+    phrases = [replace(phrase, scores=[1.0] * len(phrase.boxes)) for phrase in item.references]
+    return replace(item, prediction=item.reference, phrases=phrases)
+
+
+def _scored(metrics: Sequence[str], written: Mapping[Task, Sequence[Prediction]]) -> dict[str, float]:
+    """Figures by the names that they are logged under; those that no item decides are left out."""
+    from vividmed.metrics.registry import registry
+
+    figures: dict[str, float] = {}
+    entries = registry()
+    for name in metrics:
+        items = [each for task, found in written.items() if task in METRIC_TASKS[name] for each in found]
+        selected = entries[name].select(items)
+        if selected.predicted:
+            computed = entries[name].make({})
+            figures |= _finite(
+                computed.aggregate(computed.score_items(selected.predicted, selected.references))
+            )
+    return {logged_name(name): value for name, value in figures.items()}
+
+
 class GeneratedMetrics:
     """Answers held-out rows with the model as it is, greedily, and scores the answers.
 
@@ -95,41 +161,28 @@ class GeneratedMetrics:
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
         self.context = context
-        keyed = KeyedRows(rows)
-        number = min(max_rows, len(keyed))
-        self.rows = [keyed[index * len(keyed) // number] for index in range(number)]
+        self.rows = _spread(rows, max_rows)
 
     def __call__(self, model: Any) -> dict[str, float]:
         """Figures by the names that they are logged under; those that no row decides are left out."""
         from vividmed.inference.predicting import predict_rows
         from vividmed.metrics.protocol import Protocol
-        from vividmed.metrics.registry import registry
 
         protocol = replace(Protocol.load("default"), max_new_tokens=self.max_new_tokens)
-        figures: dict[str, float] = {}
-        entries = registry()
-        written: dict[str, list[Prediction]] = {}
+        written: dict[Task, list[Prediction]] = {}
         with self.context():
-            for task in _ROW_TASKS[self.row_kind]:
-                if any(task in METRIC_TASKS[metric] for metric in self.metrics):
-                    written[task] = []
-                    predict_rows(
-                        model,
-                        self.processor,
-                        self.rows,
-                        task=task,
-                        protocol=protocol,
-                        writer=_Collected(written[task]),
-                        batch_size=self.batch_size,
-                    )
-        for name in self.metrics:
-            items = [each for task in METRIC_TASKS[name] for each in written.get(task, ())]
-            selected = entries[name].select(items)
-            if selected.predicted:
-                computed = entries[name].make({})
-                scored = computed.score_items(selected.predicted, selected.references)
-                figures |= _finite(computed.aggregate(scored))
-        return {logged_name(name): value for name, value in figures.items()}
+            for task in _tasks(self.metrics, self.row_kind):
+                written[task] = []
+                predict_rows(
+                    model,
+                    self.processor,
+                    self.rows,
+                    task=task,
+                    protocol=protocol,
+                    writer=_Collected(written[task]),
+                    batch_size=self.batch_size,
+                )
+        return _scored(self.metrics, written)
 
 
 class _Collected:

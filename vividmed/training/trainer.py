@@ -1,5 +1,6 @@
 """The Trainer that all stages share."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from vividmed.data.sampling.mixture_sampler import MixtureSampler
 from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.terms import Terms
 from vividmed.errors import VividMedError
+from vividmed.training.generated_metrics import GeneratedMetrics
 from vividmed.training.launching import check_processes
 from vividmed.training.runs.resumable_trainer import ResumableTrainer
 from vividmed.training.schedule import keep_rate_between_updates
@@ -26,6 +28,8 @@ from vividmed.training.settings.arguments import VividMedTrainingArguments
 from vividmed.training.step_statistics import StepStatistics
 from vividmed.training.streaming import continue_stream, stream_loader
 from vividmed.training.throughput import step_cost
+
+logger = logging.getLogger(__name__)
 
 # Parts of a batch that are for people and bookkeeping, not for the model.
 _NOT_FOR_THE_MODEL = ("sample_ids", "size", "geometry", "num_samples", "target_names")
@@ -94,7 +98,7 @@ class VividMedTrainer(ResumableTrainer):
         self._loss_shifts_labels = False
         self.statistics = StepStatistics(self.accelerator, step_cost(base_model(self.model).config))
         self.order: LengthGroupedSampler | MixtureSampler | None = None
-        self.generated_metrics: Callable[[Any], dict[str, float]] | None = None
+        self.generated_metrics: GeneratedMetrics | None = None
 
     # Data
 
@@ -220,6 +224,14 @@ class VividMedTrainer(ResumableTrainer):
             generated = self.generated_metrics(self.model)
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in generated.items()})
         return output
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Like the ``Trainer``'s, but an evaluation without the chosen metric is not the best, and not an error."""
+        name = self.args.metric_for_best_model
+        if name is not None and f"eval_{name.removeprefix('eval_')}" not in metrics:
+            logger.warning("step %d: the evaluation does not give %s", self.state.global_step, name)
+            return False
+        return super()._determine_best_metric(metrics, trial)
 
     # Optimisation and log
 

@@ -10,7 +10,12 @@ from vividmed.data.batches.collator import VividMedCollator
 from vividmed.processing.processing_vividmed import VividMedProcessor
 from vividmed.training.adapters.groups import PUBLISHED
 from vividmed.training.adapters.peft import base_model_of
-from vividmed.training.generated_metrics import GeneratedMetrics, chosen_metrics, logged_names
+from vividmed.training.generated_metrics import (
+    GeneratedMetrics,
+    check_decided,
+    chosen_metrics,
+    logged_names,
+)
 from vividmed.training.loading import load_model
 from vividmed.training.settings.arguments import AnsweringTrainingArguments, TextDataArguments
 from vividmed.training.settings.model_arguments import ModelArguments
@@ -50,6 +55,15 @@ class LanguageStage(Stage):
         if self.args.eval_metrics is None:
             return ()
         return logged_names(chosen_metrics(self.args.eval_metrics, self.row_kind))
+
+    def check_generated_metrics(self, rows: StageRows) -> None:
+        args = self.args
+        if args.eval_metrics is None or args.metric_for_best_model is None or rows.evaluation is None:
+            return
+        metrics = chosen_metrics(args.eval_metrics, self.row_kind)
+        check_decided(
+            args.metric_for_best_model, metrics, rows.evaluation, self.row_kind, args.eval_metrics_samples
+        )
 
     def generated_metrics(self, trainer: VividMedTrainer, rows: StageRows) -> GeneratedMetrics | None:
         if self.args.eval_metrics is None:

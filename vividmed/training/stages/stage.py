@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
@@ -15,6 +15,7 @@ from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.schema import RowKind
 from vividmed.errors import VividMedError
 from vividmed.training.callbacks import EarlyStopping, LossCurve, MetricsFile, SampleAnswers
+from vividmed.training.generated_metrics import GeneratedMetrics
 from vividmed.training.hub_files import use_taxonomy_of_model
 from vividmed.training.memory import memory_summary
 from vividmed.training.rows import load_rows
@@ -121,10 +122,16 @@ class Stage(ABC):
         """Names that :meth:`generated_metrics` logs, without ``eval_``."""
         return ()
 
-    def generated_metrics(
-        self, trainer: VividMedTrainer, rows: StageRows
-    ) -> Callable[[Any], dict[str, float]] | None:
-        """Function of the model that gives further figures of each evaluation; None for none."""
+    def check_generated_metrics(self, rows: StageRows) -> None:
+        """Check that the rows decide the figure that chooses the best checkpoint, if it is one of generated answers.
+
+        Raises:
+            VividMedError: they do not.
+        """
+        return
+
+    def generated_metrics(self, trainer: VividMedTrainer, rows: StageRows) -> GeneratedMetrics | None:
+        """Further figures of each evaluation; None for none."""
         return None
 
     def measure(
@@ -171,6 +178,7 @@ def run_stage(stage: Stage) -> StageResult:
     with run_folder(args) as checkpoint:
         rows = StageRows(*load_rows(stage.row_kind, stage.data_args, args))
         _check_evaluation(args, rows)
+        stage.check_generated_metrics(rows)
         held_out = describe_overlap(rows.train, rows.evaluation) if args.should_save else ""
         trainer = stage.build(rows)
         trainer.provenance = run_provenance(rows.train, stage.data_args, started_from(stage.groups))
