@@ -13,7 +13,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from vividmed.errors import VividMedError
 from vividmed.models.base import VividMedPreTrainedModel
-from vividmed.models.cache import as_cache_argument, single_cache
+from vividmed.models.cache import as_cache_argument, growing, single_cache
 from vividmed.models.checkpointing import differentiable_input
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.context import DecoderContext, build_context, is_decode_step
@@ -134,8 +134,10 @@ class VividMedModel(VividMedPreTrainedModel):
 
     def _usable_cache(self, cache: Cache | None) -> Cache | None:
         """The cache, unless layers are checkpointed: their second run would extend it again."""
-        if cache is None or not (self.training and self.gradient_checkpointing and torch.is_grad_enabled()):
-            return cache
+        if cache is None:
+            return None
+        if not (self.training and self.gradient_checkpointing and torch.is_grad_enabled()):
+            return growing(cache)
         if cache.get_seq_length() > 0:
             raise VividMedError(
                 "a cache with tokens in it cannot be used while activations are checkpointed: "

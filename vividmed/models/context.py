@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import and_masks, create_causal_mask
 
 from vividmed.errors import VividMedError
-from vividmed.models.cache import as_cache_argument
+from vividmed.models.cache import as_cache_argument, growing
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.experts import TokenRouting
 from vividmed.models.layout import (
@@ -110,7 +110,7 @@ def build_context(
     if packed and position_ids is None:
         raise VividMedError("packed rows need position_ids: pass those that the collator returned")
     if use_cache and cache is None and not packed:
-        cache = DynamicCache(config=config)
+        cache = growing(DynamicCache(config=config))
     if position_ids is None:
         position_ids = count_positions(padding_mask, shape, cache, embeddings.device)
 
