@@ -2,6 +2,8 @@
 
 import errno
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -221,7 +223,34 @@ def empty_folder(folder):
     return str(folder / "empty")
 
 
+def header(*changes):
+    """A NIfTI file with other bytes at some places of its header."""
+
+    def make(folder):
+        image = nib.Nifti1Image(
+            np.random.default_rng(0).integers(0, 9, (8, 8, 4)).astype(np.int16), np.eye(4)
+        )
+        encoded = bytearray(image.to_bytes())
+        for position, content in changes:
+            encoded[position : position + len(content)] = content
+        (folder / "scan.nii").write_bytes(encoded)
+        return str(folder / "scan.nii")
+
+    return make
+
+
+def pixels_claimed(width):
+    """A PNG file whose header claims a square image."""
+    size = struct.pack(">II", width, width) + b"\x08\0\0\0\0"
+    chunks = [
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in ((b"IHDR", size), (b"IDAT", b""), (b"IEND", b""))
+    ]
+    return write("a.png", b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
 VOXELS = np.zeros((4, 8, 8), dtype=np.int16)
+INFINITE = struct.pack("<f", np.inf)
 BAD_SCANS = {
     "text file": (write("notes.txt2", b"not an image"), "unknown file type"),
     "text named nifti": (write("a.nii.gz", b"not an image"), "a.nii.gz"),
@@ -242,14 +271,23 @@ BAD_SCANS = {
     "claims a huge image": (without(Rows=65535, Columns=65535), "more than the limit"),
     "zip file": (write("series.zip", b"PK\x03\x04"), "unknown file type"),
     "missing slice": (gap, "slice is missing"),
+    "infinite place in a NIfTI": (header((280, INFINITE)), "the affine is not"),
+    "two places, one infinite": (header((252, struct.pack("<hh", 1, 1)), (280, INFINITE)), "the affine"),
+    "NIfTI of 200 axes": (header((40, struct.pack("<h", 200))), "not a readable NIfTI file"),
+    "slope beyond numbers": (header((112, struct.pack("<ff", 3e38, 3e38))), "infinite"),
+    "slope beyond numbers in DICOM": (without(RescaleSlope="1e300", RescaleIntercept="1e300"), "infinite"),
+    "claims a huge 2D image": (pixels_claimed(60_000), "make it smaller"),
 }
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(("make", "message"), BAD_SCANS.values(), ids=BAD_SCANS)
 def test_a_scan_that_cannot_be_read_is_listed_in_one_line(tmp_path, capsys, predictor, make, message):
     output = tmp_path / "out"
     assert predict(make(tmp_path), output) == 1
-    printed = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    assert not [line for line in captured.err.splitlines() if "Loading weights" not in line]
+    printed = captured.out.splitlines()
     (failed,) = (line for line in printed if line.startswith("failed: "))
     assert message in failed
     assert [path.name for path in output.iterdir()] == ["failures.csv"]

@@ -379,6 +379,31 @@ def test_a_series_whose_identifiers_were_emptied_has_objects(tmp_path):
     assert report.StudyInstanceUID == segmentation.StudyInstanceUID != ""
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("character_set", ["", "ISO_IR 100"])
+def test_names_and_texts_keep_their_characters_whatever_the_set_of_the_source(tmp_path, character_set):
+    name, text = (
+        "M\u00fcller^J\u00f6rg" if character_set else "Mueller^Joerg",
+        "Liver \u2265 20 cm: \u809d\u81cf.",
+    )
+    volume = np.random.default_rng(0).integers(0, 2000, SIZE).astype(np.int16)
+    write_series(tmp_path / "series", volume, SpecificCharacterSet=character_set, PatientName=name)
+    image, phrase = read_image(tmp_path / "series"), Phrase("Liver \u2265 20 cm", 0, 13, masks()[0])
+    report = GroundedText(text, [phrase])
+    save_dicom_sr(image, report, tmp_path)
+    save_dicom_pdf(image, report, tmp_path / "document.dcm")
+    for path in sorted(tmp_path.glob("*.dcm")):
+        assert pydicom.dcmread(path).PatientName == name, path.name
+    written = pydicom.dcmread(tmp_path / "report.dcm").iterall()
+    assert any(text in element.value for element in written if element.keyword == "TextValue")
+    segmentation = pydicom.dcmread(tmp_path / "segmentation.dcm")
+    assert segmentation.SegmentSequence[0].SegmentLabel == phrase.text
+    # The source had neither, but the objects need them.
+    measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert segmentation.FrameOfReferenceUID
+    assert measures.SliceThickness == 2.5
+
+
 def test_the_document_in_dicom_is_the_pdf(tmp_path):
     image = write_oriented(tmp_path / "series", ORIENTATIONS["axial"])
     pdf = save_pdf(image, grounded(), tmp_path / "report.pdf").read_bytes()

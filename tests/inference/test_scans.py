@@ -40,6 +40,20 @@ def test_a_folder_that_contains_itself_by_a_link_is_entered_once(folder):
     assert names([folder]) == ["ct", "ct-2", "chest_x", "series"]
 
 
+def test_results_in_a_folder_of_scans_are_not_scans(folder):
+    results = folder / "results"
+    (results / "ct").mkdir(parents=True)
+    Image.new("L", (8, 8)).save(results / "ct" / "overlay.png")
+    for inputs in ([folder], [str(folder / "*")]):
+        scans = find_scans(inputs, results=results)
+        assert {scan.name for scan in scans} == {"ct", "ct-2", "chest_x", "series", *scan_of_text(inputs)}
+
+
+def scan_of_text(inputs):
+    """A glob names every file, also those that are no scans."""
+    return {"notes"} if "*" in str(inputs[0]) else set()
+
+
 def test_radiographs_of_a_folder_are_single_scans_and_other_scans_are_not_forgotten(folder):
     write_series(folder / "rays", np.zeros((1, 4, 4), dtype=np.int16))
     (ray,) = (folder / "rays").iterdir()
@@ -68,6 +82,8 @@ def test_globs_files_and_folders_are_named_once_each(folder):
         "ct.nii.gz\nmore/chest x.jpg\n",
         "id,path\n1,ct.nii.gz\n2,more/chest x.jpg\n",
         "\ufeffimage\nct.nii.gz\nmore\n",
+        "id;Path\r\n1;ct.nii.gz\r\n2;more/chest x.jpg\r\n",
+        "path\tnote\nct.nii.gz\t1,5\nmore\t\n",
     ],
 )
 def test_lists_name_paths_relative_to_themselves(folder, content):

@@ -1,5 +1,6 @@
 """Access, limits and shutdown."""
 
+import logging
 import os
 import signal
 import socket
@@ -96,6 +97,23 @@ def test_large_body_is_refused_by_its_claim_and_while_it_arrives(strict):
     except httpx2.TransportError:  # the server closed the connection while we were still sending
         return
     assert answer.status_code == 413
+
+
+def test_a_malformed_body_is_refused_without_a_traceback(strict, caplog):
+    address, _ = strict
+    host, port = address.removeprefix("http://").split(":")
+    log = logging.getLogger("uvicorn.error")
+    log.addHandler(caplog.handler)
+    caplog.set_level(logging.WARNING, logger="uvicorn.error")
+    head = f"POST /v1/ground HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\n"
+    try:
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\nZZ\r\n".encode())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 400")
+        assert chat(address).status_code == 200
+    finally:
+        log.removeHandler(caplog.handler)
+    assert {record.getMessage() for record in caplog.records} == {"Invalid HTTP request received."}
 
 
 def test_too_many_requests_and_slow_ones_are_refused(strict):

@@ -6,6 +6,7 @@ Verbs of two words are modules of sub-packages: ``vividmed prepare table`` is ``
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -71,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 for success, 1 for a result with failures, 2 for input that the user can correct.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # Its warnings quote values of headers, such as names and dates.
+    warnings.filterwarnings("ignore", module=r"pydicom\.")
     return run_command(lambda: _run(given))
 
 

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     check_formats(formats)
     options = _options(args)
     archives = _archives(args)
-    scans = [] if archives else find_scans(args.inputs)
+    scans = [] if archives else find_scans(args.inputs, results=args.output)
     if args.output is None and not args.chat and (archives is None or args.to_dicomweb is None):
         raise VividMedError("--output is missing; name a folder for the results")
     if args.output is not None and args.output.exists() and not args.output.is_dir():

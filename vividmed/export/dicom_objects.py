@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,10 +21,13 @@ from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 from vividmed.export.findings import Finding
 from vividmed.files import write_atomically
+from vividmed.processing.file_errors import first_line
 from vividmed.processing.medical_image import MedicalImage
 
 MANUFACTURER = "vividmed"
 MODEL = "VividMed"
+CHARACTER_SET = "ISO_IR 192"
+"""UTF-8, because a report may have characters that the source's character set lacks."""
 PRIVATE_SCHEME = "99VIVIDMED"
 """Coding scheme of targets that have no code of SNOMED CT."""
 _UID_ROOT = "2.25."
@@ -81,11 +85,29 @@ def read_sources(image: MedicalImage) -> list[Dataset]:
         for keyword, default in _NEEDED.items():
             if keyword not in source:
                 setattr(source, keyword, default)
-    _fill_identifiers(sources, image.source)
+        if image.oriented and not source.get("SliceThickness"):
+            source.SliceThickness = round(float(image.spacing[0]), 6)
+    _fill_identifiers(sources, image.source, oriented=image.oriented)
     return sources
 
 
-def _fill_identifiers(sources: Sequence[Dataset], name: str) -> None:
+@contextmanager
+def built_from(image: MedicalImage) -> Iterator[None]:
+    """Turn what an object cannot be built from, such as headers without a needed element, into one error.
+
+    Raises:
+        VividMedError: names the image.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise VividMedError(
+            f"{image.source}: the headers of its files do not suffice for DICOM objects ({first_line(error)}); export "
+            "the series again, or leave out the DICOM formats"
+        ) from error
+
+
+def _fill_identifiers(sources: Sequence[Dataset], name: str, *, oriented: bool) -> None:
     """Fill identifiers that were emptied for anonymity: those of files from their heads, the others by new ones.
 
     Raises:
@@ -101,7 +123,8 @@ def _fill_identifiers(sources: Sequence[Dataset], name: str) -> None:
                 "again, or leave out the DICOM formats"
             )
     first = str(sources[0].SOPInstanceUID)
-    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+    shared = ("StudyInstanceUID", "SeriesInstanceUID", *(("FrameOfReferenceUID",) if oriented else ()))
+    for keyword in shared:
         uid = next((source.get(keyword) for source in sources if source.get(keyword)), None)
         for source in sources:
             setattr(source, keyword, source.get(keyword) or uid or stable_uid(keyword, first))

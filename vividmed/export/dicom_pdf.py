@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from vividmed.export.dicom_objects import (
+    CHARACTER_SET,
     MANUFACTURER,
     MODEL,
     mask_digests,
@@ -64,8 +65,7 @@ def build_dicom_pdf(
     dataset = Dataset()
     for keyword in _PATIENT_AND_STUDY:
         setattr(dataset, keyword, first.get(keyword, ""))
-    if "SpecificCharacterSet" in first:
-        dataset.SpecificCharacterSet = first.SpecificCharacterSet
+    dataset.SpecificCharacterSet = CHARACTER_SET
     dataset.SOPClassUID = EncapsulatedPDFStorage
     dataset.SOPInstanceUID = object_uid(
         "PDF", series, model=model, identity=identity, content=(grounded.text, *digests)

@@ -14,8 +14,10 @@ from pydicom.sr.codedict import codes
 
 from vividmed.errors import VividMedError
 from vividmed.export.dicom_objects import (
+    CHARACTER_SET,
     MANUFACTURER,
     MODEL,
+    built_from,
     code_phrase,
     mask_digests,
     object_uid,
@@ -70,32 +72,34 @@ def build_dicom_seg(
     algorithm = hd.AlgorithmIdentificationSequence(
         name=MODEL, family=codes.DCM.ArtificialIntelligence, version=__version__
     )
-    segmentation = Segmentation(
-        source_images=sources,
-        pixel_array=masks.astype(np.uint8),
-        segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[
-            _describe(finding, number, algorithm, series, model)
-            for number, finding in enumerate(findings, start=1)
-        ],
-        series_instance_uid=object_uid("SEG series", series, model=model, identity=identity),
-        series_number=series_number(sources, 0),
-        sop_instance_uid=object_uid(
-            "SEG",
-            series,
-            model=model,
-            identity=identity,
-            content=(grounded.text, *mask_digests(findings)),
-        ),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL,
-        software_versions=__version__,
-        device_serial_number="0",
-        content_label="VIVIDMED",
-        content_description="Phrases of a report",
-        series_description="VividMed masks (research only)",
-    )
+    with built_from(image):
+        segmentation = Segmentation(
+            source_images=sources,
+            pixel_array=masks.astype(np.uint8),
+            segmentation_type=SegmentationTypeValues.BINARY,
+            segment_descriptions=[
+                _describe(finding, number, algorithm, series, model)
+                for number, finding in enumerate(findings, start=1)
+            ],
+            series_instance_uid=object_uid("SEG series", series, model=model, identity=identity),
+            series_number=series_number(sources, 0),
+            sop_instance_uid=object_uid(
+                "SEG",
+                series,
+                model=model,
+                identity=identity,
+                content=(grounded.text, *mask_digests(findings)),
+            ),
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=MODEL,
+            software_versions=__version__,
+            device_serial_number="0",
+            content_label="VIVIDMED",
+            content_description="Phrases of a report",
+            series_description="VividMed masks (research only)",
+            specific_character_set=CHARACTER_SET,
+        )
     if not image.oriented:
         # Without a place in the patient, the standard asks for the directions, of which a source may say nothing.
         segmentation.PatientOrientation = sources[0].get("PatientOrientation")

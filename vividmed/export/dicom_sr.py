@@ -10,8 +10,10 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from vividmed.export.dicom_objects import (
+    CHARACTER_SET,
     MANUFACTURER,
     MODEL,
+    built_from,
     mask_digests,
     object_uid,
     read_sources,
@@ -86,9 +88,10 @@ def build_dicom_sr(
         if any(phrase.mask is not None and phrase.mask.any() for phrase in grounded.phrases)
         else (None, [])
     )
-    writer = GroupWriter(image, sources, segmentation, model)
-    groups = writer.groups(collect_findings(image, grounded), segments)
-    return _report(grounded, sources, segmentation, groups, segments, model, identity), segmentation
+    with built_from(image):
+        writer = GroupWriter(image, sources, segmentation, model)
+        groups = writer.groups(collect_findings(image, grounded), segments)
+        return _report(grounded, sources, segmentation, groups, segments, model, identity), segmentation
 
 
 def _report(
@@ -141,4 +144,5 @@ def _report(
         is_final=False,
         is_verified=False,
         series_description="VividMed report (research only)",
+        specific_character_set=CHARACTER_SET,
     )

@@ -34,6 +34,10 @@ def load_trained(
     Raises:
         VividMedError: there is no model or no processor, they cannot be read, or the device cannot be used.
     """
+    if not str(name).strip():
+        raise VividMedError(
+            "the model has no name; give the folder of a model, or a repository as namespace/name"
+        )
     target = _usable_device(device)
     check_place(name, "model")
     use_taxonomy_of_model(name)

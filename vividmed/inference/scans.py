@@ -31,7 +31,7 @@ class Scan:
     path: Path
 
 
-def find_scans(inputs: Iterable[str | Path]) -> list[Scan]:
+def find_scans(inputs: Iterable[str | Path], *, results: Path | None = None) -> list[Scan]:
     """Expand what a user names.
 
     A file is one scan. A folder is one scan if it contains a DICOM series. Otherwise it stands for the images and DICOM
@@ -40,6 +40,7 @@ def find_scans(inputs: Iterable[str | Path]) -> list[Scan]:
 
     Args:
         inputs: paths and glob patterns.
+        results: folder of results, which is not searched where it lies in a folder of scans.
 
     Raises:
         VividMedError: a path does not exist, a pattern matches nothing, there is no image at all, or a series lies next
@@ -47,7 +48,7 @@ def find_scans(inputs: Iterable[str | Path]) -> list[Scan]:
     """
     paths: dict[Path, None] = {}
     for given in inputs:
-        found = list(_expand(str(given)))
+        found = list(_expand(str(given), frozenset() if results is None else frozenset({results.resolve()})))
         if not found:
             raise VividMedError(
                 f"{given}: no image found; give NIfTI, DICOM, PNG or JPEG files, or folders of them"
@@ -56,19 +57,20 @@ def find_scans(inputs: Iterable[str | Path]) -> list[Scan]:
     return [Scan(name, path) for name, path in zip(_names(paths), paths, strict=True)]
 
 
-def _expand(given: str) -> Iterator[Path]:
+def _expand(given: str, inside: frozenset[Path]) -> Iterator[Path]:
     path = Path(given)
     if not path.exists():
         if not glob.has_magic(given):
             raise VividMedError(f"{given}: no such file or folder; check the path")
         for match in sorted(glob.glob(given, recursive=True)):  # noqa: PTH207 (an absolute pattern)
-            yield from _expand_path(Path(match))
+            if Path(match).resolve() not in inside:
+                yield from _expand_path(Path(match), inside)
         return
-    yield from _expand_path(path)
+    yield from _expand_path(path, inside)
 
 
-def _expand_path(path: Path, inside: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """The scans of a path; ``inside`` are the folders and lists that led to it."""
+def _expand_path(path: Path, inside: frozenset[Path]) -> Iterator[Path]:
+    """The scans of a path; ``inside`` are the folders and lists that led to it, and those that are left out."""
     if path.is_file():
         if path.name.lower().endswith(_LISTS):
             yield from _listed(path, inside)
@@ -124,7 +126,8 @@ def _listed(path: Path, inside: frozenset[Path]) -> Iterator[Path]:
     if path.resolve() in inside:
         raise VividMedError(f"{path}: the list names itself; list the paths of scans")
     try:
-        lines = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if any(row)]
+        text = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = [row for row in csv.reader(text, delimiter=_delimiter(text)) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise VividMedError(
             f"{path}: not a readable list of paths ({error}); save it as UTF-8 text"
@@ -140,6 +143,15 @@ def _listed(path: Path, inside: frozenset[Path]) -> Iterator[Path]:
                 f"{path}: line {number}: no such file or folder ({','.join(row)}); check the path"
             )
         yield from _expand_path(listed, inside | {path.resolve()})
+
+
+def _delimiter(lines: list[str]) -> str:
+    """What separates the columns of a list: where programs write decimal commas, a semicolon; or a tab."""
+    header = lines[0].lower() if lines else ""
+    for delimiter in (";", "\t"):
+        if delimiter in header and any(name.strip(' "') in _COLUMNS for name in header.split(delimiter)):
+            return delimiter
+    return ","
 
 
 def _names(paths: Iterable[Path]) -> list[str]:

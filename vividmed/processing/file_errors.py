@@ -70,7 +70,9 @@ def unreadable(
     source: object, file_type: str, error: BaseException, remedy: str = "copy or export the file again"
 ) -> VividMedError:
     """Build the error for a damaged file, with the first line of the parser's own error."""
-    reason = first_line(error)
+    reason = first_line(error).rstrip(":")
+    if isinstance(error, DecompressionBombError):
+        remedy = "make it smaller"
     return VividMedError(f"{source}: not a readable {file_type} ({reason}); {remedy}")
 
 

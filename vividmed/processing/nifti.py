@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from transformers.utils import logging
 
@@ -43,7 +44,7 @@ def load_nifti(path: Path) -> Any:
     Raises:
         VividMedError: the file is missing, damaged, not NIfTI, or larger than the limit.
     """
-    with readable_as(path, _FILE_TYPE):
+    with readable_as(path, _FILE_TYPE), LoggingOutputSuppressor():
         with path.open("rb") as stream:
             compressed = stream.read(2) == _GZIP
         if not compressed:
@@ -64,7 +65,7 @@ def nifti_from_bytes(content: bytes, source: str) -> Any:
     Raises:
         VividMedError: the content is damaged, not NIfTI, or larger than the limit.
     """
-    with readable_as(source, _FILE_TYPE):
+    with readable_as(source, _FILE_TYPE), LoggingOutputSuppressor():
         if content[:2] == _GZIP:
             return _from_gzip(BytesIO(content), len(content), source)
         _checked_header(content[:_HEADER_BYTES], len(content), source)
@@ -114,7 +115,8 @@ def in_millimetres(header: Any, affine: np.ndarray) -> np.ndarray:
         unit = header.get_xyzt_units()[0]
     except KeyError:
         unit = "unknown"
-    return np.diag([*(_MILLIMETRES[unit],) * 3, 1.0]) @ affine
+    with np.errstate(invalid="ignore"):  # a matrix that is not finite is refused later
+        return np.diag([*(_MILLIMETRES[unit],) * 3, 1.0]) @ affine
 
 
 def _compare_forms(header: Any, shape: tuple[int, ...], source: str) -> None:
@@ -125,7 +127,8 @@ def _compare_forms(header: Any, shape: tuple[int, ...], source: str) -> None:
         return
     ends = [(0, n - 1) for n in (*shape, 1, 1)[:3]]
     corners = np.stack([*np.meshgrid(*ends, indexing="ij"), np.ones((2, 2, 2))], axis=-1).reshape(-1, 4)
-    distance = np.abs(corners @ (sform - qform).T).max()
+    with np.errstate(all="ignore"):  # a matrix that is not finite is refused later
+        distance = np.abs(corners @ (sform - qform).T).max()
     if not distance <= _DISAGREEMENT:
         logger.warning_once(
             f"{source}: sform and qform of the header disagree by up to {distance:.2f} mm; the sform is used, as nibabel "
@@ -151,7 +154,8 @@ def _to_volume(image: Any, source: str) -> MedicalImage:
     check_image_size(source, shape, bytes_per_voxel=dtype.itemsize)
     array = np.asanyarray(image.dataobj).reshape(shape)
     if array.dtype.kind == "f":
-        array = array.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # infinite values are refused later
+            array = array.astype(np.float32, copy=False)
     if array.ndim == 2:
         array = array[..., None]
     return MedicalImage(array.T[None], nifti_affine(image, source), source=source, oriented=True)

@@ -5,6 +5,7 @@ import hmac
 import time
 from urllib.parse import urlsplit
 
+from h11 import LocalProtocolError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,18 +52,29 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started, status, ended = time.perf_counter(), 500, False
 
         async def send_checked(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
+            nonlocal status, ended
+            if ended:
+                return
+            starts = message["type"] == "http.response.start"
+            if starts:
                 status = message["status"]
                 names = {name for name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
                     *(header for header in _HEADERS if header[0] not in names),
                 ]
-            await send(message)
+            try:
+                await send(message)
+            except LocalProtocolError:
+                if not starts:
+                    raise
+                # The HTTP library has answered a malformed body itself and ended the connection.
+                ended = True
+                while (await receive())["type"] != "http.disconnect":
+                    pass
 
         try:
             self._check_access(scope)

@@ -137,7 +137,8 @@ def to_modality_units(stored: np.ndarray, fields: FrameAttributes) -> np.ndarray
         and largest * abs(slope) + abs(intercept) <= _LARGEST_INTEGER
     ):
         return stored.astype(np.int32) * int(slope) + int(intercept)
-    return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused later
+        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
 def _look_up(stored: np.ndarray, fields: FrameAttributes) -> np.ndarray:
