@@ -201,6 +201,19 @@ def test_a_row_that_cannot_be_read_is_a_failure_and_the_others_are_predicted(
     assert predicted_ids(tmp_path) == {"row-0", "row-2"}
 
 
+@pytest.mark.parametrize(("grids", "missed"), [(None, 0), ([{"size": [1, 20, 24], "spacing": [1.0] * 3}], 1)])
+def test_masks_of_an_image_that_cannot_be_read_are_missed_if_its_grid_is_known(
+    predictor, tmp_path, grids, missed
+):
+    row = {**rows("ground")[0], "images": [{"bytes": b"not an image", "path": None}], "grids": grids}
+    assert predict(predictor, tmp_path, "ground", [row]) == 1
+    (prediction,) = read_predictions(tmp_path)
+    assert prediction.failure
+    scores = score([prediction], samples=2)
+    assert (scores.failures, scores.counts.get("dice", 0)) == (1, missed)
+    assert scores.figures["dice"].value == 0 if missed else "dice" not in scores.figures
+
+
 @pytest.mark.parametrize("name", protocol_names())
 def test_protocols_of_the_package_load(name):
     assert Protocol.load(name).name == name

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from vividmed.data import image_grids
 from vividmed.data.batches.examples import read_images
 from vividmed.data.masks import unpack_mask
 from vividmed.errors import VividMedError
@@ -102,11 +104,12 @@ def items_of_rows(
             for item in items:
                 item.size = list(images[0].size)
                 item.left = _left(images[0], row.get("plane"))
-                item.references = _references(row, task, images[0])
+                item.references = _references(row, task, images[0].size, images[0].spacing)
         except VividMedError as error:
             logger.warning("row %s: %s", row["id"], error)
             for item in items:
                 item.failure = str(error)
+                _expect_references(item, row)
             images = []
         if task == "report" and protocol.unit == "image" and len(images) > 1:
             yield from _per_image(items, images, done)
@@ -166,14 +169,26 @@ def _items_of_row(row: Mapping[str, Any], task: Task, protocol: AskingProtocol) 
     ]
 
 
-def _references(row: Mapping[str, Any], task: Task, image: MedicalImage) -> list[PlacedPhrase]:
+def _expect_references(item: Prediction, row: Mapping[str, Any]) -> None:
+    """Add what was to be found in an image that cannot be read, if the row states the image's grid."""
+    for grid in (row.get(image_grids.COLUMN) or ())[:1]:
+        with suppress(VividMedError):  # the masks may be what cannot be read
+            item.references = _references(row, item.task, grid["size"], tuple(grid["spacing"]))
+            item.size = list(grid["size"])
+            if item.task == "ground":
+                item.phrases = [PlacedPhrase(text=reference.text) for reference in item.references]
+
+
+def _references(
+    row: Mapping[str, Any], task: Task, size: Sequence[int], spacing: tuple[float, float, float]
+) -> list[PlacedPhrase]:
     if task == "ground":
         incomplete = set(row["incomplete"])
         names = [name for name in (*row["targets"], *row["absent"]) if name not in incomplete]
-        return [_reference(row, name, (name,), image) for name in names]
+        return [_reference(row, name, (name,), size, spacing) for name in names]
     if task == "grounded-report":
         return [
-            _reference(row, phrase["text"], phrase["targets"], image)
+            _reference(row, phrase["text"], phrase["targets"], size, spacing)
             for phrase in row["phrases"]
             if phrase["targets"]
         ]
@@ -181,16 +196,20 @@ def _references(row: Mapping[str, Any], task: Task, image: MedicalImage) -> list
 
 
 def _reference(
-    row: Mapping[str, Any], text: str, targets: Sequence[str], image: MedicalImage
+    row: Mapping[str, Any],
+    text: str,
+    targets: Sequence[str],
+    size: Sequence[int],
+    spacing: tuple[float, float, float],
 ) -> PlacedPhrase:
-    masks = [unpack_mask(mask, image.size) for mask in row["masks"] if mask["target"] in targets]
+    masks = [unpack_mask(mask, size) for mask in row["masks"] if mask["target"] in targets]
     boxes = [[float(edge) for edge in box["box"]] for box in row["boxes"] if box["target"] in targets]
     mask = None
     if masks:
         union = masks[0].copy()
         for other in masks[1:]:
             union |= other
-        mask = encode_mask(union, image.spacing) if union.any() else None
+        mask = encode_mask(union, spacing) if union.any() else None
     return PlacedPhrase(text=text, target=targets[0] if len(targets) == 1 else "", mask=mask, boxes=boxes)
 
 

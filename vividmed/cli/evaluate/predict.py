@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument("--output", type=Path, required=True, help="folder of the predictions")
     output.complete = DIRECTORY  # type: ignore[attr-defined]
     parser.add_argument(
-        "--dataset", help="folder or repository of prepared rows (default: the embedded sample)"
+        "--dataset",
+        help="folder or repository of prepared rows, or a small table (default: the embedded sample)",
     )
     parser.add_argument("--split", default="test", help="split to ask about (default: test)")
     parser.add_argument("--max-rows", "--max_rows", type=positive_int, help="ask only about the first N rows")

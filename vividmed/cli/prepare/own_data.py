@@ -196,7 +196,8 @@ def _summary(data: "OwnData", result: "OwnResult", output: Path) -> str:
     if result.refused:
         from vividmed.data.own.prepare import REFUSED_FILE
 
-        lines.append(f"refused: {len(result.refused)} rows, listed in {output / REFUSED_FILE}")
+        number = len(result.refused)
+        lines.append(f"refused: {number} row{'s' * (number > 1)}, listed in {output / REFUSED_FILE}")
         lines += [f"  {row}" for row in result.refused]
     listed = {str(row.place) for row in result.refused} | set(data.listing.table_rows)
     failed = {case: reason for case, reason in prepared.failed.items() if case not in listed}

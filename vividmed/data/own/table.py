@@ -245,7 +245,10 @@ def _cases(
         )
     joined = sum(len(group) for group in groups.values()) - len(groups) - repeats
     if joined > 0:
-        notes.append(f"{joined} rows are about the images of an earlier row and are joined to it")
+        notes.append(
+            f"{joined} row{'s are' if joined > 1 else ' is'} about the images of an earlier row and "
+            f"{'are' if joined > 1 else 'is'} joined to it"
+        )
     return cases, table_rows, refused
 
 
