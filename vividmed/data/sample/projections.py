@@ -1,9 +1,12 @@
 """Projects radiographs from a CT: line integrals of attenuation, with the projected masks."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from scipy import ndimage
+from torch.nn import functional as F
 
 from vividmed.data.sample.scan import Scan
 from vividmed.data.sample.sources import VolumeSource
@@ -34,8 +37,8 @@ def projections(source: VolumeSource, scan: Scan) -> Iterator[View]:
         random = generator(name)
         angle = random.uniform(-_TILT_DEGREES, _TILT_DEGREES)
         ray = 1 if view == "frontal" else 2
-        path = _rotated(density, angle, order=1).sum(axis=ray)[::-1] * _SPACING_MM * _WATER_PER_MM
-        labels = _rotated(scan.labels, angle, order=0)
+        path = _rotated(density, angle, mode="bilinear").sum(axis=ray)[::-1] * _SPACING_MM * _WATER_PER_MM
+        labels = _rotated(scan.labels, angle, mode="nearest")
         shadows = {target: _shadow(labels == scan.targets[target], ray) for target in targets}
         rows, columns = _field(random, path, whole=number % 4 < 2)
         masks = {target: shadow[rows, columns][None] for target, shadow in shadows.items()}
@@ -58,9 +61,14 @@ def projections(source: VolumeSource, scan: Scan) -> Iterator[View]:
         )
 
 
-def _rotated(array: np.ndarray, degrees: float, *, order: int) -> np.ndarray:
-    """The volume turned about the head-foot axis, on the same grid."""
-    return ndimage.rotate(array, degrees, axes=(1, 2), reshape=False, order=order)
+def _rotated(array: np.ndarray, degrees: float, *, mode: str) -> np.ndarray:
+    """The volume turned about the head-foot axis, on the same grid; much faster than ``ndimage.rotate``."""
+    _, height, width = array.shape
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    matrix = torch.tensor([[[cosine, -sine * height / width, 0], [sine * width / height, cosine, 0]]])
+    grid = F.affine_grid(matrix, [1, 1, height, width], align_corners=False)
+    slices = torch.from_numpy(array.astype(np.float32))[None]
+    return F.grid_sample(slices, grid, mode=mode, align_corners=False)[0].numpy()
 
 
 def _shadow(mask: np.ndarray, axis: int) -> np.ndarray:

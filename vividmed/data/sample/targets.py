@@ -24,8 +24,12 @@ CT_ORGANS: Labels = {
     "right femur": (76,),
     "left hip bone": (77,),
     "right hip bone": (78,),
+    "bone": (*range(25, 51), *range(69, 75), *range(91, 117)),
 }
-"""Label values of TotalSegmentator's CT task of version 2, parts of an organ merged."""
+"""Label values of TotalSegmentator's CT task of version 2, parts of an organ merged.
+
+Those of bone are the other bones: :data:`PARTS` adds the ones that are targets of their own.
+"""
 
 UPPER_ABDOMEN_CT_ORGANS: Labels = {
     target: values for target, values in CT_ORGANS.items() if target not in ("left lung", "right lung")
@@ -49,6 +53,15 @@ MR_ORGANS: Labels = {
 
 CHEST_PROJECTION = ("heart", "left lung", "right lung")
 """Targets that a chest radiograph shows well enough to be asked for."""
+
+BODY = "body outline"
+"""Everything inside the patient's skin."""
+
+PARTS = {"bone": ("left femur", "right femur", "left hip bone", "right hip bone")}
+"""Targets that are labelled on their own and belong to another one, too."""
+
+UNREPORTED = frozenset({BODY, "bone"})
+"""Targets that every CT shows, so that a report does not name them."""
 
 LESIONS = frozenset({"lung lesion", "brain tumor", "breast lesion"})
 

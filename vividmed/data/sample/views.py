@@ -9,7 +9,7 @@ import numpy as np
 from vividmed.data.sample.measures import side_of
 from vividmed.data.sample.scan import Scan
 from vividmed.data.sample.sources import VolumeSource, Window
-from vividmed.data.sample.targets import LESIONS
+from vividmed.data.sample.targets import BODY, LESIONS, UNREPORTED, enumerate_names
 
 CLEARLY_VISIBLE = 0.3
 """Smallest share of a target's largest cross-section (2D) or volume (3D) at which it counts as present."""
@@ -59,6 +59,11 @@ class View:
     def is_volume(self) -> bool:
         """Whether the image is three-dimensional."""
         return self.affine is not None
+
+    @property
+    def reportable(self) -> dict[str, np.ndarray]:
+        """The masks that a report or a question about findings may name."""
+        return {target: mask for target, mask in self.masks.items() if target not in UNREPORTED}
 
 
 def generator(name: str) -> np.random.Generator:
@@ -147,7 +152,9 @@ def volumes(source: VolumeSource, scan: Scan) -> Iterator[View]:
 
 def describe_source(source: VolumeSource, what: str) -> str:
     """Package, file, and how an image was made from it."""
-    by_rule = ", lungs labelled by rule" if source.lungs_by_rule else ""
+    by_rule = ""
+    if source.modality == "CT":
+        by_rule = f", {enumerate_names([*source.by_rule, BODY])} labelled by rule"
     return f"{source.archive}: {source.image}, {what}{by_rule}"
 
 
