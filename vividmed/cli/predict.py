@@ -7,7 +7,8 @@
     vividmed predict --from-dicomweb URL --study UID --to-dicomweb URL --model outputs/grg
 
 Inputs are NIfTI, DICOM, PNG or JPEG files, folders (of a DICOM series, or of scans), globs, and CSV lists. Each scan gets
-a folder of its own. Safe to interrupt: run the command again to resume. Not for diagnosis. See docs/use.md.
+a folder of its own. Safe to interrupt: run the command again to resume. Scans that fail are listed in failures.csv and
+do not stop the others; the exit status is then 1. Not for diagnosis. See docs/use.md.
 """
 
 import argparse
@@ -25,42 +26,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``vividmed predict``."""
     inputs = parser.add_argument("inputs", nargs="*", metavar="INPUT", help="file, folder, glob or CSV list")
     inputs.complete = FILE  # type: ignore[attr-defined]
-    model = parser.add_argument(
-        "--model", required=True, help="folder or repository of a model or an adapter"
+    _add_model(parser.add_argument_group("model"))
+    _add_question(parser.add_argument_group("question"))
+    _add_results(parser.add_argument_group("results"))
+    archive = parser.add_argument_group("archive (PACS)")
+    archive.add_argument("--from-dicomweb", metavar="URL", help="archive to take studies from")
+    archive.add_argument("--study", nargs="+", metavar="UID", help="studies to take")
+    archive.add_argument("--series", nargs="+", metavar="UID", help="only these series (default: all images)")
+    archive.add_argument("--to-dicomweb", metavar="URL", help="archive to store SEG and SR in")
+
+
+def _add_model(group: Any) -> None:
+    model = group.add_argument("--model", required=True, help="folder or repository of a model or an adapter")
+    model.complete = DIRECTORY
+    group.add_argument("--device", help="such as cpu or cuda:0 (default: the accelerator, if there is one)")
+    group.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: float32"
     )
-    model.complete = DIRECTORY  # type: ignore[attr-defined]
-    parser.add_argument("--output", type=Path, help="folder of the results")
-    parser.add_argument(
-        "--task", default="report", choices=("report", "vqa", "segment", "ground"), help="default: report"
+    group.add_argument("--load-in-4bit", action="store_true", help="quantise the model (needs bitsandbytes)")
+    group.add_argument(
+        "--batch-size", type=positive_int, default=1, help="texts written together (default: 1)"
     )
-    parser.add_argument("--prompt", help="the question; replaces that of --task report")
-    parser.add_argument("--targets", help="what to segment, separated by commas")
-    text = parser.add_argument("--text", type=Path, help="file with the report to ground")
-    text.complete = FILE  # type: ignore[attr-defined]
-    parser.add_argument(
+    group.add_argument("--max-new-tokens", type=positive_int, default=512, help="longest text (default: 512)")
+
+
+def _add_question(group: Any) -> None:
+    group.add_argument(
+        "--task",
+        default="report",
+        choices=("report", "vqa", "segment", "ground"),
+        help="write a report, answer --prompt, segment --targets, or find the phrases of --text (default: report)",
+    )
+    group.add_argument("--prompt", help="the question; replaces that of --task report")
+    group.add_argument("--targets", help="what to segment, separated by commas")
+    text = group.add_argument("--text", type=Path, help="file with the report to ground")
+    text.complete = FILE
+    group.add_argument("--chat", action="store_true", help="ask questions about one scan in turn")
+    group.add_argument("--full-resolution", action="store_true", help="draw masks on the image's own voxels")
+
+
+def _add_results(group: Any) -> None:
+    group.add_argument("--output", type=Path, help="folder of the results")
+    group.add_argument(
         "--formats",
         default="json,png,html,nifti",
         metavar="LIST",
         help="of json,png,html,nifti,pdf,dicom-seg,dicom-sr,dicom-pdf (default: json,png,html,nifti)",
     )
-    parser.add_argument("--chat", action="store_true", help="ask questions about one scan in turn")
-    parser.add_argument(
-        "--batch-size", type=positive_int, default=1, help="texts written together (default: 1)"
-    )
-    parser.add_argument("--full-resolution", action="store_true", help="draw masks on the image's own voxels")
-    parser.add_argument(
-        "--max-new-tokens", type=positive_int, default=512, help="longest text (default: 512)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="predict again what has a result")
-    parser.add_argument("--device", help="such as cpu or cuda:0 (default: the accelerator, if there is one)")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: float32"
-    )
-    parser.add_argument("--load-in-4bit", action="store_true", help="quantise the model (needs bitsandbytes)")
-    parser.add_argument("--from-dicomweb", metavar="URL", help="archive to take studies from")
-    parser.add_argument("--study", nargs="+", metavar="UID", help="studies to take")
-    parser.add_argument("--series", nargs="+", metavar="UID", help="only these series (default: all images)")
-    parser.add_argument("--to-dicomweb", metavar="URL", help="archive to store SEG and SR in")
+    group.add_argument("--overwrite", action="store_true", help="predict again what has a result")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -59,7 +59,9 @@ function button(phrase, onPhrase) {
 function table(phrases) {
   const made = element("table");
   const head = made.createTHead().insertRow();
-  for (const title of ["Measured", "Volume", "Diameters", "Mean"])
+  // Only images in Hounsfield units have a mean.
+  const hasMean = phrases.some(({ measured }) => measured.mean_hu != null);
+  for (const title of ["Measured", "Volume", "Diameters", ...(hasMean ? ["Mean"] : [])])
     head.append(element("th", "", title));
   const body = made.createTBody();
   for (const { text, measured } of phrases) {
@@ -68,7 +70,8 @@ function table(phrases) {
     row.insertCell().textContent = text;
     row.insertCell().textContent = `${Number(measured.volume_ml.toPrecision(3))} mL`;
     row.insertCell().textContent = `${diameters.join(" x ")} mm`;
-    row.insertCell().textContent = measured.mean_hu == null ? "" : `${measured.mean_hu.toFixed(0)} HU`;
+    if (hasMean)
+      row.insertCell().textContent = measured.mean_hu == null ? "" : `${measured.mean_hu.toFixed(0)} HU`;
   }
   return made;
 }
