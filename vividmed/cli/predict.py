@@ -183,7 +183,7 @@ def _predict(
     not_dicom = 0
     run = {"model": args.model, "weights": predictor.identity, "asked": _asked(options), "formats": formats}
     left = [scan for scan in scans if args.overwrite or not _is_done(args.output / scan.name, run)]
-    with tqdm(total=len(left), unit="scan", disable=len(scans) == 1) as progress:
+    with tqdm(total=len(left), unit="scan", disable=len(scans) == 1 or not left) as progress:
         for start in range(0, len(left), args.batch_size):
             batch = left[start : start + args.batch_size]
             results = predictor.predict_batch([scan.path for scan in batch], **options)

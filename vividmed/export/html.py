@@ -18,7 +18,7 @@ from vividmed.data.masks import pack_mask
 from vividmed.errors import VividMedError
 from vividmed.export.findings import Finding, collect_findings, crop, split_text
 from vividmed.export.intensity import display_range, sample_intensities, window_presets
-from vividmed.export.measurements import measure
+from vividmed.export.measurements import tabulate
 from vividmed.export.palette import text_colour
 from vividmed.export.planes import Plane, display_planes
 from vividmed.files import write_atomically
@@ -127,23 +127,11 @@ def _json(content: Any) -> str:
 
 def _measured_table(image: MedicalImage, findings: list[Finding]) -> str:
     """What was measured on the masks, as HTML apart from the report; empty if nothing was."""
-    rows = []
-    for finding in findings:
-        measured = None if finding.mask is None else measure(image, finding.mask)
-        if measured is not None:
-            mean = "" if measured.mean_hu is None else f"{measured.mean_hu:.0f}"
-            figures = (measured.volume_ml, measured.longest_diameter_mm, measured.short_diameter_mm)
-            cells = [
-                f"{finding.number}",
-                escape(finding.text),
-                *(f"{figure:.1f}" for figure in figures),
-                mean,
-            ]
-            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    if not rows:
+    names, measured = tabulate(image, findings)
+    if not measured:
         return ""
-    names = ("", "phrase", "volume, mL", "longest, mm", "across, mm", "mean, HU")
     header = "".join(f"<th>{name}</th>" for name in names)
+    rows = ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in measured]
     caption = "Measured on the masks, not written by the model"
     return f'<table id="measured"><caption>{caption}</caption><tr>{header}</tr>{"".join(rows)}</table>'
 

@@ -1,12 +1,14 @@
 """Measurements of a mask: volume, diameters, mean attenuation. They are not written by the model."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist, squareform
 
+from vividmed.export.findings import Finding
 from vividmed.processing.medical_image import MedicalImage
 
 MEASURED_BY = "vividmed mask measurement"
@@ -48,6 +50,24 @@ def measure(image: MedicalImage, mask: np.ndarray) -> Measurements | None:
     longest, short = max(_diameters(plane, (y, x)) for plane in mask if plane.any())
     mean = float(image.array[0][mask].mean()) if image.modality == "CT" else None
     return Measurements(float(mask.sum()) * voxel / 1000, longest, short, mean)
+
+
+def tabulate(image: MedicalImage, findings: Sequence[Finding]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Names of columns, and a row of texts for each finding that can be measured: its number, its phrase, its figures.
+
+    The mean has a column where at least one finding has it.
+    """
+    names = ("", "phrase", "volume, mL", "longest, mm", "across, mm", "mean, HU")
+    rows, means = [], []
+    for finding in findings:
+        measured = None if finding.mask is None else measure(image, finding.mask)
+        if measured is not None:
+            figures = (measured.volume_ml, measured.longest_diameter_mm, measured.short_diameter_mm)
+            rows.append([str(finding.number), finding.text, *(f"{figure:.1f}" for figure in figures)])
+            means.append("" if measured.mean_hu is None else f"{measured.mean_hu:.0f}")
+    if not any(means):
+        return names[:-1], rows
+    return names, [[*row, mean] for row, mean in zip(rows, means, strict=True)]
 
 
 def _diameters(plane: np.ndarray, spacing: tuple[float, float]) -> tuple[float, float]:

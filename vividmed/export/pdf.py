@@ -10,7 +10,7 @@ from PIL import ImageFont
 from vividmed.errors import VividMedError
 from vividmed.export.findings import Finding, collect_findings, split_text
 from vividmed.export.fonts import load_font
-from vividmed.export.measurements import measure
+from vividmed.export.measurements import tabulate
 from vividmed.export.notice import NOTICE
 from vividmed.export.overlay import draw_slices
 from vividmed.export.palette import text_colour
@@ -141,21 +141,13 @@ def _table(image: MedicalImage, grounded: GroundedText, findings: list[Finding],
     from reportlab.lib import colors
     from reportlab.platypus import Paragraph, Table
 
-    rows = []
-    for finding in findings:
-        measured = None if finding.mask is None else measure(image, finding.mask)
-        if measured is not None:
-            mean = "" if measured.mean_hu is None else f"{measured.mean_hu:.0f}"
-            figures = (measured.volume_ml, measured.longest_diameter_mm, measured.short_diameter_mm)
-            rows.append(
-                [str(finding.number), Paragraph(escape(finding.text), styles.cell)]
-                + [f"{figure:.1f}" for figure in figures]
-                + [mean]
-            )
-    if not rows:
+    names, measured = tabulate(image, findings)
+    if not measured:
         return None
-    header = ["", "Phrase", "Volume, mL", "Longest, mm", "Across, mm", "Mean, HU"]
-    table = Table([header, *rows], colWidths=[20, 190, 65, 65, 65, 65], repeatRows=1)
+    rows = [[number, Paragraph(escape(text), styles.cell), *figures] for number, text, *figures in measured]
+    header = [name[:1].upper() + name[1:] for name in names]
+    widths = [20, 190, *[65] * (len(names) - 2)]
+    table = Table([header, *rows], colWidths=widths, repeatRows=1)
     table.setStyle(
         [
             ("FONT", (0, 0), (-1, -1), styles.font, 9),
