@@ -144,9 +144,10 @@ def _table(image: MedicalImage, grounded: GroundedText, findings: list[Finding],
     names, measured = tabulate(image, findings)
     if not measured:
         return None
-    rows = [[number, Paragraph(escape(text), styles.cell), *figures] for number, text, *figures in measured]
+    rows = [[number, Paragraph(escape(text), styles.cell), *values] for number, text, *values in measured]
     header = [name[:1].upper() + name[1:] for name in names]
-    widths = [20, 190, *[65] * (len(names) - 2)]
+    figures = len(names) - 2
+    widths = [20, 450 - 65 * figures, *[65] * figures]
     table = Table([header, *rows], colWidths=widths, repeatRows=1)
     table.setStyle(
         [

@@ -31,6 +31,9 @@ export class Viewer {
       // The patient's right on the left, as on all exported pictures.
       isRadiologicalConvention: true,
       show3Dcrosshair: true,
+      // Letters of the directions, which the defaults draw small and grey.
+      fontColor: [1, 1, 1, 1],
+      fontMinPx: 20,
       multiplanarShowRender: SHOW_RENDER.NEVER,
       dragAndDropEnabled: false,
       loadingText: "",
