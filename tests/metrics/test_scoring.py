@@ -100,6 +100,21 @@ def test_predictions_come_back_as_written(tmp_path, predictions):
     assert predicted_ids(tmp_path) == {prediction.id for prediction in predictions}
 
 
+def test_lines_of_other_programs_need_only_an_id_a_patient_and_the_texts(tmp_path):
+    line = {
+        "id": "a",
+        "patient": "p",
+        "task": "vqa",
+        "reference": "yes",
+        "prediction": "Yes.",
+        "modality": None,
+    }
+    (tmp_path / "predictions.jsonl").write_text(json.dumps(line) + "\n")
+    (prediction,) = read_predictions(tmp_path)
+    assert prediction.modality == ""
+    assert score([prediction], samples=2).figures["accuracy"].value == 1
+
+
 def test_a_killed_run_leaves_whole_lines_and_continues_after_them(tmp_path):
     write(tmp_path, answers(3))
     file = tmp_path / "predictions.jsonl"

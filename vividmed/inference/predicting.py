@@ -142,9 +142,9 @@ def _left(image: MedicalImage, plane: str | None) -> list[int]:
 
 def _items_of_row(row: Mapping[str, Any], task: Task, protocol: AskingProtocol) -> list[Prediction]:
     common: dict[str, Any] = {
-        "patient": row["patient"],
-        "source": row["source"],
-        "modality": row["modality"],
+        "patient": str(row["patient"]),
+        "source": row["source"] or "",
+        "modality": row["modality"] or "",
         "task": task,
     }
     if task == "ground":

@@ -208,6 +208,7 @@ def _read(folder: Path) -> Iterator[Prediction]:
                     PlacedPhrase(**_with_bits(phrase, bits, f"{side}_{number}"))
                     for number, phrase in enumerate(record.get(side, ()))
                 ]
+            record |= {name: "" for name in ("source", "modality") if record.get(name) is None}
             prediction = Prediction(**record)
             check_prediction(prediction)
         except VividMedError as error:

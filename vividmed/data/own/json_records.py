@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from vividmed.data.own.columns import SYNONYMS, normalised
 from vividmed.data.own.listing import RefusedRow
 from vividmed.data.own.table_content import SPLIT_COLUMN, Record, TableContent
 from vividmed.data.raw.splits import official_split
@@ -15,7 +16,7 @@ CHAT_COLUMNS = ("conversations", "conversation", "messages")
 """Names of a list of turns, as in data sets for chat models."""
 
 CHAT_QUESTIONS, CHAT_ANSWERS, CHAT_IMAGES = "question (chat)", "answer (chat)", "image (chat)"
-"""Columns added for the turns of a chat, and for images that its messages name."""
+"""Columns added for the turns of a chat or a list of pairs, and for images that messages name."""
 
 _IMAGE_MARKS = ("<image>", "<img>", "<video>")
 
@@ -105,11 +106,11 @@ def _of_objects(objects: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     return [{"id": name, **record} for name, record in objects.items()]
 
 
-def _chat(entry: Mapping[str, Any]) -> dict[str, list[str]]:
+def _chat(entry: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Questions and answers of a record with a list of turns; empty without one."""
     name = next((name for name in CHAT_COLUMNS if isinstance(entry.get(name), list)), None)
     if name is None:
-        return {}
+        return _pairs(entry)
     texts: dict[bool, list[str]] = {True: [], False: []}
     images: list[Any] = []
     for turn in entry[name]:
@@ -126,6 +127,23 @@ def _chat(entry: Mapping[str, Any]) -> dict[str, list[str]]:
         CHAT_ANSWERS: texts[False],
         **({CHAT_IMAGES: images} if images else {}),
     }
+
+
+def _pairs(entry: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Questions and answers of a record with a list of objects that have one of each; empty without one."""
+    for pairs in entry.values():
+        if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, dict) for pair in pairs):
+            continue
+        asked, answered = (
+            [
+                next((pair[name] for name in pair if normalised(name) in SYNONYMS[role]), None)
+                for pair in pairs
+            ]
+            for role in ("question", "answer")
+        )
+        if any(each is not None for each in asked) and any(each is not None for each in answered):
+            return {CHAT_QUESTIONS: asked, CHAT_ANSWERS: answered}
+    return {}
 
 
 def _images(content: Any) -> list[Any]:
