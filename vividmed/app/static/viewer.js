@@ -28,8 +28,9 @@ export class Viewer {
     this.nv = new Niivue({
       backColor: [0, 0, 0, 1],
       crosshairColor: [0.3, 0.8, 1, 0.8],
-      // The patient's right on the left, as on all exported pictures.
+      // The patient's right and front on the left, as on all exported pictures.
       isRadiologicalConvention: true,
+      sagittalNoseLeft: true,
       show3Dcrosshair: true,
       // Letters of the directions, which the defaults draw small and grey.
       fontColor: [1, 1, 1, 1],
