@@ -4,7 +4,7 @@
 
 Images and plain reports go through ``vividmed ground-reports``: cleaned, tagged by rules, filtered, and located by masks
 that a small segmentation program makes from the intensities only. A model that stage vg has taught to find things then
-learns to report, once from the true rows and once from these. Both are measured on phantoms that were not used for
+learns to report, once from the true rows and once from these. Nodules have boxes in both. Both are measured on phantoms that were not used for
 training. An interrupted run resumes with the part that it was working on. The exit status is 1 if the pseudo-labelled rows
 cost more than 0.05 Dice or 5 points of correct statements.
 """
@@ -38,15 +38,13 @@ def make_pseudo_rows(folder: Path, phantoms: list[Phantom]) -> Path:
     """Make grounded rows from images and plain reports, and return their folder."""
     write_plain_rows(folder / "plain", phantoms)
     write_masks(folder / "masks", phantoms)
-    (folder / "sizes.json").write_text("{}")  # phantoms are a few centimetres wide
-    options = {
-        "localize": ["--masks", "masks", "--organ-sizes", "sizes.json"],
-    }
+    sizes = folder / "sizes.json"
+    sizes.write_text("{}")  # phantoms are a few centimetres wide
+    localize = ["--masks", str(folder / "masks"), "--organ-sizes", str(sizes), "--instances", NODULE]
     previous = folder / "plain"
     for step in ("clean", "tag", "filter", "localize", "rows"):
-        words = [word if word.startswith("--") else str(folder / word) for word in options.get(step, [])]
-        command = ["ground-reports", step, "--input", str(previous), "--output", str(folder / step), *words]
-        if status := vividmed(command):
+        command = ["ground-reports", step, "--input", str(previous), "--output", str(folder / step)]
+        if status := vividmed([*command, *(localize if step == "localize" else ())]):
             raise SystemExit(status)
         previous = folder / step
     return previous

@@ -112,6 +112,11 @@ def _add_localizer(step: argparse.ArgumentParser) -> None:
         help=f"names of the program: {', '.join(TABLES)} or a JSON file (default: totalsegmentator)",
     )
     step.add_argument(
+        "--instances",
+        metavar="TARGETS",
+        help="targets whose masks become boxes, one around each separate part, such as 'lung nodule,metastasis'",
+    )
+    step.add_argument(
         "--originals", metavar="PATTERN", help="original images for --program, such as ct/{id}.nii.gz"
     )
     step.add_argument(

@@ -15,6 +15,7 @@ from vividmed.data.pseudo_labels.filtering import Filtering
 from vividmed.data.pseudo_labels.folders import check_history, check_output
 from vividmed.data.pseudo_labels.grounded_rows import SHARD_STUDIES as ROWS_PER_SHARD
 from vividmed.data.pseudo_labels.grounded_rows import RowsPlan, RowsResult
+from vividmed.data.pseudo_labels.instance_boxes import InstanceBoxes
 from vividmed.data.pseudo_labels.language_models import LanguageModel, LocalModel
 from vividmed.data.pseudo_labels.localizers import Localizer, MaskFolder, NameTable
 from vividmed.data.pseudo_labels.localizing import Localizing
@@ -23,6 +24,7 @@ from vividmed.data.pseudo_labels.review import Merging, agreement, read_decision
 from vividmed.data.pseudo_labels.sources import Source, open_source
 from vividmed.data.pseudo_labels.steps import SHARD_STUDIES, Step, StepPlan, StepResult
 from vividmed.data.pseudo_labels.tagging_step import Tagging
+from vividmed.data.taxonomy import Taxonomy
 from vividmed.errors import VividMedError
 from vividmed.files import alone_in
 
@@ -46,7 +48,10 @@ def run_command_step(args: argparse.Namespace) -> int:
 def _step(args: argparse.Namespace, source: Source) -> Step:
     if args.step == "localize":
         sizes = None if args.organ_sizes is None else read_sizes(args.organ_sizes)
-        return Localizing(_localizer(args), sizes=sizes, allow_outside_images=args.allow_outside_images)
+        localizer = _localizer(args)
+        if args.instances is not None:
+            localizer = InstanceBoxes(localizer, _instances(args))
+        return Localizing(localizer, sizes=sizes, allow_outside_images=args.allow_outside_images)
     steps: dict[str, Any] = {"clean": Cleaning, "tag": Tagging, "filter": Filtering}
     return steps[args.step](_model(args, source))
 
@@ -82,6 +87,19 @@ def _localizer(args: argparse.Namespace) -> Localizer:
     if args.program is not None:
         return Program(args.program, table, originals=args.originals, timeout=args.program_timeout)
     return MaskFolder(args.masks, table)
+
+
+def _instances(args: argparse.Namespace) -> list[str]:
+    """Canonical names of the targets that get a box per instance."""
+    if args.boxes is not None:
+        raise VividMedError(
+            "vividmed ground-reports localize: --instances is for masks; leave it out with --boxes"
+        )
+    taxonomy = Taxonomy.load()
+    try:
+        return [taxonomy[name.strip()].name for name in args.instances.split(",")]
+    except VividMedError as error:
+        raise VividMedError(f"--instances: {error}") from error
 
 
 def _run(args: argparse.Namespace, plan: StepPlan | RowsPlan, total: int) -> int:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from tests.fixtures.miniatures import Phantom, write_picture
-from vividmed.data.preparation.instances import remove_specks, split_instances
 from vividmed.data.preparation.intensity import intensity_limits, to_uint8
 from vividmed.data.preparation.labelled_image import LabelledImage
 from vividmed.data.preparation.resampling import limited_size, shrink, shrink_mask
 from vividmed.data.raw.annotation import LabelMap, MaskFiles, read_labels
 from vividmed.data.raw.consensus import consensus_boxes
 from vividmed.data.raw.images import read_original
+from vividmed.data.raw.instances import remove_specks, split_instances
 from vividmed.data.raw.mask_patch import MaskPatch
 from vividmed.data.raw.splits import FRACTIONS, assign_splits, split_by_hash
 from vividmed.errors import VividMedError

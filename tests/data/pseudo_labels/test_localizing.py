@@ -19,6 +19,7 @@ from tests.fixtures.grounded_reports import (
 )
 from vividmed.data.pseudo_labels.agreement import view_problem
 from vividmed.data.pseudo_labels.filtering import Filtering
+from vividmed.data.pseudo_labels.instance_boxes import InstanceBoxes
 from vividmed.data.pseudo_labels.localizers import (
     Found,
     Localizer,
@@ -95,6 +96,25 @@ def test_maps_of_the_original_grid_are_moved_to_that_of_the_row(tmp_path):
         MaskFolder(tmp_path, NameTable.load("totalsegmentator")).locate(request("liver", "spleen"))
     )
     assert found == true_volumes("liver", "spleen")
+
+
+def test_findings_that_are_counted_get_a_box_per_part(tmp_path):
+    _, labels = body()
+    one, other = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
+    one[2:4, 3:6, 3:6], other[6:8, 10:12, 10:15] = True, True
+    case = tmp_path / "case0"
+    case.mkdir()
+    for name, mask in {"lung nodule": one | other, "liver": labels == LABELS["liver"]}.items():
+        nib.save(nib.Nifti1Image(mask.astype(np.uint8).transpose(2, 1, 0), AFFINE), case / f"{name}.nii.gz")
+    masks = MaskFolder(tmp_path, NameTable.load("totalsegmentator"))
+    localizer = InstanceBoxes(masks, ["lung nodule"])
+    found = list(localizer.locate(request("liver", "lung nodule")))
+    assert [each.box for each in found if each.target == "lung nodule"] == [
+        (2, 3, 3, 4, 6, 6),
+        (6, 10, 10, 8, 12, 15),
+    ]
+    assert volumes(each for each in found if each.patch is not None) == true_volumes("liver")
+    assert localizer.settings != masks.settings
 
 
 def test_a_study_without_masks_is_named(tmp_path):

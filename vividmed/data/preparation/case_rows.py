@@ -11,7 +11,6 @@ from vividmed.data.adapters.base import Adapter
 from vividmed.data.image_grids import with_grids
 from vividmed.data.preparation.burnt_in import shows_text
 from vividmed.data.preparation.encoding import encode_image
-from vividmed.data.preparation.instances import remove_specks, split_instances
 from vividmed.data.preparation.intensity import WINDOWS, intensity_limits, to_uint8
 from vividmed.data.preparation.labelled_image import LabelledImage
 from vividmed.data.preparation.sides import check_sides
@@ -20,6 +19,7 @@ from vividmed.data.raw.boxes import fit_boxes
 from vividmed.data.raw.case import Case, ImageFile
 from vividmed.data.raw.grids import same_grid
 from vividmed.data.raw.images import read_original
+from vividmed.data.raw.instances import remove_specks, split_instances
 from vividmed.data.raw.mask_patch import MaskPatch
 from vividmed.data.schema import plain_target, validate_row
 from vividmed.data.taxonomy import Taxonomy
