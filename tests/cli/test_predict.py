@@ -309,6 +309,7 @@ BAD_COMMANDS = {
     "device file": (["/dev/null", *OUT], "neither a file nor a folder"),
     "no input": ([*OUT], "there is no input"),
     "no output": (["{image}"], "--output is missing"),
+    "output without a name": (["{image}", "--output", ""], "--output: is empty; name a file or folder"),
     "output is a file": (["{image}", "--output", "{image}"], "is a file; name a folder"),
     "vqa without prompt": (["{image}", *OUT, "--task", "vqa"], "--task vqa needs --prompt"),
     "segment without targets": (["{image}", *OUT, "--task", "segment"], "needs --targets"),

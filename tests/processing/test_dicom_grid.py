@@ -113,6 +113,8 @@ def test_objects_that_accompany_a_series_are_left_aside(tmp_path, modality):
         del other.PixelData, other.Rows, other.Columns
     save(other, tmp_path / "OTHER")
     assert read_image(tmp_path).size == VOLUME.shape
+    if modality == "SEG":
+        one_line_error(tmp_path / "OTHER", "OTHER: contains a DICOM segmentation, not an image")
 
 
 def test_real_directories_and_reports_are_left_aside(tmp_path):

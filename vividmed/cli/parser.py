@@ -4,6 +4,7 @@ import argparse
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vividmed.errors import VividMedError
@@ -35,6 +36,12 @@ class CommandParser(argparse.ArgumentParser):
         if choices and value not in action.choices:  # type: ignore[operator]
             hint = did_you_mean(str(value), choices) or f"; choose one of {', '.join(choices)}"
             raise argparse.ArgumentError(action, f"unknown value {value!r}{hint}")
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        # An empty path would be the current folder.
+        if action.type is Path and not arg_string.strip():
+            raise argparse.ArgumentError(action, "is empty; name a file or folder")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
         """Raise an error of one line in place of the usage."""

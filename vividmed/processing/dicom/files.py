@@ -75,14 +75,18 @@ def read_dicom_file(path: Path, *, voi_window: bool = False) -> MedicalImage:
         voi_window: apply the display window (VOI LUT) of the file; otherwise values stay in modality units.
 
     Raises:
-        VividMedError: unreadable or truncated file, no pixel data, a malformed field, an image larger than the limit,
-            a mosaic, or frames that do not form a regular stack.
+        VividMedError: unreadable or truncated file, a segmentation, no pixel data, a malformed field, an image larger than
+            the limit, a mosaic, or frames that do not form a regular stack.
     """
     dataset = read_dataset(path)
     source = str(path)
     _refuse_mosaic(dataset, source)
     frames = decode(dataset, source, voi_window=voi_window)
     modality = dataset.get("Modality")
+    if modality == "SEG":
+        raise VividMedError(
+            f"{source}: contains a DICOM segmentation, not an image; give the image that it belongs to"
+        )
     count = frames.values.shape[1]
     fields = [FrameAttributes(dataset, index, source) for index in range(count)]
     flat_affine = picture_affine(pixel_spacing(fields[0]) or (1.0, 1.0))
