@@ -8,7 +8,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -95,10 +94,17 @@ def largest_resize(size: tuple[int, int], stride: tuple[int, int], max_tokens: i
             low, high = (
                 (tokens, high) if tokens * -(-tokens * grown // unit) <= max_tokens else (low, tokens - 1)
             )
-        if low:
-            scales.append(Fraction(low * stride[axis], size[axis]))
-    best = max(scales)
-    return max(round(best * size[0]), 1), max(round(best * size[1]), 1)
+        scales.append((low * stride[axis], size[axis]))
+    # The larger scale, in whole numbers too: fractions would take most of the time at the start of training.
+    (first, of_first), (second, of_second) = scales
+    above, below = (first, of_first) if first * of_second >= second * of_first else (second, of_second)
+    return max(_rounded(above * size[0], below), 1), max(_rounded(above * size[1], below), 1)
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    """The nearest whole number of a fraction; of two, the even one."""
+    whole, rest = divmod(numerator, denominator)
+    return whole + (2 * rest + whole % 2 > denominator)
 
 
 @dataclass(frozen=True, kw_only=True)
