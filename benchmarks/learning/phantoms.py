@@ -108,7 +108,7 @@ def _places(
         phrases = {phrase.text: phrase for phrase in text.phrases}
         for organ, truth in phantom.organs.items():
             overlaps.append(dice(phrases[organ].mask if organ in phrases else None, truth))
-        nodules = [phrase for phrase in text.phrases if phrase.text.startswith("nodule")]
+        nodules = [phrase for phrase in text.phrases if "nodule" in phrase.text]
         boxes.append(np.concatenate([np.zeros((0, 6)), *(phrase.boxes for phrase in nodules)]))
         scores.append(np.concatenate([np.zeros(0), *(phrase.scores for phrase in nodules)]))
     truths = [np.array(phantom.boxes, dtype=float).reshape(-1, 6) for phantom in phantoms]
