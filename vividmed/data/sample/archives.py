@@ -131,7 +131,7 @@ def verify(archive: Archive, path: Path) -> None:
 def _pip_download(archives: list[Archive], folder: Path) -> None:
     folder = folder.resolve()  # pip and its build backend run elsewhere
     backend = folder / "backend"
-    (backend / "setuptools").mkdir(parents=True)
+    (backend / "setuptools").mkdir(parents=True, exist_ok=True)
     (backend / "setuptools" / "__init__.py").touch()
     (backend / "setuptools" / "build_meta.py").write_text(_BACKEND, encoding="utf-8")
     requirements = folder / "requirements.txt"
