@@ -59,17 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
 
-def lungs_of(item: Prediction) -> list[tuple[PlacedPhrase | None, PlacedPhrase]]:
-    """The predicted and the true place of each lung that the image shows; nothing predicted where the model failed."""
-    phrases: Sequence[PlacedPhrase | None] = item.phrases or [None] * len(item.references)
+def lungs_of(item: Prediction) -> list[tuple[PlacedPhrase, PlacedPhrase]]:
+    """The predicted and the true place of each lung that the image shows."""
     return [
         (phrase, reference)
-        for phrase, reference in zip(phrases, item.references, strict=True)
+        for phrase, reference in zip(item.phrases, item.references, strict=True)
         if reference.target in LUNGS and reference.mask is not None
     ]
 
 
-def dice_of(phrase: PlacedPhrase | None, reference: PlacedPhrase) -> float:
+def dice_of(phrase: PlacedPhrase, reference: PlacedPhrase) -> float:
     """Dice coefficient of a predicted mask; 0 where nothing was drawn."""
     return _dice(_union([phrase]), _union([reference]))
 
@@ -80,8 +79,8 @@ def union_dice(item: Prediction) -> float:
     return _dice(_union(phrases), _union(references))
 
 
-def _union(places: Sequence[PlacedPhrase | None]) -> np.ndarray | None:
-    masks = [decode_mask(place.mask) for place in places if place is not None and place.mask is not None]
+def _union(places: Sequence[PlacedPhrase]) -> np.ndarray | None:
+    masks = [decode_mask(place.mask) for place in places if place.mask is not None]
     return np.logical_or.reduce(masks) if masks else None
 
 
@@ -107,10 +106,7 @@ def draw(items: Sequence[Prediction], folder: Path) -> None:
         text, phrases = "", []
         for phrase, reference in lungs_of(item):
             text += ", " if text else ""
-            start, mask = (
-                len(text),
-                None if phrase is None or phrase.mask is None else decode_mask(phrase.mask),
-            )
+            start, mask = len(text), None if phrase.mask is None else decode_mask(phrase.mask)
             text += reference.target
             phrases.append(Phrase(reference.target, start, len(text), mask=mask))
             text += f" {dice_of(phrase, reference):.2f}"

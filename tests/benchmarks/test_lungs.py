@@ -21,20 +21,20 @@ def place(target: str, mask: np.ndarray | None) -> PlacedPhrase:
         ((LEFT, RIGHT), None, "1.000", 0),
         ((LEFT, LEFT), None, "0.500", 1),
         ((LEFT, None), None, "0.500", 1),
-        (None, "the image is broken", "0.000", 1),
+        ((None, None), "the image is broken", "0.000", 1),
     ],
 )
 def test_lungs_count_where_they_are_present(tmp_path, capsys, drawn, failure, mean, status):
     references = [place("left lung", LEFT), place("right lung", RIGHT), place("heart", LEFT)]
     absent = [place("left lung", None), place("heart", LEFT)]
-    found = [place(*pair) for pair in zip(("left lung", "right lung"), drawn, strict=True)] if drawn else []
+    found = [place(*pair) for pair in zip(("left lung", "right lung"), drawn, strict=True)]
     with PredictionWriter(tmp_path) as writer:
         shared = {"patient": "p", "task": "ground", "modality": "CT", "size": [1, 4, 8]}
         writer.write(
             Prediction(
                 id="p-axial-00",
                 references=references,
-                phrases=[*found, place("heart", None)] if found else [],
+                phrases=[*found, place("heart", None)],
                 failure=failure,
                 **shared,
             )
