@@ -4,6 +4,8 @@ import ast
 import hashlib
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import overload
@@ -55,7 +57,20 @@ def load_sample(
         raise VividMedError(f"load_sample: unknown split {split!r}; use one of {', '.join(SPLITS)}")
     folder = sample_folder(with_noncommercial=with_noncommercial) / row_kind
     files = {name: str(folder / f"{name}.parquet") for name in SPLITS}
-    return load_dataset("parquet", data_files=files, split=split)
+    with _without_progress_bars():
+        return load_dataset("parquet", data_files=files, split=split)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Hide the progress bars of datasets: the files are small, and bars would break the lines of messages."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def sample_folder(*, with_noncommercial: bool = False) -> Path:
@@ -74,7 +89,8 @@ def sample_folder(*, with_noncommercial: bool = False) -> Path:
     root = Path(datasets.config.HF_DATASETS_CACHE) / "vividmed_sample"
     with_noncommercial = with_noncommercial or os.environ.get(NONCOMMERCIAL_VARIABLE) == "1"
     name = f"{_recipe()}-noncommercial" if with_noncommercial else _recipe()
-    return build_once(root / name, partial(build, with_noncommercial=with_noncommercial))
+    with _without_progress_bars():
+        return build_once(root / name, partial(build, with_noncommercial=with_noncommercial))
 
 
 def _recipe() -> str:
