@@ -146,7 +146,7 @@ def _listed(path: Path, inside: frozenset[Path]) -> Iterator[Path]:
 
 
 def _delimiter(lines: list[str]) -> str:
-    """What separates the columns of a list: where programs write decimal commas, a semicolon; or a tab."""
+    """Column separator of a list: a comma, a semicolon or a tab."""
     header = lines[0].lower() if lines else ""
     for delimiter in (";", "\t"):
         if delimiter in header and any(name.strip(' "') in _COLUMNS for name in header.split(delimiter)):

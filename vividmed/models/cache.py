@@ -13,6 +13,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from vividmed.errors import VividMedError
 
+_LEAST_ROOM = 64
+"""Tokens that a growing layer leaves room for, at least."""
+
 CACHE_NAMES = ("past_key_values", "cache")
 CACHE_NAME = (
     "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
@@ -39,7 +42,7 @@ class GrowingLayer(DynamicLayer):
     """Layer of a dynamic cache that writes new tokens behind the old ones, where its base class copies all of them.
 
     Keys and values are the first part of tensors with room for more. After an operation that replaces them (reordering,
-    cropping), the next update copies them once.
+    cropping), the next update copies them once. Keys and values are (batch, heads, tokens, head width).
     """
 
     keys: torch.Tensor | None
@@ -90,9 +93,6 @@ def growing(cache: Cache) -> Cache:
         if cache.layer_class_to_replicate is DynamicLayer:
             cache.layer_class_to_replicate = GrowingLayer
     return cache
-
-
-_LEAST_ROOM = 64
 
 
 def _with_room(states: torch.Tensor, length: int) -> torch.Tensor:

@@ -245,7 +245,7 @@ ODD = {
     "Excel with a chosen sheet": Odd(workbook(("x", [HEADER, A]), ("y", [HEADER, B])), [("b.png", "no")], name="t.xlsx", options=TableOptions(sheet="y")),
     "Excel with numbers that show zeros": Odd(workbook(("s", [[*HEADER, "patient"], [*A, 7]]), formats={"D2": "000"}), ONE, name="t.xlsx", check=lambda x: x.cases[0].patient == "007"),
     "Excel with merged patients": Odd(workbook(("s", [["patient", *HEADER], ["p", *A], [None, *B]]), merged="A2:A3"), TWO, name="t.xlsx", check=lambda x: {case.patient for case in x.cases} == {"p"}),
-    "Excel with a password": Odd(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 9, error="is an Excel file of before 2007, or one with a password", name="t.xlsx"),
+    "Excel with a password": Odd(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 9, error="is an Excel 97-2003 workbook, or protected by a password", name="t.xlsx"),
     "not Excel": Odd("PK", error="is not a readable Excel file", name="t.xlsx"),
     "old Excel": Odd("x", error="is not a table; give a .csv", name="t.xls"),
 }  # fmt: skip

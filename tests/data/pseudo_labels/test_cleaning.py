@@ -56,7 +56,7 @@ def study(text: str) -> Study:
         ("The patient is a 60-year-old man with cough.", ""),
         ("Comparison: none.", ""),
         ("No prior studies available for comparison.", ""),
-        # Advice, and who was told
+        # Recommendations and communication
         ("Recommend follow-up CT in 3 months to document stability.", ""),
         ("Findings were discussed with Dr. Smith by telephone at 3:15 pm.", ""),
         # Verbatim

@@ -70,7 +70,7 @@ def read_tabular(
     content = _content(path)
     if content.startswith(_OLD_OFFICE):
         raise VividMedError(
-            f"{path}: is an Excel file of before 2007, or one with a password; save it as .xlsx without a password, or as CSV"
+            f"{path}: is an Excel 97-2003 workbook, or protected by a password; save it as .xlsx without a password, or as CSV"
         )
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(WORKBOOKS) or content.startswith(b"PK\x03\x04"):

@@ -90,7 +90,7 @@ _WHOLE = tuple(
         r"^\s*(?:there\s+(?:is|are|has\s+been|have\s+been)\s+)?(?:no|little|minimal)\s+(?:significant\s+|relevant\s+|appreciable\s+|"
         r"substantial\s+|definite\s+|major\s+|overall\s+)*(?:interval\s+|new\s+)?changes?\b[^;]*$",
         r"^\s*no\s+(?:prior|previous|earlier|comparison)s?\b(?:\s+\w+){0,6}\s*\.?$",
-        # Advice, and who was told
+        # Recommendations and communication
         r"\b(?:recommend\w*|advised|advisable|correlat(?:e|ion)\s+(?:with|clinically)|clinical\s+correlation|"
         r"follow-?up\s+(?:\w+\s+){0,4}(?:is|are)\s+suggested)\b",
         r"\b(?:discussed|communicated|conveyed|relayed|notified|paged)\b.{0,120}?\b(?:Drs?|doctor|physician|team|nurse|phone|telephone|page)\b",
@@ -272,7 +272,7 @@ def clean_sentence(sentence: str, tagger: Tagger) -> str:
 
 
 def _says_nothing(sentence: str, tagger: Tagger) -> bool:
-    """Whether a sentence is about technique, history, advice or the like, and states no finding of the image."""
+    """Whether a sentence is about technique, history, recommendations or the like, and states no finding of the image."""
     elsewhere = _NOT_OF_THE_IMAGE.search(sentence) is not None
     if not elsewhere and not any(pattern.search(sentence) for pattern in _WHOLE):
         return False
