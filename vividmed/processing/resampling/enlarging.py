@@ -41,14 +41,24 @@ def enlarge_and_threshold(values: torch.Tensor, threshold: float, *, out: np.nda
         first, last = int(part.low[0]), int(part.high[-1])
         values = values.narrow(axis, first, last + 1 - first)
         samples_of.append(part.shifted(-first))
-    (slices, rows, columns), (of_z, of_y, of_x) = ranges, samples_of
-    step = max(1, BLOCK_VALUES // (values.shape[1] * (columns.stop - columns.start)))
-    for start in range(slices.start, slices.stop, step):
-        block = slice(start, min(start + step, slices.stop))
-        planes = of_z.part(slice(block.start - slices.start, block.stop - slices.start)).take(values, 0)
-        # Whole rows are gathered several times as fast as single values.
-        planes = of_x.take(planes.permute(2, 0, 1).contiguous(), 0).permute(1, 2, 0).contiguous()
-        out[block, rows, columns] = _enlarge_rows(planes, of_y, threshold)
+    of_z, of_y, of_x = samples_of
+    # The axis that grows most comes last: values are then few until only those next to an edge are interpolated.
+    # Whole rows are gathered several times as fast as single values, so along x the axes change places.
+    values = of_x.take(values.permute(2, 0, 1).contiguous(), 0).permute(1, 2, 0).contiguous()
+    if of_z.growth > of_y.growth:
+        _enlarge_in_blocks(values.transpose(0, 1), of_y, of_z, threshold, out[tuple(ranges)].swapaxes(0, 1))
+    else:
+        _enlarge_in_blocks(values, of_z, of_y, threshold, out[tuple(ranges)])
+
+
+def _enlarge_in_blocks(
+    values: torch.Tensor, first: "_Samples", second: "_Samples", threshold: float, out: np.ndarray
+) -> None:
+    """Interpolate (d, h, w) along its first axis, then along its second; set ``out`` (D, H, w) to what reaches."""
+    step = max(1, BLOCK_VALUES // values[0].numel())
+    for start in range(0, len(first.low), step):
+        block = slice(start, start + step)
+        out[block] = _enlarge_rows(first.part(block).take(values, 0).contiguous(), second, threshold)
 
 
 class _Samples(NamedTuple):
@@ -57,6 +67,11 @@ class _Samples(NamedTuple):
     low: torch.Tensor
     high: torch.Tensor
     weight: torch.Tensor
+
+    @property
+    def growth(self) -> float:
+        """New points for each old one."""
+        return len(self.low) / (int(self.high[-1]) + 1)
 
     def part(self, points: slice) -> "_Samples":
         return _Samples(*(values[points] for values in self))
