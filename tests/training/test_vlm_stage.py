@@ -71,9 +71,14 @@ def steps(folder: Path) -> list[int]:
 
 @pytest.mark.parametrize(
     ("options", "images", "orders"),
-    [((), 2, 1), (("--first_image", "true"), 1, 1), (("--shuffle_turns", "true"), 2, 6)],
+    [
+        ((), 2, 1),
+        (("--first_image", "true"), 1, 1),
+        (("--shuffle_turns", "true"), 2, 6),
+        (("--one_turn", "true"), 2, 3),
+    ],
 )
-def test_training_shows_the_images_and_the_order_of_questions_that_were_asked_for(
+def test_training_shows_the_images_and_the_questions_that_were_asked_for(
     options, images, orders, material, tmp_path
 ):
     row = make_row(0)

@@ -5,6 +5,7 @@ stays within each image, nothing is padded (VividMed, section 3.2).
 """
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -55,13 +56,17 @@ class VividMedPatchEmbedding(nn.Module):
         """
         if not images:
             return self._no_tokens(), []
+        first = self.cls_embedding.weight + self.cls_pos_embed.weight
         tokens, grids = [], []
-        for image, patch_size in zip(images, patch_sizes, strict=True):
-            patches = self.proj(image.to(self.proj.weight.dtype)[None], patch_size)
+        # Neighbours of one shape share their calls, whose number is what small images cost.
+        shapes = [(image.shape, tuple(size)) for image, size in zip(images, patch_sizes, strict=True)]
+        for (_, patch_size), run in groupby(range(len(images)), shapes.__getitem__):
+            stack = torch.stack([images[index] for index in run]).to(self.proj.weight.dtype)
+            patches = self.proj(stack, patch_size)
             grid = tuple(patches.shape[2:])
-            patches = patches + resample(self.position_embedding.weight, grid)
-            tokens += [self.cls_embedding.weight + self.cls_pos_embed.weight, patches[0].flatten(1).T]
-            grids.append(grid)
+            patches = (patches + resample(self.position_embedding.weight, grid)).flatten(2).mT
+            tokens.append(torch.cat([first.expand(len(stack), 1, -1), patches], dim=1).flatten(0, 1))
+            grids += [grid] * len(stack)
         return torch.cat(tokens), grids
 
     def _no_tokens(self) -> torch.Tensor:
@@ -103,8 +108,14 @@ class VividMedVisionAttention(nn.Module):
         if "flash" in implementation:
             options |= sequence_lengths(lengths, heads.device)
             return attend(self, *heads, None, **options)[0]
-        images = heads.split(lengths, dim=3)
-        return torch.cat([attend(self, *image, None, **options)[0] for image in images], dim=1)
+        # Neighbours of one length are a batch.
+        runs = [(length, len(list(run))) for length, run in groupby(lengths)]
+        parts = heads.split([length * count for length, count in runs], dim=3)
+        batches = [
+            part.unflatten(3, (count, length))[:, 0].transpose(1, 2)
+            for part, (length, count) in zip(parts, runs, strict=True)
+        ]
+        return torch.cat([attend(self, *batch, None, **options)[0].flatten(0, 1) for batch in batches])[None]
 
 
 class VividMedVisionMLP(nn.Module):

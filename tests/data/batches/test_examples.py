@@ -1,4 +1,5 @@
 import gzip
+from collections import Counter
 from io import BytesIO
 
 import nibabel as nib
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vividmed.data.batches.examples import read_images, to_example
+from vividmed.data.batches.examples import one_turn, read_images, to_example
 from vividmed.errors import VividMedError
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(6, 8)
@@ -67,3 +68,21 @@ def test_a_damaged_image_is_named(column, content):
     with pytest.raises(VividMedError, match=rf"^{column}\[1\]") as caught:
         read_images(row)
     assert "\n" not in str(caught.value)
+
+
+def test_one_turn_draws_each_kind_of_question_equally_often():
+    kinds = ["modality", *["presence"] * 3]
+    messages = [
+        {"role": role, "content": f"{role} {number}"}
+        for number in range(len(kinds))
+        for role in ("user", "assistant")
+    ]
+    row = {"kind": "+".join(kinds), "index": 0}
+    assert one_turn(messages, row, seed=1) == messages, "evaluation asks everything"
+    drawn = [one_turn(messages, {**row, "epoch": epoch}, seed=1) for epoch in range(600)]
+    assert all(pair in [messages[at : at + 2] for at in range(0, 8, 2)] for pair in drawn)
+    asked = Counter(pair[0]["content"] for pair in drawn)
+    assert 240 < asked["user 0"] < 360
+    assert all(60 < asked[f"user {number}"] < 140 for number in (1, 2, 3))
+    again = [one_turn(messages, {**row, "epoch": epoch}, seed=1) for epoch in range(600)]
+    assert again == drawn

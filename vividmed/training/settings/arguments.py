@@ -170,6 +170,7 @@ class VlmDataArguments(TextDataArguments):
 
         intensity_jitter: largest change of contrast and brightness in training.
         shuffle_turns: whether the questions of a row are asked in another order in each epoch.
+        one_turn: whether one random question of a row is asked in each epoch, without the others.
         first_image: whether only the first image of a row is shown.
     """
 
@@ -184,6 +185,13 @@ class VlmDataArguments(TextDataArguments):
         default=False,
         metadata={
             "help": "Ask the questions of a row in another order in each epoch, as published for questions about an image."
+        },
+    )
+    one_turn: bool = field(
+        default=False,
+        metadata={
+            "help": "Ask one random question of a row in each epoch, each kind equally often. Its answer then comes from "
+            "the image and not from earlier answers. Not part of the published training."
         },
     )
     first_image: bool = field(
