@@ -130,6 +130,7 @@ class VividMedTrainer(ResumableTrainer):
             self._train_lengths,
             batch_size=batch_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            **({"pool_size": 1} if self.args.train_sampling_strategy == "random" else {}),
         )
         return self.order
 

@@ -38,6 +38,12 @@ def test_batches_contain_rows_of_similar_length():
     assert padding(order()) < 0.3 * padding(shuffled)
 
 
+def test_batches_are_random_if_none_are_sorted_together():
+    rows = order(pool_size=1)
+    assert set(rows) == set(range(len(LENGTHS)))
+    assert padding(rows) > 0.8 * padding(torch.randperm(104).remainder(103).tolist())
+
+
 def test_longest_row_comes_in_the_first_batch():
     assert max(range(103), key=LENGTHS.__getitem__) in order()[:8]
 

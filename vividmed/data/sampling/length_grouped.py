@@ -24,7 +24,8 @@ class LengthGroupedSampler(Sampler[SampleKey]):
         lengths: length of each row in tokens.
         batch_size: number of rows per optimizer step over all processes and accumulation steps.
         seed: seed of the shuffles.
-        pool_size: number of global batches that are sorted together; more means less padding and less randomness.
+        pool_size: number of global batches that are sorted together; more means less padding and less randomness. With 1,
+            batches are random.
     """
 
     def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int, pool_size: int = 32):

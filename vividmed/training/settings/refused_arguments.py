@@ -6,12 +6,11 @@ from typing import Any
 
 from vividmed.errors import VividMedError
 
+ORDERS = ("group_by_length", "random")
 _NO_PREDICTIONS = "evaluation computes losses and generates answers, and collects no predictions"
 _ONE_PUSH = "the model is uploaded once, at the end, with its card"
 _REASONS = {
     "label_smoothing_factor": "the model weighs its labels token by token and computes the loss itself",
-    "train_sampling_strategy": "rows of similar length share a batch ('group_by_length'), in an order that seed and epoch "
-    "decide",
     "length_column_name": "lengths are measured from the text and the images' headers",
     "remove_unused_columns": "remove_unused_columns must be false: the collator needs the rows' images and text",
     "logging_nan_inf_filter": "a non-finite loss stops the run",
@@ -48,6 +47,10 @@ def refuse_unused(args: Any) -> None:
     """
     for name in _changed(args, _REASONS):
         raise VividMedError(f"--{name} has no effect here: {_REASONS[name]}; leave it out")
+    if args.train_sampling_strategy not in ORDERS:
+        raise VividMedError(
+            f"--train_sampling_strategy has no effect here unless it is {' or '.join(ORDERS)}"
+        )
     optimizer = getattr(args.optim, "value", args.optim)
     if args.optim_args and optimizer in _PLAIN_OPTIMIZERS:
         raise VividMedError(f"--optim_args has no effect with --optim {optimizer}; leave it out")

@@ -89,6 +89,7 @@ def run(arguments: list[str]) -> StageResult:
         VividMedError: for everything that the user can correct.
     """
     stage_args, *groups = parse(arguments)
+    use_all_cores(workers=groups[-1].dataloader_num_workers)
     return run_stage(STAGES[stage_args.stage](*groups).resolved())
 
 
@@ -101,7 +102,6 @@ def main(arguments: list[str]) -> int:
     Returns:
         Exit status: 0, or 2 after one line on standard error about something that the user can correct.
     """
-    use_all_cores()
     try:
         run(arguments)
     except VividMedError as error:
