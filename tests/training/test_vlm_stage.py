@@ -75,7 +75,7 @@ def steps(folder: Path) -> list[int]:
         ((), 2, 1),
         (("--first_image", "true"), 1, 1),
         (("--shuffle_turns", "true"), 2, 6),
-        (("--one_kind", "true"), 2, 6),
+        (("--one_turn", "true"), 2, 3),
     ],
 )
 def test_training_shows_the_images_and_the_questions_that_were_asked_for(

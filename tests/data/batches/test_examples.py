@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vividmed.data.batches.examples import one_kind, read_images, to_example
+from vividmed.data.batches.examples import one_turn, read_images, to_example
 from vividmed.errors import VividMedError
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(6, 8)
@@ -70,16 +70,19 @@ def test_a_damaged_image_is_named(column, content):
     assert "\n" not in str(caught.value)
 
 
-def test_one_kind_of_question_is_asked_at_a_time_each_equally_often():
+def test_one_turn_draws_each_kind_of_question_equally_often():
     kinds = ["modality", *["presence"] * 3]
-    pairs = [[{"role": r, "content": f"{r} {n}"} for r in ("user", "assistant")] for n in range(len(kinds))]
-    messages = [turn for pair in pairs for turn in pair]
+    messages = [
+        {"role": role, "content": f"{role} {number}"}
+        for number in range(len(kinds))
+        for role in ("user", "assistant")
+    ]
     row = {"kind": "+".join(kinds), "index": 0}
-    assert one_kind(messages, row, seed=1) == messages, "evaluation asks everything"
-    drawn = [one_kind(messages, {**row, "epoch": epoch}, seed=1) for epoch in range(600)]
-    alone = drawn.count(pairs[0])
-    assert 240 < alone < 360
-    orders = Counter(tuple(turn["content"] for turn in asked) for asked in drawn if asked != pairs[0])
-    assert len(orders) == 6
-    assert all(sorted(order[::2]) == ["user 1", "user 2", "user 3"] for order in orders)
-    assert drawn == [one_kind(messages, {**row, "epoch": epoch}, seed=1) for epoch in range(600)]
+    assert one_turn(messages, row, seed=1) == messages, "evaluation asks everything"
+    drawn = [one_turn(messages, {**row, "epoch": epoch}, seed=1) for epoch in range(600)]
+    assert all(pair in [messages[at : at + 2] for at in range(0, 8, 2)] for pair in drawn)
+    asked = Counter(pair[0]["content"] for pair in drawn)
+    assert 240 < asked["user 0"] < 360
+    assert all(60 < asked[f"user {number}"] < 140 for number in (1, 2, 3))
+    again = [one_turn(messages, {**row, "epoch": epoch}, seed=1) for epoch in range(600)]
+    assert again == drawn

@@ -50,25 +50,26 @@ def shuffled_turns(
     return [turn for pair in order for turn in messages[2 * pair : 2 * pair + 2]]
 
 
-def one_kind(
+def one_turn(
     messages: Sequence[dict[str, str]], row: Mapping[str, Any], *, seed: int
 ) -> list[dict[str, str]]:
-    """The questions of one kind with their answers; kind and order depend on (seed, epoch, index) only.
+    """One question with its answer, drawn by (seed, epoch, index) only; each kind of question equally often.
 
     Args:
         messages: alternating turns of user and assistant.
-        row: a row with ``epoch`` and ``index``; without an epoch, as in evaluation, all turns stay. Its ``kind`` names
-            the kind of each turn, joined by ``+``, or one that all have.
+        row: a row with ``epoch`` and ``index``; without an epoch, as in evaluation, all turns stay. Its ``kind`` may
+            name the kind of each turn, joined by ``+``.
         seed: random seed.
     """
-    if row.get("epoch") is None:
+    if row.get("epoch") is None or len(messages) <= 2:
         return list(messages)
+    generator = sample_generator(seed=seed, epoch=row["epoch"], index=row["index"])
+    pairs = [list(messages[start : start + 2]) for start in range(0, len(messages), 2)]
     kinds = (row.get("kind") or "").split("+")
-    if len(set(kinds)) > 1 and len(kinds) == len(messages) // 2:
-        generator = sample_generator(seed=seed, epoch=row["epoch"], index=row["index"])
-        chosen = generator.choice(sorted(set(kinds)))
-        messages = [turn for at, turn in enumerate(messages) if kinds[at // 2] == chosen]
-    return shuffled_turns(messages, row, seed=seed)
+    if len(kinds) == len(pairs):
+        kind = generator.choice(sorted(set(kinds)))
+        pairs = [pair for pair, of_pair in zip(pairs, kinds, strict=True) if of_pair == kind]
+    return pairs[int(generator.integers(len(pairs)))]
 
 
 def read_images(row: Mapping[str, Any]) -> list[MedicalImage]:

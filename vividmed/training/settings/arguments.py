@@ -170,7 +170,7 @@ class VlmDataArguments(TextDataArguments):
 
         intensity_jitter: largest change of contrast and brightness in training.
         shuffle_turns: whether the questions of a row are asked in another order in each epoch.
-        one_kind: whether only the questions of one random kind of a row are asked in each epoch.
+        one_turn: whether one random question of a row is asked in each epoch, without the others.
         first_image: whether only the first image of a row is shown.
     """
 
@@ -187,11 +187,11 @@ class VlmDataArguments(TextDataArguments):
             "help": "Ask the questions of a row in another order in each epoch, as published for questions about an image."
         },
     )
-    one_kind: bool = field(
+    one_turn: bool = field(
         default=False,
         metadata={
-            "help": "Ask only the questions of one random kind of a row in each epoch, in another order. An answer about "
-            "the plane then does not follow from that about the modality. Not part of the published training."
+            "help": "Ask one random question of a row in each epoch, each kind equally often. Its answer then comes from "
+            "the image and not from earlier answers. Not part of the published training."
         },
     )
     first_image: bool = field(

@@ -7,7 +7,7 @@ from typing import Any
 
 from vividmed.data.bad_rows import OnBadSample, usable_rows
 from vividmed.data.batches.collator import VividMedCollator
-from vividmed.data.batches.examples import one_kind, shuffled_turns, to_example
+from vividmed.data.batches.examples import one_turn, shuffled_turns, to_example
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture_conversations import mixture_conversation
 from vividmed.training.adapters.groups import GROUNDING_MODULES
@@ -60,8 +60,8 @@ class VlmStage(LanguageStage):
 
     def _reorder(self) -> Callable[..., list[dict[str, str]]] | None:
         """What becomes of the turns of a training row; None if they stay."""
-        if self.data_args.one_kind:
-            return partial(one_kind, seed=self.args.seed)
+        if self.data_args.one_turn:
+            return partial(one_turn, seed=self.args.seed)
         return partial(shuffled_turns, seed=self.args.seed) if self.data_args.shuffle_turns else None
 
     def sample_answers(self, trainer: VividMedTrainer, rows: StageRows) -> SampleAnswers:
