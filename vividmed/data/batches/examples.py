@@ -53,23 +53,14 @@ def shuffled_turns(
 def one_turn(
     messages: Sequence[dict[str, str]], row: Mapping[str, Any], *, seed: int
 ) -> list[dict[str, str]]:
-    """One question with its answer, drawn by (seed, epoch, index) only; each kind of question equally often.
+    """One question with its answer, drawn by (seed, epoch, index) only.
 
     Args:
         messages: alternating turns of user and assistant.
-        row: a row with ``epoch`` and ``index``; without an epoch, as in evaluation, all turns stay. Its ``kind`` may
-            name the kind of each turn, joined by ``+``.
+        row: a row with ``epoch`` and ``index``; without an epoch, as in evaluation, all turns stay.
         seed: random seed.
     """
-    if row.get("epoch") is None or len(messages) <= 2:
-        return list(messages)
-    generator = sample_generator(seed=seed, epoch=row["epoch"], index=row["index"])
-    pairs = [list(messages[start : start + 2]) for start in range(0, len(messages), 2)]
-    kinds = (row.get("kind") or "").split("+")
-    if len(kinds) == len(pairs):
-        kind = generator.choice(sorted(set(kinds)))
-        pairs = [pair for pair, of_pair in zip(pairs, kinds, strict=True) if of_pair == kind]
-    return pairs[int(generator.integers(len(pairs)))]
+    return shuffled_turns(messages, row, seed=seed)[: None if row.get("epoch") is None else 2]
 
 
 def read_images(row: Mapping[str, Any]) -> list[MedicalImage]:

@@ -190,7 +190,7 @@ class VlmDataArguments(TextDataArguments):
     one_turn: bool = field(
         default=False,
         metadata={
-            "help": "Ask one random question of a row in each epoch, each kind equally often. Its answer then comes from "
+            "help": "Ask one random question of a row in each epoch. Its answer then comes from "
             "the image and not from earlier answers. Not part of the published training."
         },
     )
