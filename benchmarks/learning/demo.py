@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/learning/demo"))
     options = parser.parse_args()
     started = time.perf_counter()
-    # As `make demo`: its worker keeps a core.
+    # As in `make demo`, a core is left to the worker that prepares data.
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     right: dict[str, list[float]] = {kind: [] for kind in CLOSED_KINDS}
     figures = []

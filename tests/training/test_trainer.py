@@ -30,6 +30,13 @@ def test_accumulated_small_batches_train_like_one_large_batch(tmp_path):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("strategy", "sorted_together"), [("group_by_length", 32), ("random", 1)])
+def test_the_strategy_decides_how_many_batches_are_sorted_by_length(strategy, sorted_together, tmp_path):
+    trainer = small_trainer(tmp_path, train_sampling_strategy=strategy)
+    trainer.get_train_dataloader()
+    assert trainer.order.pool_size == sorted_together
+
+
 def test_packed_batches_train_like_padded_ones(tmp_path):
     padded = small_trainer(tmp_path / "padded")
     packed = small_trainer(tmp_path / "packed", packing=True)

@@ -58,7 +58,7 @@ class VividMedPatchEmbedding(nn.Module):
             return self._no_tokens(), []
         first = self.cls_embedding.weight + self.cls_pos_embed.weight
         tokens, grids = [], []
-        # Neighbours of one shape share their calls, whose number is what small images cost.
+        # Neighbouring images of one shape are one batch: for small images, calls cost more than arithmetic.
         shapes = [(image.shape, tuple(size)) for image, size in zip(images, patch_sizes, strict=True)]
         for (_, patch_size), run in groupby(range(len(images)), shapes.__getitem__):
             stack = torch.stack([images[index] for index in run]).to(self.proj.weight.dtype)
@@ -108,7 +108,7 @@ class VividMedVisionAttention(nn.Module):
         if "flash" in implementation:
             options |= sequence_lengths(lengths, heads.device)
             return attend(self, *heads, None, **options)[0]
-        # Neighbours of one length are a batch.
+        # Neighbouring images of one length are one batch.
         runs = [(length, len(list(run))) for length, run in groupby(lengths)]
         parts = heads.split([length * count for length, count in runs], dim=3)
         batches = [

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback, Train
 from transformers.trainer_utils import EvalLoopOutput
 
 from vividmed.data.sampling.keyed_rows import KeyedRows
-from vividmed.data.sampling.length_grouped import LengthGroupedSampler
+from vividmed.data.sampling.length_grouped import BATCHES_SORTED_TOGETHER, LengthGroupedSampler
 from vividmed.data.sampling.lengths import measure_lengths
 from vividmed.data.sampling.mixture import Mixture, keyed_rows
 from vividmed.data.sampling.mixture_sampler import MixtureSampler
@@ -130,7 +130,7 @@ class VividMedTrainer(ResumableTrainer):
             self._train_lengths,
             batch_size=batch_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            **({"pool_size": 1} if self.args.train_sampling_strategy == "random" else {}),
+            pool_size=1 if self.args.train_sampling_strategy == "random" else BATCHES_SORTED_TOGETHER,
         )
         return self.order
 

@@ -53,14 +53,9 @@ def shuffled_turns(
 def one_turn(
     messages: Sequence[dict[str, str]], row: Mapping[str, Any], *, seed: int
 ) -> list[dict[str, str]]:
-    """One question with its answer, drawn by (seed, epoch, index) only.
-
-    Args:
-        messages: alternating turns of user and assistant.
-        row: a row with ``epoch`` and ``index``; without an epoch, as in evaluation, all turns stay.
-        seed: random seed.
-    """
-    return shuffled_turns(messages, row, seed=seed)[: None if row.get("epoch") is None else 2]
+    """The first pair of :func:`shuffled_turns`; in evaluation, all pairs."""
+    turns = shuffled_turns(messages, row, seed=seed)
+    return turns if row.get("epoch") is None else turns[:2]
 
 
 def read_images(row: Mapping[str, Any]) -> list[MedicalImage]:

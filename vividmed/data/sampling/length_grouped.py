@@ -8,6 +8,8 @@ from torch.utils.data import Sampler
 
 from vividmed.data.sampling.keyed_rows import SampleKey
 
+BATCHES_SORTED_TOGETHER = 32
+
 
 class LengthGroupedSampler(Sampler[SampleKey]):
     """Yields the rows of one epoch, arranged so that each global batch has rows of similar length.
@@ -28,7 +30,9 @@ class LengthGroupedSampler(Sampler[SampleKey]):
             batches are random.
     """
 
-    def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int, pool_size: int = 32):
+    def __init__(
+        self, lengths: Sequence[int], *, batch_size: int, seed: int, pool_size: int = BATCHES_SORTED_TOGETHER
+    ):
         self.lengths = torch.as_tensor(lengths, dtype=torch.int64)
         self.batch_size = batch_size
         self.seed = seed

@@ -17,7 +17,8 @@ def enlarge_and_threshold(values: torch.Tensor, threshold: float, *, out: np.nda
 
     Equal, up to rounding, to ``F.interpolate(..., mode="trilinear", align_corners=False) >= threshold``. An interpolated
     value never leaves the range of those it lies between. So voxels far from every value that reaches the threshold are
-    left out, and along the last axis only those are interpolated that lie between values on either side of it.
+    left out, and along the z or y axis, whichever grows more, only those are interpolated that lie between values on
+    either side of it.
 
     Args:
         values: (d, h, w).
@@ -54,7 +55,7 @@ def enlarge_and_threshold(values: torch.Tensor, threshold: float, *, out: np.nda
 def _enlarge_in_blocks(
     values: torch.Tensor, first: "_Samples", second: "_Samples", threshold: float, out: np.ndarray
 ) -> None:
-    """Interpolate (d, h, w) along its first axis, then along its second; set ``out`` (D, H, w) to what reaches."""
+    """Interpolate (d, h, w) along its first axis, then along its second; ``out`` (D, H, w) is true where that reaches."""
     step = max(1, BLOCK_VALUES // values[0].numel())
     for start in range(0, len(first.low), step):
         block = slice(start, start + step)

@@ -190,8 +190,8 @@ class VlmDataArguments(TextDataArguments):
     one_turn: bool = field(
         default=False,
         metadata={
-            "help": "Ask one random question of a row in each epoch. Its answer then comes from "
-            "the image and not from earlier answers. Not part of the published training."
+            "help": "Ask one random question of a row in each epoch, so that no answer follows from an earlier one; "
+            "--shuffle_turns is then included. Not part of the published training."
         },
     )
     first_image: bool = field(

@@ -6,7 +6,7 @@ from typing import Any
 
 from vividmed.errors import VividMedError
 
-ORDERS = ("group_by_length", "random")
+_ORDERS = ("group_by_length", "random")
 _NO_PREDICTIONS = "evaluation computes losses and generates answers, and collects no predictions"
 _ONE_PUSH = "the model is uploaded once, at the end, with its card"
 _REASONS = {
@@ -47,9 +47,9 @@ def refuse_unused(args: Any) -> None:
     """
     for name in _changed(args, _REASONS):
         raise VividMedError(f"--{name} has no effect here: {_REASONS[name]}; leave it out")
-    if args.train_sampling_strategy not in ORDERS:
+    if args.train_sampling_strategy not in _ORDERS:
         raise VividMedError(
-            f"--train_sampling_strategy has no effect here unless it is {' or '.join(ORDERS)}"
+            f"--train_sampling_strategy has no effect here unless it is {' or '.join(_ORDERS)}"
         )
     optimizer = getattr(args.optim, "value", args.optim)
     if args.optim_args and optimizer in _PLAIN_OPTIMIZERS:

@@ -59,7 +59,7 @@ class VlmStage(LanguageStage):
         )
 
     def _reorder(self) -> Callable[..., list[dict[str, str]]] | None:
-        """What becomes of the turns of a training row; None if they stay."""
+        """The function that picks or reorders the turns of a training row; None to keep them as stored."""
         if self.data_args.one_turn:
             return partial(one_turn, seed=self.args.seed)
         return partial(shuffled_turns, seed=self.args.seed) if self.data_args.shuffle_turns else None
