@@ -5,7 +5,13 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    DynamicCache,
+)
 
 from tests.fixtures.batches import DEEP, FLAT, make_sample, pad, ragged_samples, tiny_config, tiny_model
 from vividmed import VividMedConfig, VividMedError, VividMedForCausalLM
@@ -201,6 +207,24 @@ def test_packed_rows_need_positions():
     del batch["position_ids"]
     with pytest.raises(ValueError, match="packed rows need position_ids"):
         tiny_model()(**batch)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model, batch: batch.pop("position_ids"), "independent turns need position_ids"),
+        (lambda model, batch: batch.update(past_key_values=DynamicCache()), "cannot use a cache"),
+        (lambda model, batch: setattr(model.config, "_attn_implementation", "flash_attention_2"), "'sdpa'"),
+        (lambda model, batch: setattr(model.config.text_config, "attention_window", 4), "within a window"),
+        (lambda model, batch: batch.update(turn_ids=batch["turn_ids"][:, 1:]), "turn_ids has shape"),
+    ],
+)
+def test_independent_turns_are_refused_where_they_cannot_be_hidden_from_each_other(change, message):
+    model, batch = tiny_model(), pad([make_sample(5), make_sample(6, length=7)])
+    batch["turn_ids"] = torch.zeros_like(batch["input_ids"])
+    change(model, batch)
+    with pytest.raises(VividMedError, match=message):
+        model(**batch)
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused():

@@ -41,6 +41,16 @@ def test_every_answer_of_a_conversation_is_supervised_and_ends_with_the_end_toke
     assert SPECIAL.end not in chat.input_ids
 
 
+def test_independent_turns_all_follow_the_images():
+    turns = [ChatTurn("A mass?", "No <p>mass</p>."), ChatTurn("A cyst?", "Yes.")]
+    chat = encode(turns, independent_turns=True)
+    first, second = (encode([turn]) for turn in turns)
+    prefix = chat.turn_ids.count(0)
+    assert chat.turn_ids == first.turn_ids + [2] * (len(second.turn_ids) - prefix)
+    for name in ("input_ids", "token_type_ids", "position_ids", "labels", "label_weights"):
+        assert getattr(chat, name) == getattr(first, name) + getattr(second, name)[prefix:], name
+
+
 def test_answers_are_tokenised_as_sentencepiece_does_with_a_space_before():
     for answer in ("Yes.", " Yes.", "  Yes.", "\nYes."):
         chat = encode([ChatTurn("A mass?", answer)])

@@ -198,6 +198,10 @@ def test_what_contradicts_the_command_line_gives_way_with_a_warning(config, capl
         (["--mixture_root", "x"], "--mixture_root: no effect without --mixture"),
         (["--streaming"], "--streaming: no effect without --mixture"),
         (["--mixture", "m.yaml", "--max_train_samples", "3"], "--max_train_samples has no effect with"),
+        (
+            ["--independent_turns", "--shuffle_turns"],
+            "--shuffle_turns has no effect with --independent_turns",
+        ),
         (["--max_steps", "5", "--num_train_epochs", "2"], "both set the length of the run"),
         (["--max_steps", "5", "--warmup_steps", "9"], "--warmup_steps 9: the run has only 5 steps"),
     ],

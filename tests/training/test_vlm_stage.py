@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from vividmed.training.split_overlap import SplitOverlap, find_overlap
 from vividmed.training.stages.command import main, parse
 from vividmed.training.stages.stage import StageRows
 from vividmed.training.stages.vlm import VlmStage, closed_rows, varied_rows
+from vividmed.training.trainer import VividMedTrainer
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,20 @@ def run(material, tmp_path):
     return start
 
 
+def rows_of_three_turns() -> Dataset:
+    row = make_row(0)
+    turns = [{"role": role, "content": f"{role} {n}"} for n in range(3) for role in ("user", "assistant")]
+    row |= {"images": row["images"] * 2, "messages": turns, "kind": "vqa"}
+    return Dataset.from_list([row], features=schema("vision_language"))
+
+
+def build_trainer(material, folder: Path, options: Sequence[str], rows: Dataset) -> VividMedTrainer:
+    settings = {**material, "output_dir": str(folder), "eval_strategy": "no", "use_cpu": True}
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    _, data_args, model_args, args = parse(["--stage", "vlm", *words, *options])
+    return VlmStage(data_args, model_args, args).build(StageRows(rows, None))
+
+
 def steps(folder: Path) -> list[int]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line["step"] for line in lines if "loss" in line]
@@ -75,20 +91,13 @@ def steps(folder: Path) -> list[int]:
         ((), 2, 1),
         (("--first_image", "true"), 1, 1),
         (("--shuffle_turns", "true"), 2, 6),
-        (("--one_turn", "true"), 2, 3),
     ],
 )
 def test_training_shows_the_images_and_the_questions_that_were_asked_for(
     options, images, orders, material, tmp_path
 ):
-    row = make_row(0)
-    turns = [{"role": role, "content": f"{role} {n}"} for n in range(3) for role in ("user", "assistant")]
-    row |= {"images": row["images"] * 2, "messages": turns, "kind": "vqa"}
-    rows = Dataset.from_list([row], features=schema("vision_language"))
-    settings = {**material, "output_dir": str(tmp_path), "eval_strategy": "no", "use_cpu": True}
-    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    _, data_args, model_args, args = parse(["--stage", "vlm", *words, *options])
-    trainer = VlmStage(data_args, model_args, args).build(StageRows(rows, None))
+    rows = rows_of_three_turns()
+    trainer = build_trainer(material, tmp_path, options, rows)
     seen = set()
     for epoch in range(40):
         example = trainer.data_collator.transform({**rows[0], "epoch": epoch, "index": 0})
@@ -97,6 +106,15 @@ def test_training_shows_the_images_and_the_questions_that_were_asked_for(
         assert [text.replace("user", "assistant") for text in contents[::2]] == contents[1::2]
         seen.add(tuple(contents))
     assert len(seen) == orders
+
+
+@pytest.mark.parametrize(("options", "turns"), [((), None), (("--independent_turns",), [1, 2, 3])])
+def test_questions_are_answered_without_the_others_if_asked_for(options, turns, material, tmp_path):
+    rows = rows_of_three_turns()
+    trainer = build_trainer(material, tmp_path, options, rows)
+    batch = trainer.data_collator([rows[0]])
+    assert (batch["turn_ids"].unique().tolist()[1:] if "turn_ids" in batch else None) == turns
+    assert trainer.compute_loss(trainer.model, batch).isfinite()
 
 
 def test_run_leaves_a_usable_model_with_its_card_config_and_logs(run, tmp_path, capsys):

@@ -71,6 +71,7 @@ class VividMedModel(VividMedPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        turn_ids: torch.Tensor | None = None,
         pixel_values: Sequence[torch.Tensor] | None = None,
         patch_sizes: torch.Tensor | None = None,
         pool_sizes: torch.Tensor | None = None,
@@ -90,6 +91,8 @@ class VividMedModel(VividMedPreTrainedModel):
             position_ids: (B, L), may repeat; by default real tokens are counted from 0. Where positions decrease, a
                 new packed sample starts.
             token_type_ids: (B, L), 0 for text, k for the tokens of the k-th image of the sample.
+            turn_ids: (B, L), for turns that do not see each other: k >= 1 for the tokens of the k-th turn, whose
+                positions follow those of the tokens before the first turn (0), which every turn sees.
             pixel_values: images of the batch, in the order of samples and of mention, each (3, D, H, W).
             patch_sizes: (images, 3), z, y, x.
             pool_sizes: (images, 3), z, y, x.
@@ -105,13 +108,14 @@ class VividMedModel(VividMedPreTrainedModel):
 
         Raises:
             VividMedError: a tensor does not fit the others, a token id is not in the vocabulary, the images do not
-                fill exactly the places that the token types reserve for them, or packed samples meet a cache.
+                fill exactly the places that the token types reserve for them, packed samples or independent turns meet a
+                cache, or the attention implementation cannot hide turns from each other.
         """
         output_hidden_states = kwargs.pop("output_hidden_states", None)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         cache = self._usable_cache(single_cache(past_key_values, cache))
-        tokens = TokenInfo(attention_mask, position_ids, token_type_ids)
+        tokens = TokenInfo(attention_mask, position_ids, token_type_ids, turn_ids)
         embeddings = self._embed_text(input_ids, inputs_embeds, tokens, cache)
         if not is_decode_step(embeddings.shape, cache):
             images = self._encode_images(pixel_values, patch_sizes, pool_sizes, mm_encoder_outputs)

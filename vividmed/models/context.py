@@ -1,6 +1,6 @@
 """The batch as the decoder sees it: routing, positions, mask and cache, worked out once per forward."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from vividmed.models.layout import (
     lay_end_to_end,
     number_samples,
     same_sample,
+    same_turn,
     within_window,
 )
 
@@ -81,7 +82,7 @@ def build_context(
     """Work out everything that the layers share.
 
     Samples packed into one row only see themselves: they are numbered, and then masked or, for flash attention, laid
-    end to end.
+    end to end. Turns that do not see each other are masked.
 
     Args:
         embeddings: (B, L, C).
@@ -93,7 +94,8 @@ def build_context(
         options: further arguments of the attention implementation.
 
     Raises:
-        VividMedError: packed samples come with a cache or without positions.
+        VividMedError: packed samples or independent turns come with a cache or without positions, or turns are
+            independent and the attention implementation takes no mask or is limited to a window.
     """
     shape = (embeddings.shape[0], embeddings.shape[1])
     position_ids, padding_mask = tokens.position_ids, tokens.padding_mask
@@ -101,7 +103,7 @@ def build_context(
     decode_step = is_decode_step(shape, cache)
     packed = False
     if not decode_step and (samples is not None or tokens.attention_mask is None):
-        samples = number_samples(samples, position_ids, shape)
+        samples = number_samples(samples, position_ids, shape, tokens.turn_ids)
         packed = is_packed(samples)
     if packed and cache is not None:
         raise VividMedError(
@@ -109,7 +111,9 @@ def build_context(
         )
     if packed and position_ids is None:
         raise VividMedError("packed rows need position_ids: pass those that the collator returned")
-    if use_cache and cache is None and not packed:
+    if tokens.turn_ids is not None:
+        _check_turns(cache, position_ids, config)
+    if use_cache and cache is None and not packed and tokens.turn_ids is None:
         cache = growing(DynamicCache(config=config))
     if position_ids is None:
         position_ids = count_positions(padding_mask, shape, cache, embeddings.device)
@@ -125,19 +129,42 @@ def build_context(
         position_ids, lengths = lay_end_to_end(position_ids.expand(shape), samples)
         options = {**options, **lengths}
     else:
-        overlay = same_sample(samples) if packed and samples is not None else None
+        hiding = [same_sample(samples)] if packed and samples is not None else []
+        if tokens.turn_ids is not None:
+            hiding.append(same_turn(tokens.turn_ids))
         arguments = {
             "config": config,
             "inputs_embeds": embeddings,
             "attention_mask": samples if packed else tokens.attention_mask,
             **as_cache_argument(cache),
         }
-        causal_mask = create_causal_mask(**arguments, and_mask_function=overlay)
+        causal_mask = create_causal_mask(**arguments, and_mask_function=_all_of(hiding))
         window = config.text_config.attention_window
         if window is not None:
-            near = within_window(window)
-            overlay = near if overlay is None else and_masks(near, overlay)
-            window_mask = create_causal_mask(**arguments, and_mask_function=overlay)
+            hiding.append(within_window(window))
+            window_mask = create_causal_mask(**arguments, and_mask_function=_all_of(hiding))
     return DecoderContext(
         routing, rotary(position_ids, embeddings.dtype), causal_mask, window_mask, cache, options
     )
+
+
+def _check_turns(cache: Cache | None, position_ids: torch.Tensor | None, config: VividMedConfig) -> None:
+    if cache is not None:
+        raise VividMedError("independent turns cannot use a cache: leave turn_ids or the cache out")
+    if position_ids is None:
+        raise VividMedError("independent turns need position_ids: pass those that the processor returned")
+    implementation = config._attn_implementation
+    if "flash" in implementation:
+        raise VividMedError(
+            f"attention {implementation!r} cannot hide turns from each other: load the model with "
+            "attn_implementation='sdpa', or leave independent_turns out"
+        )
+    if config.text_config.attention_window is not None:
+        raise VividMedError(
+            "independent turns: attention within a window would count the tokens of other turns; leave "
+            "independent_turns out"
+        )
+
+
+def _all_of(mask_functions: Sequence[Callable]) -> Callable | None:
+    return and_masks(*mask_functions) if mask_functions else None

@@ -25,11 +25,13 @@ class TokenInfo:
         attention_mask: (B, cached tokens + L), or a mask that ``generate`` has prepared, or None.
         position_ids: (B, L), (1, L) or None.
         token_type_ids: (B, L) or None.
+        turn_ids: (B, L) or None.
     """
 
     attention_mask: Any = None
     position_ids: torch.Tensor | None = None
     token_type_ids: torch.Tensor | None = None
+    turn_ids: torch.Tensor | None = None
 
     @property
     def padding_mask(self) -> torch.Tensor | None:
@@ -52,6 +54,7 @@ class TokenInfo:
             ("attention_mask", self.padding_mask, {shape} | with_cache),
             ("position_ids", self.position_ids, {shape, (1, shape[1])}),
             ("token_type_ids", self.token_type_ids, {shape}),
+            ("turn_ids", self.turn_ids, {shape}),
         ):
             check_shape(name, tensor, allowed)
 
@@ -76,7 +79,10 @@ def check_shape(name: str, tensor: torch.Tensor | None, allowed: Collection[tupl
 
 
 def number_samples(
-    attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, shape: tuple[int, int]
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    shape: tuple[int, int],
+    turn_ids: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """Number the samples within each row.
 
@@ -84,6 +90,7 @@ def number_samples(
         attention_mask: (B, L), 0 at padding; values above 1 number the samples packed into a row.
         position_ids: (B, L) or (1, L).
         shape: (B, L).
+        turn_ids: (B, L) or None; positions also decrease where a next turn of the same sample starts.
 
     Returns:
         (B, L) int64, 0 at padding, else the number of the token's sample in its row; None if each row is one sample
@@ -93,6 +100,8 @@ def number_samples(
         return attention_mask
     position_ids = position_ids.expand(shape)
     restarts = F.pad(position_ids[:, 1:] < position_ids[:, :-1], (1, 0))
+    if turn_ids is not None:
+        restarts &= F.pad(turn_ids[:, 1:] <= turn_ids[:, :-1], (1, 0))
     if attention_mask is not None:
         same_sample = F.pad(attention_mask[:, 1:] == attention_mask[:, :-1], (1, 0))
         restarts &= same_sample & (attention_mask > 0)
@@ -152,6 +161,16 @@ def same_sample(samples: torch.Tensor) -> Callable:
 
     def mask_function(batch_idx: Any, head_idx: Any, q_idx: Any, kv_idx: Any) -> Any:
         return samples[batch_idx, q_idx] == samples[batch_idx, kv_idx]
+
+    return mask_function
+
+
+def same_turn(turn_ids: torch.Tensor) -> Callable:
+    """A mask function that hides other turns from each turn; all of them see what stands before (``turn_ids`` 0)."""
+
+    def mask_function(batch_idx: Any, head_idx: Any, q_idx: Any, kv_idx: Any) -> Any:
+        key = turn_ids[batch_idx, kv_idx]
+        return (key == 0) | (key == turn_ids[batch_idx, q_idx])
 
     return mask_function
 

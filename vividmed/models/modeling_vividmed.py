@@ -132,6 +132,7 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        turn_ids: torch.Tensor | None = None,
         pixel_values: Sequence[torch.Tensor] | None = None,
         patch_sizes: torch.Tensor | None = None,
         pool_sizes: torch.Tensor | None = None,
@@ -179,6 +180,7 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
             attention_mask=attention_mask,
             position_ids=position_ids,
             token_type_ids=token_type_ids,
+            turn_ids=turn_ids,
             pixel_values=pixel_values,
             patch_sizes=patch_sizes,
             pool_sizes=pool_sizes,
@@ -200,7 +202,7 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
                 states, labels, label_weights, self.lm_head, num_items_in_batch
             )
         if grounding_labels is not None:
-            tokens = TokenInfo(attention_mask, position_ids, token_type_ids)
+            tokens = TokenInfo(attention_mask, position_ids, token_type_ids, turn_ids)
             phrases = self.phrases(states, input_ids, tokens, grounding_values, patch_sizes)
             grounding = self._grounding_loss(phrases, grounding_labels, num_samples_in_batch)
             losses["grounding_loss"] = grounding.total
@@ -249,7 +251,10 @@ class VividMedForCausalLM(VividMedPreTrainedModel, GroundedGenerationMixin):
         if input_ids is None:
             raise VividMedError("grounding needs input_ids, in which the phrases are marked")
         samples = number_samples(
-            tokens.padding_mask, tokens.position_ids, (input_ids.shape[0], input_ids.shape[1])
+            tokens.padding_mask,
+            tokens.position_ids,
+            (input_ids.shape[0], input_ids.shape[1]),
+            tokens.turn_ids,
         )
         return PhraseBatch.build(
             hidden_states,

@@ -50,6 +50,7 @@ class EncodedChat:
         input_ids: token ids, 0 at visual tokens.
         token_type_ids: 0 for text, k >= 1 for the begin, patch and end tokens of the k-th image.
         position_ids: rotary positions; see :func:`text_position_ids`.
+        turn_ids: 0 before the first question, k >= 1 for question and answer of the k-th turn.
         labels: token to predict at each position (already shifted), -100 elsewhere; None without an answer.
         label_weights: weight of each position's loss; None without an answer.
         dropped_answer_tokens: number of answer tokens that truncation cut off.
@@ -58,6 +59,7 @@ class EncodedChat:
     input_ids: list[int]
     token_type_ids: list[int]
     position_ids: list[int]
+    turn_ids: list[int]
     labels: list[int] | None
     label_weights: list[float] | None
     dropped_answer_tokens: int
@@ -84,6 +86,15 @@ def text_position_ids(ids: Sequence[int], *, first: int, phrase_start: int, phra
     return positions
 
 
+def _restarted(positions: Sequence[int], turn_ids: Sequence[int]) -> list[int]:
+    """Positions of which those of every turn start where those of the first turn do."""
+    starts = [positions[turn_ids.index(number)] for number in range(1, turn_ids[-1] + 1)]
+    return [
+        position - (starts[turn - 1] - starts[0] if turn else 0)
+        for position, turn in zip(positions, turn_ids, strict=True)
+    ]
+
+
 def encode_chat(
     turns: Sequence[ChatTurn],
     image_tokens: Sequence[int],
@@ -91,6 +102,7 @@ def encode_chat(
     special: SpecialTokenIds,
     *,
     grounding: bool,
+    independent_turns: bool = False,
     phrase_start_weight: float = 1.0,
     max_length: int | None = None,
     truncation: Truncation = "error",
@@ -108,6 +120,7 @@ def encode_chat(
         tokenizer: tokenizer with the special tokens.
         special: its special ids.
         grounding: whether to ask for grounded text (``<grd>``) or plain text (``<ngrd>``).
+        independent_turns: whether the positions of every turn follow those of the images, as if it were the only one.
         phrase_start_weight: loss weight where the next token opens a phrase.
         max_length: largest number of positions.
         truncation: ``"error"`` refuses a longer conversation, ``"answer"`` cuts the end of its answers.
@@ -120,17 +133,28 @@ def encode_chat(
     text = [special.grounding if grounding else special.no_grounding]
     labels = [IGNORE]
     from_answer = [False]
-    for turn in turns:
+    turn_ids = [0]
+    for number, turn in enumerate(turns, start=1):
         prompt = tokenizer.encode(f"{USER} {turn.query}{SYSTEM}", add_special_tokens=False)
         answer = [] if turn.answer is None else _answer_ids(turn.answer, tokenizer)
         _check_structure([*prompt, *answer], special, tokenizer)
         text += prompt + answer
         labels += [IGNORE] * (len(prompt) - 1) + _answer_labels(answer, special)
         from_answer += [False] * len(prompt) + [True] * len(answer)
+        turn_ids += [number] * (len(prompt) + len(answer))
     text = [_as_positive(token, special) for token in text]
     weights = (
         [0.0] + [phrase_start_weight if token == special.phrase_start else 1.0 for token in text[2:]] + [1.0]
     )
+
+    text_positions = text_position_ids(
+        text,
+        first=positions[-1] + 1,
+        phrase_start=special.phrase_start,
+        phrase_end=special.phrase_end,
+    )
+    if independent_turns:
+        text_positions = _restarted(text_positions, turn_ids)
 
     before = len(prefix)
     if not answered:
@@ -145,15 +169,8 @@ def encode_chat(
     return EncodedChat(
         input_ids=(prefix + text)[:length],
         token_type_ids=(types + [0] * len(text))[:length],
-        position_ids=(
-            positions
-            + text_position_ids(
-                text,
-                first=positions[-1] + 1,
-                phrase_start=special.phrase_start,
-                phrase_end=special.phrase_end,
-            )
-        )[:length],
+        position_ids=(positions + text_positions)[:length],
+        turn_ids=([0] * before + turn_ids)[:length],
         labels=([IGNORE] * before + labels)[:length] if answered else None,
         label_weights=([0.0] * before + weights)[:length] if answered else None,
         dropped_answer_tokens=sum(from_answer[length - before :]),

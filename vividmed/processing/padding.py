@@ -13,6 +13,7 @@ _FILLERS: dict[str, float] = {
     "token_type_ids": 0,
     "position_ids": 0,
     "attention_mask": 0,
+    "turn_ids": 0,
     "labels": IGNORE,
     "label_weights": 0.0,
 }
@@ -45,6 +46,7 @@ def pad_chats(
     side: Literal["left", "right"] | None,
     length: PaddedLength,
     multiple: int | None = None,
+    turns: bool = False,
 ) -> dict[str, list[list[float]]]:
     """Pad samples to lists of one length.
 
@@ -53,6 +55,7 @@ def pad_chats(
         side: None pads on the right if there are answers (training) and on the left if not (generation).
         length: see :func:`padded_length`.
         multiple: round the length up to a multiple of it.
+        turns: return ``turn_ids`` too.
 
     Returns:
         Columns of the batch, each (B, L).
@@ -76,11 +79,11 @@ def pad_chats(
     longest = max([*lengths, length] if isinstance(length, int) else lengths)
     if multiple:
         longest = -(-longest // multiple) * multiple
-    columns: dict[str, list[list[float]]] = {name: [] for name in _FILLERS}
+    columns: dict[str, list[list[float]]] = {name: [] for name in _FILLERS if turns or name != "turn_ids"}
     for chat in chats:
         values = {**vars(chat), "attention_mask": [1] * len(chat.input_ids)}
-        for name, filler in _FILLERS.items():
+        for name in columns:
             if values[name] is not None:
-                padding = [filler] * (longest - len(chat.input_ids))
+                padding = [_FILLERS[name]] * (longest - len(chat.input_ids))
                 columns[name].append(padding + values[name] if side == "left" else values[name] + padding)
     return {name: rows for name, rows in columns.items() if rows}

@@ -115,6 +115,7 @@ class VividMedProcessor(ProcessorMixin):
         conversations: Messages | Sequence[Messages] | None = None,
         *,
         grounding: bool = False,
+        independent_turns: bool = False,
         padding: bool | str | None = True,
         padding_side: Literal["left", "right"] | None = None,
         pad_to_multiple_of: int | None = None,
@@ -136,6 +137,8 @@ class VividMedProcessor(ProcessorMixin):
                 generation; a batch contains one kind. If no message mentions an image, the images belong to the first
                 question.
             grounding: ask for grounded text, and give ``grounding_values``.
+            independent_turns: for training: each turn sees the images and itself only, as if it were a conversation of
+                its own. The batch then contains ``turn_ids``.
             padding: True or ``"longest"`` pads to the longest sample, ``"max_length"`` to ``max_length``; False or
                 ``"do_not_pad"`` needs samples of one length.
             padding_side: None pads on the right for training and on the left for generation.
@@ -152,7 +155,8 @@ class VividMedProcessor(ProcessorMixin):
         Returns:
             ``input_ids``, ``token_type_ids``, ``position_ids``, ``attention_mask``: (B, L) int64; ``pixel_values``
             (and ``grounding_values``): list over all images of the batch of (3, D, H, W); ``patch_sizes``,
-            ``pool_sizes``: (num_images, 3); ``geometry``: list of ``ResizePlan``; for training ``labels`` (B, L)
+            ``pool_sizes``: (num_images, 3); with ``independent_turns``, ``turn_ids`` (B, L) int64, 0 before the first
+            turn and at padding, else the number of the token's turn; ``geometry``: list of ``ResizePlan``; for training ``labels`` (B, L)
             int64, already shifted, -100 ignored, and ``label_weights`` (B, L) float32.
 
         Raises:
@@ -161,6 +165,7 @@ class VividMedProcessor(ProcessorMixin):
         """
         arguments: dict[str, Any] = {
             "grounding": grounding,
+            "independent_turns": independent_turns,
             "padding": padding,
             "padding_side": padding_side,
             "pad_to_multiple_of": pad_to_multiple_of,
@@ -187,6 +192,7 @@ class VividMedProcessor(ProcessorMixin):
         *,
         image_settings: Mapping[str, Any],
         grounding: bool,
+        independent_turns: bool,
         padding: bool | str | None,
         padding_side: Literal["left", "right"] | None,
         pad_to_multiple_of: int | None,
@@ -223,6 +229,7 @@ class VividMedProcessor(ProcessorMixin):
                 self.tokenizer,
                 self.special_token_ids,
                 grounding=grounding,
+                independent_turns=independent_turns,
                 phrase_start_weight=self.phrase_start_weight,
                 max_length=max_length,
                 truncation=limit,
@@ -234,7 +241,13 @@ class VividMedProcessor(ProcessorMixin):
                 logger.warning(
                     f"sample {index}: {cut} answer tokens were cut to keep max_length={max_length}"
                 )
-        columns = pad_chats(encoded, side=padding_side, length=length, multiple=pad_to_multiple_of)
+        if independent_turns and any(chat.labels is None for chat in encoded):
+            raise VividMedError(
+                "independent_turns: a conversation ends with a question; it is for training, where each has its answer"
+            )
+        columns = pad_chats(
+            encoded, side=padding_side, length=length, multiple=pad_to_multiple_of, turns=independent_turns
+        )
         rows = {name: torch.tensor(row) if return_tensors == "pt" else row for name, row in columns.items()}
         return BatchFeature({**rows, **features}, skip_tensor_conversion=self.skip_tensor_conversion)
 

@@ -18,6 +18,17 @@ def collate(rows, **kwargs):
     return VividMedCollator(PROCESSOR, **{"max_length": MAX_LENGTH, **kwargs})(rows)
 
 
+def model_inputs(batch):
+    others = ("geometry", "sample_ids", "num_samples", "size")
+    return {name: values for name, values in batch.items() if name not in others}
+
+
+def spans(batch):
+    """Row and number of each sample, in the order of ``sample_ids``."""
+    mask = batch["attention_mask"]
+    return [(row, number) for row in range(len(mask)) for number in range(1, int(mask[row].max()) + 1)]
+
+
 def test_batch_equals_the_processor_on_all_rows():
     from vividmed.data.batches.examples import to_example
 
@@ -63,20 +74,50 @@ def test_packing_numbers_samples_and_restarts_positions():
 def test_packing_equals_padding():
     model = small_model(PROCESSOR).eval()
     padded, packed = collate(ROWS), collate(ROWS, packing=True)
-    names = ("input_ids", "token_type_ids", "position_ids", "attention_mask", "labels", "label_weights")
-    names += ("pixel_values", "patch_sizes", "pool_sizes")
     with torch.no_grad():
-        separate, together = (model(**{name: batch[name] for name in names}) for batch in (padded, packed))
+        separate, together = (model(**model_inputs(batch)) for batch in (padded, packed))
     torch.testing.assert_close(together.loss, separate.loss, atol=1e-6, rtol=1e-6)
     # Samples in the packed batch stand in the order of sample_ids, one after the other.
     mask = packed["attention_mask"]
-    spans = [(row, number) for row in range(len(mask)) for number in range(1, int(mask[row].max()) + 1)]
     order = [row["id"] for row in ROWS]
-    for name, (row, number) in zip(packed["sample_ids"], spans, strict=True):
+    for name, (row, number) in zip(packed["sample_ids"], spans(packed), strict=True):
         place = order.index(name)
         real = padded["attention_mask"][place].bool()
         torch.testing.assert_close(
             together.logits[row][mask[row] == number], separate.logits[place][real], atol=1e-5, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_independent_turns_equal_conversations_of_one_turn(packing):
+    model = small_model(PROCESSOR).eval()
+    texts = ("What is it?", "A CT.", "Is the heart visible?", "No.", "Which plane?", "Axial.")
+    turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+    rows = [{**row, "messages": turns[: 2 + 2 * (number % 3)]} for number, row in enumerate(ROWS)]
+    single = [
+        {**row, "id": f"{row['id']} {number}", "messages": row["messages"][2 * number :][:2]}
+        for row in rows
+        for number in range(len(row["messages"]) // 2)
+    ]
+    together, separate = collate(rows, independent_turns=True, packing=packing), collate(single)
+    assert len(together["pixel_values"]) < len(separate["pixel_values"])
+    with torch.no_grad():
+        outputs = {id(batch): model(**model_inputs(batch)) for batch in (together, separate)}
+    expected, found = outputs[id(separate)], outputs[id(together)]
+    torch.testing.assert_close(found.loss, expected.loss, atol=1e-6, rtol=1e-6)
+    places = spans(together)
+    for place, name in enumerate(separate["sample_ids"]):
+        row, number = name.rsplit(" ", 1)
+        line, sample = places[together["sample_ids"].index(row)]
+        of_turn = (together["attention_mask"][line] == sample) & (
+            together["turn_ids"][line] == int(number) + 1
+        )
+        answer = of_turn & (together["labels"][line] != -100)
+        torch.testing.assert_close(
+            found.logits[line][answer],
+            expected.logits[place][separate["labels"][place] != -100],
+            atol=1e-5,
+            rtol=1e-4,
         )
 
 

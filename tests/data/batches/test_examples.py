@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vividmed.data.batches.examples import one_turn, read_images, to_example
+from vividmed.data.batches.examples import read_images, to_example
 from vividmed.errors import VividMedError
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(6, 8)
@@ -67,14 +67,3 @@ def test_a_damaged_image_is_named(column, content):
     with pytest.raises(VividMedError, match=rf"^{column}\[1\]") as caught:
         read_images(row)
     assert "\n" not in str(caught.value)
-
-
-def test_one_turn_draws_each_question_equally_often_with_its_answer():
-    pairs = [[{"role": r, "content": f"{r} {n}"} for r in ("user", "assistant")] for n in range(4)]
-    messages = [turn for pair in pairs for turn in pair]
-    row = {"index": 0}
-    assert one_turn(messages, row, seed=1) == messages, "evaluation asks everything"
-    drawn = [one_turn(messages, {**row, "epoch": epoch}, seed=1) for epoch in range(600)]
-    assert all(100 < drawn.count(pair) < 200 for pair in pairs)
-    assert all(asked in pairs for asked in drawn)
-    assert drawn == [one_turn(messages, {**row, "epoch": epoch}, seed=1) for epoch in range(600)]

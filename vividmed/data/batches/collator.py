@@ -15,7 +15,7 @@ from vividmed.data.batches.examples import to_example
 from vividmed.errors import VividMedError
 
 _IGNORED = -100
-_SEQUENCES = {"input_ids": 0, "token_type_ids": 0, "position_ids": 0, "attention_mask": 0}
+_SEQUENCES = {"input_ids": 0, "token_type_ids": 0, "position_ids": 0, "attention_mask": 0, "turn_ids": 0}
 _TARGETS = {"labels": _IGNORED, "label_weights": 0}
 
 
@@ -46,6 +46,7 @@ class VividMedCollator:
             are never cut.
         packing: put several samples into one row, first fit in order of length. ``attention_mask`` then numbers them
             and positions restart, so that each sample sees only itself and the result equals that of padding.
+        independent_turns: let each turn of a conversation see the images and itself only.
         augmentation_seed: jitter the patch depth of volumes in rows that carry an epoch, as in the published
             training; the draw depends on (seed, epoch, index) only. None: no augmentation at all.
         intensity_jitter: largest change of contrast (as a share) and of brightness (in standard deviations of the
@@ -68,6 +69,7 @@ class VividMedCollator:
         max_length: int,
         truncation: Literal["error", "answer"] = "error",
         packing: bool = False,
+        independent_turns: bool = False,
         on_bad_sample: OnBadSample = "error",
         spare_rows: Rows | Sequence[Mapping[str, Any]] = (),
         augmentation_seed: int | None = None,
@@ -79,6 +81,7 @@ class VividMedCollator:
         self.max_length = max_length
         self.truncation = truncation
         self.packing = packing
+        self.independent_turns = independent_turns
         self.on_bad_sample = on_bad_sample
         self.spare_rows = spare_rows
         self.augmentation_seed = augmentation_seed
@@ -91,7 +94,7 @@ class VividMedCollator:
 
         Returns:
             The model's inputs: ``input_ids``, ``token_type_ids``, ``position_ids``, ``attention_mask``, ``labels``
-            (already shifted), ``label_weights``, each (B, L); ``pixel_values``, a flat list of (3, D, H, W);
+            (already shifted), ``label_weights`` and, if turns are independent, ``turn_ids``, each (B, L); ``pixel_values``, a flat list of (3, D, H, W);
             ``patch_sizes``, ``pool_sizes`` (images, 3). In addition ``geometry`` (one per image), ``sample_ids``,
             ``num_samples`` (of those with labels) and ``size`` (:class:`BatchSize`).
 
@@ -130,6 +133,7 @@ class VividMedCollator:
             conversations=[example["messages"]],
             max_length=self.max_length,
             truncation=self.truncation,
+            independent_turns=self.independent_turns,
             padding_side="right",
             generator=generator,
         )
@@ -170,6 +174,8 @@ class VividMedCollator:
         length = max(sum(map(_length, row)) for row in bins)
         batch: dict[str, Any] = {}
         for name, filler in (_SEQUENCES | _TARGETS).items():
+            if name not in samples[0]:
+                continue
             joined = [torch.cat([sample[name][0] for sample in row]) for row in bins]
             batch[name] = torch.stack([F.pad(row, (0, length - len(row)), value=filler) for row in joined])
         batch["pixel_values"] = [image for sample in samples for image in sample["pixel_values"]]

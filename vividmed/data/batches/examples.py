@@ -50,14 +50,6 @@ def shuffled_turns(
     return [turn for pair in order for turn in messages[2 * pair : 2 * pair + 2]]
 
 
-def one_turn(
-    messages: Sequence[dict[str, str]], row: Mapping[str, Any], *, seed: int
-) -> list[dict[str, str]]:
-    """The first pair of :func:`shuffled_turns`; in evaluation, all pairs."""
-    turns = shuffled_turns(messages, row, seed=seed)
-    return turns if row.get("epoch") is None else turns[:2]
-
-
 def read_images(row: Mapping[str, Any]) -> list[MedicalImage]:
     """Images of a row of any kind, pictures before volumes.
 

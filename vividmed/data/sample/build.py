@@ -196,24 +196,20 @@ def _vision_language(
 
 
 def _together(questions: Sequence[Question]) -> Iterator[list[Question]]:
-    """Conversations about an image, which costs less than a row for each question.
+    """One conversation about modality, plane and presence for each image, and one for each other question.
 
-    The first question is for the modality or, in a second conversation, for the plane; presence follows. The other way
-    round, what is asked would give the modality away: only a radiograph is asked for its view.
+    The plane comes after the modality, which it would give away: only a radiograph is asked for its view.
     """
-    groups: dict[str, dict[str, list[Question]]] = {}
+    order = ("modality", "plane", "presence")
+    groups: dict[str, list[Question]] = {}
     for question in questions:
-        if question.kind in ("modality", "plane", "presence"):
-            kinds = groups.setdefault(question.view.name, {"modality": [], "plane": [], "presence": []})
-            kinds[question.kind].append(question)
+        if question.kind in order:
+            groups.setdefault(question.view.name, []).append(question)
         else:
             yield [question]
-    for name, kinds in groups.items():
-        modality, plane, presence = kinds.values()
-        openings = [opening for opening in ([*modality, *plane] if modality else [], plane) if opening]
-        for number, opening in enumerate(openings or [[]]):
-            order = generator(f"{name} presence {number}").permutation(len(presence))
-            yield [*opening, *(presence[i] for i in order)]
+    for name, group in groups.items():
+        shuffled = [group[index] for index in generator(f"{name} presence").permutation(len(group))]
+        yield sorted(shuffled, key=lambda question: order.index(question.kind))
 
 
 def _localization(views: Sequence[View], encoded: dict[str, Row]) -> list[Row]:

@@ -170,7 +170,7 @@ class VlmDataArguments(TextDataArguments):
 
         intensity_jitter: largest change of contrast and brightness in training.
         shuffle_turns: whether the questions of a row are asked in another order in each epoch.
-        one_turn: whether one random question of a row is asked in each epoch, without the others.
+        independent_turns: whether each question of a row is answered from the images alone, without the other turns.
         first_image: whether only the first image of a row is shown.
     """
 
@@ -187,17 +187,24 @@ class VlmDataArguments(TextDataArguments):
             "help": "Ask the questions of a row in another order in each epoch, as published for questions about an image."
         },
     )
-    one_turn: bool = field(
+    independent_turns: bool = field(
         default=False,
         metadata={
-            "help": "Ask one random question of a row in each epoch, so that no answer follows from an earlier one; "
-            "--shuffle_turns is then included. Not part of the published training."
+            "help": "Let each question of a row see the images and itself only, so that no answer follows from an earlier "
+            "one; images are still encoded once for all. Not part of the published training."
         },
     )
     first_image: bool = field(
         default=False,
         metadata={"help": "Show only the first image of a row, as published for reports of studies."},
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.independent_turns and self.shuffle_turns:
+            raise VividMedError(
+                "--shuffle_turns has no effect with --independent_turns: no turn sees another one; leave it out"
+            )
 
 
 @dataclass

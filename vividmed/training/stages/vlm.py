@@ -1,13 +1,13 @@
 """Stage ``vlm``: instruction tuning on images and text (published stage 2)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from vividmed.data.bad_rows import OnBadSample, usable_rows
 from vividmed.data.batches.collator import VividMedCollator
-from vividmed.data.batches.examples import one_turn, shuffled_turns, to_example
+from vividmed.data.batches.examples import shuffled_turns, to_example
 from vividmed.data.sampling.keyed_rows import KeyedRows
 from vividmed.data.sampling.mixture_conversations import mixture_conversation
 from vividmed.training.adapters.groups import GROUNDING_MODULES
@@ -46,23 +46,18 @@ class VlmStage(LanguageStage):
                 VividMedCollator,
                 processor,
                 rows,
+                independent_turns=self.data_args.independent_turns,
                 intensity_jitter=self.data_args.intensity_jitter,
                 transform=partial(
                     _example_of,
                     rows.train,
                     first_image=self.data_args.first_image,
-                    reorder=self._reorder(),
+                    shuffle_seed=self.args.seed if self.data_args.shuffle_turns else None,
                 ),
             ),
             train_dataset=rows.train,
             eval_dataset=rows.evaluation,
         )
-
-    def _reorder(self) -> Callable[..., list[dict[str, str]]] | None:
-        """The function that picks or reorders the turns of a training row; None to keep them as stored."""
-        if self.data_args.one_turn:
-            return partial(one_turn, seed=self.args.seed)
-        return partial(shuffled_turns, seed=self.args.seed) if self.data_args.shuffle_turns else None
 
     def sample_answers(self, trainer: VividMedTrainer, rows: StageRows) -> SampleAnswers:
         return SampleAnswers(
@@ -94,14 +89,14 @@ def _example_of(
     row: Mapping[str, Any],
     *,
     first_image: bool,
-    reorder: Callable[..., list[dict[str, str]]] | None,
+    shuffle_seed: int | None,
 ) -> dict[str, Any]:
     """A row of ``rows`` as an example; a function of the module, since workers of a data loader may be spawned."""
     example = to_example(row, mixture_conversation(rows, row))
     if first_image:
         example["images"] = example["images"][:1]
-    if reorder is not None:
-        example["messages"] = reorder(example["messages"], row)
+    if shuffle_seed is not None:
+        example["messages"] = shuffled_turns(example["messages"], row, seed=shuffle_seed)
     return example
 
 
