@@ -202,6 +202,7 @@ def test_what_contradicts_the_command_line_gives_way_with_a_warning(config, capl
             ["--independent_turns", "--shuffle_turns"],
             "--shuffle_turns has no effect with --independent_turns",
         ),
+        (["--mixture", "m.yaml", "--train_sampling_strategy", "random"], "has no effect with --mixture"),
         (["--max_steps", "5", "--num_train_epochs", "2"], "both set the length of the run"),
         (["--max_steps", "5", "--warmup_steps", "9"], "--warmup_steps 9: the run has only 5 steps"),
     ],

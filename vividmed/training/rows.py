@@ -26,9 +26,15 @@ def load_rows(
         training_args: batch size and processes, by which a stream divides its rows.
 
     Raises:
-        VividMedError: the data set or a split is not found, is empty, or lacks columns.
+        VividMedError: the data set or a split is not found, is empty, or lacks columns; or an argument has no effect on a
+            mixture.
     """
     if args.mixture is not None:
+        if training_args.train_sampling_strategy == "random":
+            raise VividMedError(
+                "--train_sampling_strategy random has no effect with --mixture, which draws its own random order; leave "
+                "it out"
+            )
         mixture = _load_mixture(args.mixture, args, training_args)
         if args.dataset_name is None:
             return mixture, None

@@ -289,8 +289,8 @@ class VividMedTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = field(
         default="group_by_length",
         metadata={
-            "help": "Order of training rows: 'group_by_length' or 'random', both shuffled by seed and epoch. A mixture "
-            "draws its own."
+            "help": "Order of training rows: 'group_by_length' or 'random', both shuffled by seed and epoch; only for "
+            "rows of one data set, as a mixture draws its own order."
         },
     )
     # Rows have images and text, which are columns that the model's forward does not name.
