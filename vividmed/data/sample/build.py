@@ -28,7 +28,6 @@ from vividmed.data.sample.sources import (
     NONCOMMERCIAL_ARCHIVES,
     NONCOMMERCIAL_VOLUMES,
     PICTURES,
-    PYDICOM_DATA,
     VOLUMES,
     PictureSource,
     VolumeSource,
@@ -97,7 +96,7 @@ def _views(work: Path, sources: Sequence[VolumeSource], with_noncommercial: bool
         yield from volumes(source, scan)
         yield from projections(source, scan)
     for picture in PICTURES:
-        yield from pictures(picture, folders[PYDICOM_DATA.package] / picture.file)
+        yield from pictures(picture, folders[picture.archive.package] / picture.file)
 
 
 def extract_sources(
@@ -111,7 +110,7 @@ def extract_sources(
     for source in sources:
         members[source.archive.package] += [source.image, *source.labels]
     for picture in picture_sources:
-        members[PYDICOM_DATA.package].append(picture.file)
+        members[picture.archive.package].append(picture.file)
     downloads = work / "archives"
     downloads.mkdir()
     paths = fetch_archives(archives, downloads)

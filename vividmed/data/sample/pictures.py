@@ -8,7 +8,7 @@ import pydicom
 from PIL import Image
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
-from vividmed.data.sample.sources import PYDICOM_DATA, PictureSource
+from vividmed.data.sample.sources import PictureSource
 from vividmed.data.sample.views import View, generator, to_grey
 
 _EDGE = 160
@@ -32,8 +32,8 @@ def pictures(source: PictureSource, path: Path) -> Iterator[View]:
             name=name,
             patient=source.name,
             modality=source.modality,
-            source=f"{PYDICOM_DATA}: {source.file}",
-            licence=PYDICOM_DATA.licence,
+            source=f"{source.archive}: {source.file}",
+            licence=source.archive.licence,
             image=_shrink(_grey(eight_bit) if number % 2 else eight_bit),
             plane=source.plane,
         )

