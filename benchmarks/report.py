@@ -27,7 +27,7 @@ from vividmed.inference.predictor import REPORT_QUESTION, Predictor
 from vividmed.processing.reading import ImageSource, read_image
 
 TARGET = 1.15
-"""Largest ratio of the command."""
+"""Largest ratio, in each of the three ways."""
 
 _BARE = """
 import sys
@@ -39,7 +39,7 @@ print(write(load(model, device or None, dtype), scan, int(max_new_tokens)))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and print; returns 1 if the ratio of the command is above the target."""
+    """Measure and print; returns 1 if a ratio is above the target."""
     parser = argparse.ArgumentParser(prog="benchmarks.report", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", help="folder or repository of a model that grounds")
     parser.add_argument("scan", help="file or folder of one scan")
@@ -66,11 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     print(f"{'wall time':12}{'bare generate':>15}{'report':>10}{'ratio':>8}")
     with tempfile.TemporaryDirectory() as folder:
-        ratio = compare("command", *commands(args, Path(folder)), args.commands)
-    compare("from file", written(args.scan), reported(args.scan), args.rounds)
-    compare("in memory", written(image), reported(image), args.rounds)
-    print(f"target: the command at most {TARGET} times")
-    return int(ratio > TARGET)
+        ratios = [compare("command", *commands(args, Path(folder)), args.commands)]
+    ratios.append(compare("from file", written(args.scan), reported(args.scan), args.rounds))
+    ratios.append(compare("in memory", written(image), reported(image), args.rounds))
+    print(f"target: at most {TARGET} times")
+    return int(max(ratios) > TARGET)
 
 
 def load(model: str, device: str | None, dtype: str) -> Predictor:
