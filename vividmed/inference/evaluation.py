@@ -13,13 +13,15 @@ from tqdm.auto import tqdm
 
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
-from vividmed.inference.loading import load_trained
+from vividmed.inference.loading import identify, load_trained
 from vividmed.inference.predicting import predict_rows
 from vividmed.inference.task_rows import EMBEDDED_SAMPLE, load_task_rows
 from vividmed.metrics.predictions import RUN_FILE, PredictionWriter, Task, finish_run, predicted_ids
 from vividmed.metrics.protocol import Protocol
 from vividmed.training.launching import check_processes
 from vividmed.version import __version__
+
+_IMAGES = ("images", "volumes")
 
 
 def predict_dataset(
@@ -66,18 +68,19 @@ def predict_dataset(
         rows = rows.select([index for index, key in enumerate(rows["id"]) if key != last])
     if max_rows is not None:
         rows = rows.select(range(min(max_rows, len(rows))))
+    loaded, processor = load_trained(model, device=device or state.device, dtype=getattr(torch, dtype))
     run = {
         "model": model,
+        "weights": identify(loaded),
         "task": task,
         "dataset": dataset or EMBEDDED_SAMPLE,
         "split": split,
-        "rows": hashlib.sha256("\n".join(rows["id"]).encode()).hexdigest()[:16],
+        "rows": _digest(rows),
         "protocol": asked.record(),
         "dtype": dtype,
     }
     _claim(output, run, state)
     done = predicted_ids(output)
-    loaded, processor = load_trained(model, device=device or state.device, dtype=getattr(torch, dtype))
     share = rows.select(range(state.process_index, len(rows), state.num_processes))
     with PredictionWriter(output, rank=state.process_index, world_size=state.num_processes) as writer:
         number = predict_rows(
@@ -96,18 +99,28 @@ def predict_dataset(
     return new, len(done)
 
 
+def _digest(rows: Any) -> str:
+    """Digest of questions and references; images are too large to be read twice."""
+    digest = hashlib.sha256()
+    for row in rows.select_columns([name for name in rows.column_names if name not in _IMAGES]):
+        digest.update(repr(row).encode())
+    return digest.hexdigest()[:16]
+
+
 def _claim(output: Path, run: dict[str, Any], state: PartialState) -> None:
     """Write down what the folder's predictions come from, or refuse to mix them with others."""
     path = output / RUN_FILE
     if path.is_file():
         try:
-            earlier = {key: json.loads(path.read_text(encoding="utf-8"))[key] for key in run}
-        except (ValueError, KeyError) as error:
+            written = json.loads(path.read_text(encoding="utf-8"))
+            earlier = {key: written.get(key) for key in run}
+        except (ValueError, AttributeError) as error:
             raise VividMedError(f"{path}: is damaged ({error}); name another folder") from error
         if differing := [key for key in run if earlier[key] != run[key]]:
             key = differing[0]
             raise VividMedError(
-                f"{output} has predictions of another run ({key}: {earlier[key]!r}, now {run[key]!r}); name another folder"
+                f"{output} has predictions of another run ({key}: {earlier[key]!r}, now {run[key]!r}); name another "
+                "folder, or delete this one"
             )
     elif state.is_main_process:
         versions = {

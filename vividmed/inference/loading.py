@@ -1,5 +1,6 @@
 """A trained model and its processor, by folder or repository; adapters come with their base model."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ def load_trained(
     if not load_in_4bit:
         model = model.to(target)
     return model.eval(), processor
+
+
+def identify(model: Any) -> str:
+    """Digest of the weights and of what the configuration says about grounding, wherever they were loaded from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().flatten()
+        some = flat[:: max(1, len(flat) // 64)][:64].float().cpu().numpy()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + some.tobytes())
+    digest.update(repr((model.config.target_forms, model.config.presence_thresholds)).encode())
+    return digest.hexdigest()
 
 
 def _usable_device(name: str | torch.device | None) -> torch.device:

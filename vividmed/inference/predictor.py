@@ -1,6 +1,5 @@
 """One scan in, a grounded text out: the Python twin of ``vividmed predict``."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ import torch
 
 from vividmed.errors import VividMedError
 from vividmed.inference.grounding import REPORT_QUESTION, ground_report, redraw
-from vividmed.inference.loading import load_trained
+from vividmed.inference.loading import identify, load_trained
 from vividmed.inference.prompt_length import check_prompt_length
 from vividmed.inference.target_forms import TargetForms, tagger
 from vividmed.models.phrases.forms import default_form
@@ -86,14 +85,7 @@ class Predictor:
     @cached_property
     def identity(self) -> str:
         """Digest of the weights and of what the configuration says about grounding, wherever they were loaded from."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            flat = tensor.detach().flatten()
-            some = flat[:: max(1, len(flat) // 64)][:64].float().cpu().numpy()
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + some.tobytes())
-        config = self.model.config
-        digest.update(repr((config.target_forms, config.presence_thresholds)).encode())
-        return digest.hexdigest()
+        return identify(self.model)
 
     def __call__(self, scan: ImageSource, **options: Any) -> Result:
         """Look at one scan; options as in :meth:`predict_batch`.
