@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from vividmed.processing.token_counts import TokenCounter
+from vividmed.data.sampling.token_counts import TokenCounter
 from vividmed.processing.tokenizer import load_tiny_tokenizer
 
 WORDS = [
@@ -18,6 +18,7 @@ WORDS = [
     "<p>nodule</p>",
     "\u00fc\u80ba",
     "a\nb",
+    "a\0b",
     "",
     " ",
     "\u2581",

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from vividmed.data import image_grids
 from vividmed.data.image_grids import canonical_size, encoded_grid
-from vividmed.processing.token_counts import token_counter
+from vividmed.data.sampling.token_counts import token_counter
 
 _IMAGES = ("images", "volumes")
 _TEXTS = ("messages", "report", "targets", "absent")
