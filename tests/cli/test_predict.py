@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -385,6 +386,23 @@ def test_a_text_that_is_longer_than_the_model_reads_is_refused(images, tmp_path,
     assert predict(images / "image0.png", tmp_path / "out", *words) == 1
     (failed,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: "))
     assert "the model reads at most 2,048; shorten it" in failed
+
+
+def test_the_result_of_another_patient_is_not_taken_for_that_of_a_scan_of_the_same_name(
+    images, tmp_path, capsys, predictor
+):
+    first, second = tmp_path / "a" / "scan.png", tmp_path / "b" / "scan.png"
+    for number, scan in enumerate((first, second)):
+        scan.parent.mkdir()
+        shutil.copy(images / f"image{number}.png", scan)
+    assert predict(first, tmp_path / "out", "--formats", "json") == 0
+    result = (tmp_path / "out" / "scan" / "result.json").read_text()
+    assert predict(second, tmp_path / "out", "--formats", "json") == 2
+    assert "has the result of another scan; use --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "out" / "scan" / "result.json").read_text() == result
+    shutil.copy(images / "image0.png", second)
+    assert predict(second, tmp_path / "out", "--formats", "json") == 0
+    assert "1 had a result" in capsys.readouterr().out
 
 
 def test_two_runs_do_not_share_an_output(images, tmp_path, capsys, predictor):

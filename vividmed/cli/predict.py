@@ -182,7 +182,7 @@ def _predict(
     failures: list[tuple[str, str]] = []
     not_dicom = 0
     run = {"model": args.model, "weights": predictor.identity, "asked": _asked(options), "formats": formats}
-    left = [scan for scan in scans if args.overwrite or not _is_done(args.output / scan.name, run)]
+    left = [scan for scan in scans if args.overwrite or not _is_done(args.output / scan.name, scan, run)]
     with tqdm(total=len(left), unit="scan", disable=len(scans) == 1 or not left) as progress:
         for start in range(0, len(left), args.batch_size):
             batch = left[start : start + args.batch_size]
@@ -194,7 +194,7 @@ def _predict(
                         raise result
                     usable = usable_formats(result.image, formats)
                     not_dicom += usable != formats
-                    _save(result, args.output / scan.name, usable, run)
+                    _save(result, args.output / scan.name, usable, {**run, "scan": scan.digest()})
                 except VividMedError as error:
                     if _is_about_output(error, args.output):
                         raise
@@ -215,18 +215,19 @@ def _asked(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, False, [""])}
 
 
-def _is_done(folder: Path, run: dict[str, Any]) -> bool:
-    """Whether a folder has the result of this run, in all formats.
+def _is_done(folder: Path, scan: Any, run: dict[str, Any]) -> bool:
+    """Whether a folder has the result of this run for a scan, in all formats.
 
     Raises:
-        VividMedError: it has the result of another question or model.
+        VividMedError: it has the result of another scan, question or model.
     """
     from vividmed.inference.results import read_run
 
     earlier = read_run(folder)
     if earlier is None:
         return False
-    for name, what in (("asked", "question"), ("weights", "model")):
+    run = {**run, "scan": scan.digest()}
+    for name, what in (("scan", "scan"), ("asked", "question"), ("weights", "model")):
         if earlier.get(name, run[name]) != run[name]:
             raise VividMedError(
                 f"{folder}: has the result of another {what}; use --overwrite to replace it, or another --output"

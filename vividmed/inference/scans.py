@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from vividmed.processing.dicom import is_dicom
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".nii", ".nii.gz")
 _LISTS = (".csv", ".txt")
 _COLUMNS = ("path", "image", "image_path", "file", "filename", "scan")
+_BLOCKS, _BLOCK_BYTES = 16, 4096
 _NOT_IN_NAMES = re.compile(r"[^\w.-]+")
 
 
@@ -29,6 +31,26 @@ class Scan:
 
     name: str
     path: Path
+
+    def digest(self) -> str:
+        """Digest of the sizes of its files and of blocks of them, which tells it from another scan of the same name.
+
+        Raises:
+            VividMedError: a file cannot be read.
+        """
+        digest = hashlib.sha256()
+        try:
+            for file in sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]:
+                if file.is_file() and not file.name.startswith("."):
+                    size = file.stat().st_size
+                    digest.update(str(size).encode())
+                    with file.open("rb") as stream:
+                        for block in range(_BLOCKS):
+                            stream.seek(block * max(0, size - _BLOCK_BYTES) // (_BLOCKS - 1))
+                            digest.update(stream.read(_BLOCK_BYTES))
+        except OSError as error:
+            raise VividMedError(f"{self.path}: cannot be read ({error.strerror}); check it") from error
+        return digest.hexdigest()[:16]
 
 
 def find_scans(inputs: Iterable[str | Path], *, results: Path | None = None) -> list[Scan]:
