@@ -8,7 +8,7 @@ from scipy import ndimage
 LUNGS = ("right lung", "left lung")
 """Structures that :func:`label_lungs` separates."""
 
-_AIR_HU = -400
+_AIR_HU = -500
 _BONE_HU = 120
 _COMPACT_BONE_HU = 250
 _LEAST_BONE_ML = 0.5
@@ -16,7 +16,8 @@ _LARGEST_MARROW_MM2 = 150.0
 _AIRWAY_HU = -900
 _LARGEST_AIRWAY_MM2 = 900.0
 _LEAST_ML = 50.0
-_CLOSING_MM = 6.0
+_LUNG_CLOSING_MM = 4.0
+_BONE_CLOSING_MM = 6.0
 _EROSIONS_MM = (2.0, 4.0, 6.0, 8.0, 10.0, 14.0)
 _REACH_MM = 12.0
 _LEAST_SHARE = 0.05
@@ -56,7 +57,7 @@ def label_bone(array: np.ndarray, spacing: tuple[float, float, float], body: np.
     compact = np.bincount(parts[dense & (array > _COMPACT_BONE_HU)], minlength=number + 1)
     bones = compact >= _LEAST_BONE_ML * 1000 / float(np.prod(spacing))
     bones[0] = False
-    return _closed(bones[parts], spacing, largest_hole_mm2=_LARGEST_MARROW_MM2) & inside
+    return _closed(bones[parts], spacing, _BONE_CLOSING_MM, largest_hole_mm2=_LARGEST_MARROW_MM2) & inside
 
 
 def label_lungs(
@@ -82,7 +83,7 @@ def label_lungs(
     parts, number = ndimage.label(ndimage.binary_opening(air))
     sizes = np.bincount(parts.ravel(), minlength=number + 1)
     sizes[0] = 0
-    lungs = _closed((sizes >= _LEAST_ML * millilitre)[parts], spacing) & inside
+    lungs = _closed((sizes >= _LEAST_ML * millilitre)[parts], spacing, _LUNG_CLOSING_MM) & inside
     middle = array.shape[2] / 2 if not body.any() else float(np.argwhere(body.any(axis=(0, 1))).mean())
     sides = _sides(lungs, middle, spacing)
     return dict(zip(LUNGS, sides, strict=True))
@@ -110,10 +111,14 @@ def _hull(level: np.ndarray) -> np.ndarray:
 
 
 def _closed(
-    mask: np.ndarray, spacing: tuple[float, float, float], *, largest_hole_mm2: float = math.inf
+    mask: np.ndarray,
+    spacing: tuple[float, float, float],
+    closing_mm: float,
+    *,
+    largest_hole_mm2: float = math.inf,
 ) -> np.ndarray:
-    """The mask with small gaps closed and its holes filled up to a size, slice by slice."""
-    reach = max(1, round(_CLOSING_MM / spacing[1]))
+    """The mask with gaps closed by a disk of a radius and its holes filled up to a size, slice by slice."""
+    reach = max(1, round(closing_mm / spacing[1]))
     disk = np.hypot(*np.ogrid[-reach : reach + 1, -reach : reach + 1]) <= reach
     largest = largest_hole_mm2 / (spacing[1] * spacing[2])
     levels = []

@@ -40,7 +40,9 @@ class TokenCounter:
         totals = np.zeros(len(texts), np.int64)
         for chosen, cut in ((plain, _cut_plain), (~plain, _cut)):
             if chosen.any():
-                totals[chosen] = self._totals(cut([texts[index] for index in np.flatnonzero(chosen).tolist()]))
+                totals[chosen] = self._totals(
+                    cut([texts[index] for index in np.flatnonzero(chosen).tolist()])
+                )
         return totals.tolist()
 
     def _totals(self, pieces: pa.ListArray) -> np.ndarray:
