@@ -72,7 +72,10 @@ def tabulate(image: MedicalImage, findings: Sequence[Finding]) -> tuple[tuple[st
 
 def _diameters(plane: np.ndarray, spacing: tuple[float, float]) -> tuple[float, float]:
     """Longest diameter of a slice (H, W), and the largest extent perpendicular to it, in mm."""
-    points = np.argwhere(plane) * spacing
+    # The ends of each row have the hull of all pixels.
+    rows = np.flatnonzero(plane.any(axis=1))
+    ends = plane[rows].argmax(axis=1), plane.shape[1] - 1 - plane[rows, ::-1].argmax(axis=1)
+    points = np.unique(np.concatenate([np.stack([rows, end], axis=1) for end in ends]), axis=0) * spacing
     pixel = float(np.mean(spacing))
     with contextlib.suppress(QhullError, ValueError):  # too few points, or all in one line
         points = points[ConvexHull(points).vertices]
