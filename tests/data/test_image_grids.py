@@ -153,3 +153,9 @@ def test_overlapping_splits_are_found_without_reading_different_images_whole(mon
     assert not hashed
     assert find_overlap(prepared_rows([0, 3]), prepared_rows([3, 4, 4])).images == 2
     assert find_overlap(prepared_rows([0, 3]), prepared_rows([3, 4])).shared_images == 1
+
+
+def test_grids_that_are_all_null_are_measured_from_the_images():
+    row = volume_row(nifti(PLANES["coronal"]))
+    rows, processor = Dataset.from_list([row]), small_processor()
+    assert measure_lengths(rows.add_column("grids", [None]), processor) == measure_lengths(rows, processor)

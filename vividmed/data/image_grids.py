@@ -79,12 +79,11 @@ def encoded_grid(file: Any) -> ImageGrid | None:
         return None
 
 
-def canonical_size(grid: Mapping[str, Any]) -> Triple:
-    """(D, H, W) of an image after it is turned to the canonical orientation."""
-    size = triple(grid["size"])
-    if grid["directions"] is None:
-        return size
-    axes, _ = turning_axes(size, triple(grid["spacing"]), grid["directions"])
+def canonical_size(size: Sequence[int], spacing: Sequence[float], directions: str | None) -> Triple:
+    """(D, H, W) of an image after it is turned to the canonical orientation, from its grid."""
+    if directions is None:
+        return triple(size)
+    axes, _ = turning_axes(triple(size), triple(spacing), directions)
     return triple(size[axis] for axis in axes)
 
 

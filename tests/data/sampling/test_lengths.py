@@ -5,10 +5,11 @@ import gzip
 import nibabel as nib
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from tests.fixtures.training import MAX_LENGTH, make_rows, small_processor
 from vividmed.data.batches.collator import VividMedCollator
-from vividmed.data.sampling.lengths import measure_lengths, row_length
+from vividmed.data.sampling.lengths import measure_lengths
 
 MESSAGES = [{"role": "user", "content": "Report."}, {"role": "assistant", "content": "Normal."}]
 # Index (x, y, z) of the array to RAS+ mm; the body is cut along its thickest axis.
@@ -34,6 +35,11 @@ def nifti(affine, *, second=False):
 def prepared_length(row, processor):
     batch = VividMedCollator(processor, max_length=MAX_LENGTH)([row])
     return batch["input_ids"].shape[1]
+
+
+def row_length(row, processor):
+    (length,) = measure_lengths(Dataset.from_list([row]), processor)
+    return length
 
 
 def test_lengths_from_headers_are_those_of_the_prepared_rows():
@@ -87,9 +93,38 @@ def test_images_that_cannot_be_read_count_as_nothing(row):
         {"messages": None},
         {"messages": [None]},
         {"messages": [{"role": "user", "content": None}]},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
         {"report": None},
         {"targets": None, "absent": None},
     ],
 )
 def test_texts_that_are_null_count_as_nothing(texts):
     assert row_length({"images": [], "volumes": [], **texts}, small_processor()) == 2
+
+
+def test_texts_of_several_rows_stay_with_their_rows():
+    processor = small_processor()
+    texts = [["lung", None, "left  lung"], None, [], [""], ["heart", " and ", "lungs "]]
+    localization = Dataset.from_dict(
+        {"images": [[]] * 5, "targets": texts, "absent": [None, ["liver"], [], [], []]}
+    )
+    conversations = Dataset.from_list(
+        [
+            {"images": [], "messages": content and [{"role": "user", "content": text} for text in content]}
+            for content in texts
+        ]
+    )
+    expected = [
+        2
+        + sum(
+            1 + len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+            for text in row or ()
+            if text is not None
+        )
+        for row in texts
+    ]
+    assert measure_lengths(conversations, processor) == expected
+    assert measure_lengths(conversations.select([4, 0]), processor) == [expected[4], expected[0]]
+    expected[1] += row_length({"images": [], "report": "liver"}, processor) - 2
+    assert measure_lengths(localization, processor) == expected

@@ -2,6 +2,7 @@
 
 import random
 
+import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -52,6 +53,15 @@ def test_counts_are_the_numbers_of_ids(name):
     texts = [" ".join(generator.choices(WORDS, k=generator.randint(0, 20))) for _ in range(300)]
     count = TokenCounter(tokenizer)
     expected = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-    assert count(texts) == expected
-    assert count(texts[::-1]) == expected[::-1]
-    assert count([]) == []
+    assert count(pa.array(texts)).tolist() == expected
+    assert count(pa.array(texts[::-1])).tolist() == expected[::-1]
+    assert count(pa.array([], pa.string())).tolist() == []
+
+
+def test_padding_and_truncation_of_earlier_calls_do_not_count():
+    tokenizer = load_tiny_tokenizer()
+    texts = ["the lungs are clear", "the"]
+    tokenizer(texts, padding="max_length", max_length=3, truncation=True)
+    expected = [len(tokenizer.tokenize(text)) for text in texts]
+    tokenizer(texts, padding="max_length", max_length=3, truncation=True)
+    assert TokenCounter(tokenizer)(pa.array(texts)).tolist() == expected

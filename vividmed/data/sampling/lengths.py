@@ -1,13 +1,17 @@
 """Lengths of rows in tokens, from the sizes of their images and their text; no pixel is decoded."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from vividmed.data import image_grids
 from vividmed.data.image_grids import canonical_size, encoded_grid
 from vividmed.data.sampling.token_counts import token_counter
+from vividmed.triples import Triple
 
 _IMAGES = ("images", "volumes")
 _TEXTS = ("messages", "report", "targets", "absent")
@@ -39,21 +43,13 @@ def measure_lengths(rows: Dataset, processor: Any, *, num_workers: int = 1) -> l
     return lengths
 
 
-def row_length(row: Mapping[str, Any], processor: Any) -> int:
-    """Length in tokens of one row, whose images are encoded (``{"bytes": ..., "path": ...}``)."""
-    (length,) = _row_lengths([row], processor)
-    if length == _UNKNOWN:
-        (length,) = _row_lengths([{**row, image_grids.COLUMN: _read_grids(row)}], processor)
-    return length
-
-
 def _measure(
     rows: Dataset, columns: Sequence[str], processor: Any, batch_size: int, num_workers: int
 ) -> list[int]:
     used = [name for name in (*columns, *_TEXTS) if name in rows.column_names]
     stored = rows.select_columns(used).with_format("arrow")
     measured = stored.map(
-        lambda table: {"length": _row_lengths(table.to_pylist(), processor)},
+        lambda table: {"length": _table_lengths(table, processor)},
         batched=True,
         batch_size=batch_size,
         remove_columns=stored.column_names,
@@ -63,34 +59,57 @@ def _measure(
     return measured.with_format(None)["length"][:]
 
 
-def _row_lengths(rows: Sequence[Mapping[str, Any]], processor: Any) -> list[int]:
-    """Lengths of some rows; -1 for a row without its images whose grids are null."""
-    texts = [[text for text in _texts(row) if isinstance(text, str)] for row in rows]
-    counts = iter(token_counter(processor.tokenizer)([text for of_row in texts for text in of_row]))
-    lengths = []
-    for row, of_row in zip(rows, texts, strict=True):
-        text_tokens = sum(next(counts) for _ in of_row)
-        grids = row.get(image_grids.COLUMN)
-        if grids is None:
-            if image_grids.COLUMN in row:
-                lengths.append(_UNKNOWN)
-                continue
-            grids = _read_grids(row)
-        image_tokens = sum(processor.num_image_tokens(canonical_size(grid)) for grid in grids)
-        # In addition to the texts: <s>, <grd> or <ngrd>, and a marker before each message.
-        lengths.append(2 + image_tokens + text_tokens + len(of_row))
+def _table_lengths(table: pa.Table, processor: Any) -> np.ndarray:
+    """Lengths of the rows of a table; -1 for a row without its images whose grids are null."""
+    lengths = np.full(table.num_rows, 2)  # <s>, and <grd> or <ngrd>
+    count = token_counter(processor.tokenizer)
+    for rows, texts in _texts(table):
+        # A marker stands before each message.
+        np.add.at(lengths, rows, count(texts) + 1)
+    stated = image_grids.COLUMN in table.column_names
+    for row, size in _stated_sizes(table) if stated else _read_sizes(table):
+        lengths[row] += processor.num_image_tokens(size)
+    if stated:
+        lengths[table[image_grids.COLUMN].is_null().to_numpy()] = _UNKNOWN
     return lengths
 
 
-def _read_grids(row: Mapping[str, Any]) -> list[image_grids.ImageGrid]:
-    """Grids of the images that can be read, from their headers."""
-    grids = (encoded_grid(file) for name in _IMAGES for file in row.get(name) or ())
-    return [grid for grid in grids if grid is not None]
+def _texts(table: pa.Table) -> Iterator[tuple[np.ndarray, pa.Array]]:
+    """The texts of a table, a column at a time, and the row of each text."""
+    kinds = (("messages",), ("report",), ("targets", "absent"))
+    names = next((names for names in kinds if names[0] in table.column_names), ())
+    for name in filter(table.column_names.__contains__, names):
+        rows, values = _flat(table[name])
+        if pa.types.is_struct(values.type) and values.type.get_field_index("content") >= 0:
+            values = pc.struct_field(values, "content")
+        if pa.types.is_string(values.type):
+            known = values.is_valid()
+            yield rows[known.to_numpy(zero_copy_only=False)], values.filter(known)
 
 
-def _texts(row: Mapping[str, Any]) -> Iterable[Any]:
-    if "messages" in row:
-        return [(message or {}).get("content") for message in row["messages"] or ()]
-    if "report" in row:
-        return [row["report"]]
-    return [*(row.get("targets") or ()), *(row.get("absent") or ())]
+def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """The values of a column, or of all its lists, and the row of each."""
+    values = column.combine_chunks()
+    if pa.types.is_list(values.type):
+        return pc.list_parent_indices(values).to_numpy(), values.flatten()
+    return np.arange(len(values)), values
+
+
+def _stated_sizes(table: pa.Table) -> Iterable[tuple[int, Triple]]:
+    """(D, H, W) in canonical orientation of each image as its row states it, and the number of the row."""
+    rows, grids = _flat(table[image_grids.COLUMN])
+    if not pa.types.is_struct(grids.type):  # all are null, and the columns have no declared types
+        return ()
+    sizes, spacings = (
+        grids.field(name).flatten().to_numpy().reshape(-1, 3).tolist() for name in ("size", "spacing")
+    )
+    directions = grids.field("directions").to_pylist()
+    return zip(rows.tolist(), map(canonical_size, sizes, spacings, directions), strict=True)
+
+
+def _read_sizes(table: pa.Table) -> Iterator[tuple[int, Triple]]:
+    """The same of each image that can be read, from its header."""
+    for number, row in enumerate(table.to_pylist()):
+        for grid in (encoded_grid(file) for name in _IMAGES for file in row.get(name) or ()):
+            if grid is not None:
+                yield number, canonical_size(**grid)

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 _SPACE = "\u2581"
 _PIECE = re.compile(r" *[^ ]+| +")
-_CUT = "\0"
 _MOST_PIECES = 1 << 18
 
 
@@ -32,26 +31,33 @@ class TokenCounter:
         self._by_pieces = _has_independent_words(tokenizer)
         self._counts: dict[str, int] = {}
 
-    def __call__(self, texts: Sequence[str]) -> list[int]:
-        """Number of tokens of each text, special tokens of the tokenizer not added."""
+    def __call__(self, texts: pa.StringArray) -> np.ndarray:
+        """(texts,) number of tokens of each text, special tokens of the tokenizer not added; no text may be null."""
         if not self._by_pieces:
-            return self._counts_of(texts).tolist()
-        plain = np.array([_is_plain(text) for text in texts], bool)
+            return self._counts_of(texts.to_pylist())
+        plain = _are_plain(texts)
         totals = np.zeros(len(texts), np.int64)
-        for chosen, cut in ((plain, _cut_plain), (~plain, _cut)):
+        for chosen, totals_of in ((plain, self._plain_totals), (~plain, self._totals)):
             if chosen.any():
-                totals[chosen] = self._totals(
-                    cut([texts[index] for index in np.flatnonzero(chosen).tolist()])
-                )
-        return totals.tolist()
+                totals[chosen] = totals_of(texts.filter(pa.array(chosen)))
+        return totals
 
-    def _totals(self, pieces: pa.ListArray) -> np.ndarray:
-        """(texts,) number of tokens, from the pieces of each text."""
-        different = pieces.flatten().dictionary_encode()
-        counts = self._counts_of(different.dictionary.to_pylist())[different.indices.to_numpy()]
-        before = np.concatenate([[0], counts.cumsum()])
-        offsets = pieces.offsets.to_numpy()
-        return before[offsets[1:]] - before[offsets[:-1]]
+    def _plain_totals(self, texts: pa.StringArray) -> np.ndarray:
+        """(texts,) number of tokens of texts whose spaces are single ones between words."""
+        words = pc.split_pattern(texts, " ")
+        different = words.flatten().dictionary_encode()
+        names, indices = different.dictionary.to_pylist(), different.indices.to_numpy()
+        offsets = words.offsets.to_numpy()
+        counts = self._counts_of([f" {name}" for name in names])[indices]
+        # No space stands before the first word.
+        first, which = np.unique(indices[offsets[:-1]], return_inverse=True)
+        counts[offsets[:-1]] = self._counts_of([names[index] for index in first])[which]
+        return np.add.reduceat(counts, offsets[:-1])
+
+    def _totals(self, texts: pa.StringArray) -> np.ndarray:
+        """(texts,) number of tokens of any texts."""
+        pieces = [_PIECE.findall(text) for text in texts.to_pylist()]
+        return np.array([self._counts_of(of_text).sum() for of_text in pieces], np.int64)
 
     def _counts_of(self, pieces: Sequence[str]) -> np.ndarray:
         """(pieces,) number of tokens of each."""
@@ -60,24 +66,27 @@ class TokenCounter:
             known.clear()
         new = [piece for piece in pieces if piece not in known]
         if new:
-            ids = self._tokenizer(new, add_special_tokens=False)["input_ids"]
-            known.update(zip(new, map(len, ids), strict=True))
+            known.update(zip(new, map(len, self._encode(new)), strict=True))
         return np.array([known[piece] for piece in pieces], np.int64)
 
+    def _encode(self, texts: list[str]) -> list[Any]:
+        """Something as long as the ids of each text."""
+        fast = getattr(self._tokenizer, "backend_tokenizer", None)
+        if fast is None:
+            return self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        # The tokenizer itself sets these three before each call, and would then build lists that nobody needs here.
+        fast.no_padding()
+        fast.no_truncation()
+        fast.encode_special_tokens = self._tokenizer.split_special_tokens
+        return fast.encode_batch_fast(texts, add_special_tokens=False)
 
-def _is_plain(text: str) -> bool:
-    """Whether all spaces of a text are single ones between words."""
-    return not ("  " in text or text[:1] == " " or text[-1:] == " " or _CUT in text)
 
-
-def _cut(texts: Sequence[str]) -> pa.ListArray:
-    """Cut texts before each run of spaces."""
-    return pa.array([_PIECE.findall(text) for text in texts], pa.list_(pa.string()))
-
-
-def _cut_plain(texts: Sequence[str]) -> pa.ListArray:
-    """The same for plain texts, a column at a time."""
-    return pc.split_pattern(pc.replace_substring(pa.array(texts, pa.string()), " ", f"{_CUT} "), _CUT)
+def _are_plain(texts: pa.StringArray) -> np.ndarray:
+    """(texts,) whether all spaces of each text are single ones between words."""
+    odd = pc.or_(
+        pc.match_substring(texts, "  "), pc.or_(pc.starts_with(texts, " "), pc.ends_with(texts, " "))
+    )
+    return ~odd.to_numpy(zero_copy_only=False)
 
 
 @lru_cache(maxsize=4)
