@@ -4,6 +4,7 @@ Images come as a ragged list and go through the tower together: linear parts run
 stays within each image, nothing is padded (VividMed, section 3.2).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
@@ -257,23 +258,41 @@ class VividMedVisionTower(nn.Module):
         Returns:
             One (n, hidden_size) for each image: begin token, pooled patches (x fastest), end token.
         """
-        tokens, grids = self.patch_embedding(images, patch_sizes)
+        # Images of one shape are neighbours, so that they are one batch.
+        order = sorted(
+            range(len(images)),
+            key=lambda index: (*images[index].shape, *patch_sizes[index], *pool_sizes[index]),
+        )
+        tokens, grids = self.patch_embedding(
+            [images[index] for index in order], [patch_sizes[index] for index in order]
+        )
         lengths = [1 + d * h * w for d, h, w in grids]
         tokens = self.transformer(tokens, lengths)
-        pooled = [
-            _pool(image[1:], grid, pool_size)
-            for image, grid, pool_size in zip(tokens.split(lengths), grids, pool_sizes, strict=True)
-        ]
+        pooled = _pool(tokens, grids, [pool_sizes[index] for index in order])
         patches = self.linear_proj(torch.cat(pooled) if pooled else tokens)
         boi, eoi = self.boi[0], self.eoi[0]
         if not pooled:
             return [torch.cat([boi[:0], patches, eoi[:0]])] if torch.is_grad_enabled() else []
-        return [torch.cat([boi, image, eoi]) for image in patches.split([len(image) for image in pooled])]
+        parts = patches.split([len(image) for image in pooled])
+        by_image = dict(zip(order, parts, strict=True))
+        return [torch.cat([boi, by_image[index], eoi]) for index in range(len(images))]
 
 
-def _pool(patches: torch.Tensor, grid: Triple, pool_size: Sequence[int]) -> torch.Tensor:
-    """Max-pool (d * h * w, C) on its grid without padding."""
-    kernel = tuple(int(size) for size in pool_size)
-    if kernel == (1, 1, 1):
-        return patches
-    return F.max_pool3d(patches.T.unflatten(1, grid)[None], kernel)[0].flatten(1).T
+def _pool(
+    tokens: torch.Tensor, grids: Sequence[Triple], pool_sizes: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
+    """Drop the class token of each image and max-pool the others on their grid without padding; (n, C) each."""
+    runs = [
+        (grid, kernel, len(list(run)))
+        for (grid, kernel), run in groupby(
+            zip(grids, (tuple(map(int, size)) for size in pool_sizes), strict=True)
+        )
+    ]
+    lengths = [count * (1 + math.prod(grid)) for grid, _, count in runs]
+    pooled: list[torch.Tensor] = []
+    for part, (grid, kernel, count) in zip(tokens.split(lengths), runs, strict=True):
+        patches = part.unflatten(0, (count, -1))[:, 1:]
+        if kernel != (1, 1, 1):
+            patches = F.max_pool3d(patches.mT.unflatten(2, grid), kernel).flatten(2).mT
+        pooled += patches.unbind()
+    return pooled
