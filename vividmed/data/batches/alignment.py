@@ -10,6 +10,7 @@ import torch
 
 from vividmed.data.bad_rows import OnBadSample, Rows, prepare_rows, row_name
 from vividmed.data.batches.augmentation import Augmentation, AugmentationSettings
+from vividmed.data.batches.batch import Batch
 from vividmed.data.batches.collator import BatchSize
 from vividmed.data.batches.deformation import Deformation, DeformationSettings
 from vividmed.data.batches.examples import read_images
@@ -225,7 +226,7 @@ class AlignmentCollator:
         self.on_bad_sample = on_bad_sample
         self.spare_rows = spare_rows
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Prepare and join rows.
 
         Returns:
@@ -248,21 +249,21 @@ class AlignmentCollator:
             math.prod(example["values"].shape[1:]) // math.prod(example["patch_size"]) for example in examples
         )
         targets = [example["targets"] for example in examples]
-        return {
-            "images": [example["values"] for example in examples],
-            "patch_sizes": patch_sizes,
-            "targets": targets,
-            "grounding_labels": [example["labels"] for example in examples],
-            "target_names": targets,
-            "sample_ids": [row_name(row) for row, _ in prepared],
-            "num_samples": 0 if is_spare else sum(not row.get("repeated") for row, _ in prepared),
-            "size": BatchSize(
+        return Batch(
+            images=[example["values"] for example in examples],
+            patch_sizes=patch_sizes,
+            targets=targets,
+            grounding_labels=[example["labels"] for example in examples],
+            target_names=targets,
+            sample_ids=[row_name(row) for row, _ in prepared],
+            num_samples=0 if is_spare else sum(not row.get("repeated") for row, _ in prepared),
+            size=BatchSize(
                 samples=len(prepared),
                 tokens=patches,
                 supervised_tokens=sum(map(len, targets)),
                 patches=patches,
             ),
-        }
+        )
 
     def _prepare(self, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], AlignmentExample]:
         example = self.transform(row)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from vividmed.data.bad_rows import OnBadSample, Rows, prepare_rows, row_name
+from vividmed.data.batches.batch import Batch
 from vividmed.data.batches.deformation import Deformation, DeformationSettings
 from vividmed.data.batches.examples import to_example
 from vividmed.errors import VividMedError
@@ -89,7 +90,7 @@ class VividMedCollator:
         self.deformation = deformation or DeformationSettings()
         self.transform = transform
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """Prepare and join rows.
 
         Returns:
@@ -166,13 +167,13 @@ class VividMedCollator:
             room[place] -= _length(sample)
         return bins
 
-    def _join(self, bins: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    def _join(self, bins: list[list[dict[str, Any]]]) -> Batch:
         samples = [sample for row in bins for sample in row]
         for row in bins:
             for number, sample in enumerate(row, start=1):
                 sample["attention_mask"] = sample["attention_mask"] * number
         length = max(sum(map(_length, row)) for row in bins)
-        batch: dict[str, Any] = {}
+        batch = Batch()
         for name, filler in (_SEQUENCES | _TARGETS).items():
             if name not in samples[0]:
                 continue
