@@ -15,8 +15,8 @@ sys.path.insert(
 )  # found from a clone, whatever the working folder
 
 from vividmed.cli.main import main
+from vividmed.orphans import end_with_launcher
 from vividmed.training.launching import start_processes
-from vividmed.training.runs.orphans import end_with_launcher
 
 if __name__ == "__main__":
     end_with_launcher()

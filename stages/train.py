@@ -17,10 +17,12 @@ sys.path.insert(
 )  # found from a clone, whatever the working folder
 
 from vividmed.console import run_command
-from vividmed.training.runs.orphans import end_with_launcher
+from vividmed.orphans import end_with_launcher
+from vividmed.threads import wait_without_spinning
 
 if __name__ == "__main__":
     end_with_launcher()
+    wait_without_spinning()
 
     # Imports that take seconds, in which the launcher may already end.
     from vividmed.training.launching import start_processes

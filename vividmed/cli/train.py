@@ -12,9 +12,11 @@ import argparse
 
 def run_arguments(arguments: list[str]) -> int:
     """Run a stage as ``stages/train.py`` does; the stages parse their own arguments."""
-    from vividmed.training.runs.orphans import end_with_launcher
+    from vividmed.orphans import end_with_launcher
+    from vividmed.threads import wait_without_spinning
 
     end_with_launcher()
+    wait_without_spinning()
 
     # Imports that take seconds, in which the launcher may already end.
     from vividmed.training.launching import start_processes

@@ -64,18 +64,16 @@ def check_processes(number: int) -> None:
         )
 
 
-def use_all_cores(processes: int | None = None, *, has_workers: bool = False) -> None:
+def use_all_cores(processes: int | None = None) -> None:
     """Share the cores among the processes of this machine, if one thread per process was only the launcher's default.
 
     Args:
         processes: number of processes on this machine; None takes the launcher's.
-        has_workers: whether each process has workers that prepare data; they share a core, if there are several.
     """
     if os.environ.get("OMP_NUM_THREADS") != "1" or torch.cuda.is_available() or _threads_were_chosen():
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = cores // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    threads = max(1, share - has_workers)
+    threads = max(1, cores // (processes or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
 

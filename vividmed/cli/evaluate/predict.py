@@ -63,7 +63,7 @@ def run_arguments(arguments: list[str]) -> int:
     parser = CommandParser("vividmed evaluate predict", __doc__)
     add_arguments(parser)
     args = parser.parse_args(arguments)
-    from vividmed.training.runs.orphans import end_with_launcher
+    from vividmed.orphans import end_with_launcher
 
     end_with_launcher()
 

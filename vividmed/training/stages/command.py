@@ -89,7 +89,7 @@ def run(arguments: list[str]) -> StageResult:
         VividMedError: for everything that the user can correct.
     """
     stage_args, *groups = parse(arguments)
-    use_all_cores(has_workers=groups[-1].dataloader_num_workers > 0)
+    use_all_cores()
     return run_stage(STAGES[stage_args.stage](*groups).resolved())
 
 
