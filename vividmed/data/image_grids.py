@@ -27,6 +27,8 @@ from vividmed.processing.orientation import axis_directions, turning_axes
 from vividmed.triples import Triple
 
 COLUMN = "grids"
+IMAGE_COLUMNS = ("images", "volumes")
+"""The columns of a row that have its images, in the order in which they are numbered."""
 FEATURE = List(
     {
         "size": List(Value("int32"), length=3),
@@ -37,7 +39,6 @@ FEATURE = List(
 """For each image, ``images`` before ``volumes``: its size in voxels and its spacing in mm along (z, y, x), and for a
 volume the directions in which these axes run, such as ``"SPL"`` (superior, posterior, left)."""
 
-_IMAGES = ("images", "volumes")
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31
 _NIFTI1_BYTES, _NIFTI2_BYTES = 348, 540
@@ -57,7 +58,7 @@ class ImageGrid(TypedDict):
 
 def with_grids(row: Mapping[str, Any]) -> dict[str, Any]:
     """Add the column ``grids`` to a row with encoded images; it is null if an image cannot be read."""
-    grids = [encoded_grid(file) for name in _IMAGES for file in row.get(name) or ()]
+    grids = [encoded_grid(file) for name in IMAGE_COLUMNS for file in row.get(name) or ()]
     return {**row, COLUMN: None if None in grids else grids}
 
 

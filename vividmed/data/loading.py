@@ -16,10 +16,10 @@ from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub.constants import HF_HUB_CACHE
 
+from vividmed.data.image_grids import IMAGE_COLUMNS
 from vividmed.data.taxonomy import use_taxonomy_of
 from vividmed.errors import VividMedError
 
-_IMAGES = ("images", "volumes")
 _BATCH = 1000
 _REMOTE = "hf://"
 
@@ -117,7 +117,7 @@ def check_image_paths(rows: datasets.Dataset, location: str) -> None:
         VividMedError: a row names such a file; the message names the row.
     """
     roots = image_roots(location)
-    for column in _IMAGES:
+    for column in IMAGE_COLUMNS:
         if column not in rows.column_names:
             continue
         ids = ["id"] if "id" in rows.column_names else []
@@ -136,7 +136,7 @@ def check_row_paths(row: Mapping[str, Any], location: str, roots: Sequence[Path]
     Raises:
         VividMedError: the row names such a file.
     """
-    for column in _IMAGES:
+    for column in IMAGE_COLUMNS:
         for place, file in enumerate(row.get(column) or ()):
             path = (
                 None if not isinstance(file, Mapping) or file.get("bytes") is not None else file.get("path")

@@ -11,6 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
 from tqdm.auto import tqdm
 
+from vividmed.data.image_grids import IMAGE_COLUMNS
 from vividmed.errors import VividMedError
 from vividmed.files import write_atomically
 from vividmed.inference.loading import identify, load_trained
@@ -20,8 +21,6 @@ from vividmed.metrics.predictions import RUN_FILE, PredictionWriter, Task, finis
 from vividmed.metrics.protocol import Protocol
 from vividmed.training.launching import check_processes
 from vividmed.version import __version__
-
-_IMAGES = ("images", "volumes")
 
 
 def predict_dataset(
@@ -102,7 +101,7 @@ def predict_dataset(
 def _digest(rows: Any) -> str:
     """Digest of questions and references; images are too large to be read twice."""
     digest = hashlib.sha256()
-    for row in rows.select_columns([name for name in rows.column_names if name not in _IMAGES]):
+    for row in rows.select_columns([name for name in rows.column_names if name not in IMAGE_COLUMNS]):
         digest.update(repr(row).encode())
     return digest.hexdigest()[:16]
 

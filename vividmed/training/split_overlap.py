@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from transformers.utils import logging
 
+from vividmed.data.image_grids import IMAGE_COLUMNS
 from vividmed.data.sampling.mixture import Mixture
 from vividmed.data.sampling.mixture_stream import MixtureStream
 
 logger = logging.get_logger(__name__)
 
-_FILES = ("images", "volumes")
 _PARTS, _PART = 3, 4096
 
 
@@ -131,7 +131,7 @@ def _images(rows: Dataset, sizes: pa.Array | None = None) -> Iterator[Mapping[st
         rows: rows of any kind.
         sizes: leave out images that are stored with another number of bytes.
     """
-    columns = [name for name in _FILES if name in rows.column_names]
+    columns = [name for name in IMAGE_COLUMNS if name in rows.column_names]
     stored = rows.select_columns(columns).with_format("arrow")
     for batch in stored.iter(batch_size=256):
         for chunk in (chunk for name in columns for chunk in batch[name].chunks):

@@ -58,7 +58,7 @@ def read_images(row: Mapping[str, Any]) -> list[MedicalImage]:
             names the column and the place in it.
     """
     images = []
-    for column in ("images", "volumes"):
+    for column in image_grids.IMAGE_COLUMNS:
         if row.get(column) is None:
             raise VividMedError(f"field {column!r} is missing or null; give a list, which may be empty")
         images += [_read(value, f"{column}[{number}]") for number, value in enumerate(row[column])]

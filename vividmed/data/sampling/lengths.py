@@ -9,11 +9,10 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from vividmed.data import image_grids
-from vividmed.data.image_grids import canonical_size, encoded_grid
+from vividmed.data.image_grids import IMAGE_COLUMNS, canonical_size, encoded_grid
 from vividmed.data.sampling.token_counts import token_counter
 from vividmed.triples import Triple
 
-_IMAGES = ("images", "volumes")
 _TEXTS = ("messages", "report", "targets", "absent")
 _STATED_BATCH, _READ_BATCH = 1000, 16
 _UNKNOWN = -1
@@ -33,11 +32,11 @@ def measure_lengths(rows: Dataset, processor: Any, *, num_workers: int = 1) -> l
         num_workers: number of processes.
     """
     if image_grids.COLUMN not in rows.column_names:
-        return _measure(rows, _IMAGES, processor, _READ_BATCH, num_workers)
+        return _measure(rows, IMAGE_COLUMNS, processor, _READ_BATCH, num_workers)
     lengths = _measure(rows, (image_grids.COLUMN,), processor, _STATED_BATCH, num_workers)
     unknown = [index for index, length in enumerate(lengths) if length == _UNKNOWN]
     if unknown:
-        read = _measure(rows.select(unknown), _IMAGES, processor, _READ_BATCH, num_workers)
+        read = _measure(rows.select(unknown), IMAGE_COLUMNS, processor, _READ_BATCH, num_workers)
         for index, length in zip(unknown, read, strict=True):
             lengths[index] = length
     return lengths
@@ -110,6 +109,6 @@ def _stated_sizes(table: pa.Table) -> Iterable[tuple[int, Triple]]:
 def _read_sizes(table: pa.Table) -> Iterator[tuple[int, Triple]]:
     """The same of each image that can be read, from its header."""
     for number, row in enumerate(table.to_pylist()):
-        for grid in (encoded_grid(file) for name in _IMAGES for file in row.get(name) or ()):
+        for grid in (encoded_grid(file) for name in IMAGE_COLUMNS for file in row.get(name) or ()):
             if grid is not None:
                 yield number, canonical_size(**grid)
