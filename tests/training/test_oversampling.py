@@ -7,11 +7,7 @@ from vividmed.errors import VividMedError
 from vividmed.training.oversampling import oversample, read_factors
 
 ROWS = Dataset.from_dict(
-    {
-        "id": ["a", "b", "c"],
-        "targets": [["liver"], ["left lung", "heart"], []],
-        "volumes": [["1.nii"], ["2.nii"], []],
-    },
+    {"id": ["a", "b", "c"], "targets": [["liver"], ["left lung", "heart"], []]},
 )
 
 
@@ -24,8 +20,6 @@ ROWS = Dataset.from_dict(
         ("left lung=3, heart=2", "abbbc"),
         ("lung on the left=2,liver=2", "aabbc"),
         ("left lung=1", "abc"),
-        ("volumes=2", "aabbc"),
-        ("left lung=3,volumes=2", "aabbbbbbc"),
     ],
 )
 def test_rows_count_as_often_as_the_largest_factor_of_their_targets(text, ids):
@@ -40,7 +34,6 @@ def test_rows_count_as_often_as_the_largest_factor_of_their_targets(text, ids):
         ("left lung=1.5", "whole number from 1 to 100"),
         ("left lnug=2", "no such target"),
         ("spleen=2", "no training row shows spleen"),
-        ("volumes=x", "whole number from 1 to 100"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(text, reason):
@@ -51,7 +44,3 @@ def test_what_cannot_be_meant_is_refused(text, reason):
 def test_rows_without_targets_are_refused():
     with pytest.raises(VividMedError, match="needs localization rows"):
         oversample(ROWS.remove_columns("targets"), read_factors("left lung=2"))
-
-
-def test_a_part_of_a_data_set_keeps_its_own_volumes():
-    assert oversample(ROWS.select([2, 0]), read_factors("volumes=2"))["id"][:] == ["c", "a", "a"]

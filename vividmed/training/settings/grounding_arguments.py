@@ -71,15 +71,13 @@ class OversamplingArguments:
     """Which rows are drawn more often.
 
     Args:
-        oversample: targets with factors; a row counts as often as the largest factor of the targets that it shows, and
-            rows with a volume by the factor of ``volumes`` more often.
+        oversample: targets with factors; a row counts as often as the largest factor of the targets that it shows.
     """
 
     oversample: str | None = field(
         default=None,
         metadata={
-            "help": "Targets whose rows are drawn more often in an epoch, and how much more often those with a volume are, "
-            "such as 'left lung=3,right lung=3,volumes=2'."
+            "help": "Targets whose rows are drawn more often in an epoch, such as 'left lung=3,right lung=3'."
         },
     )
 
