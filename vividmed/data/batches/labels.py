@@ -139,11 +139,11 @@ def masks_to_model(
         low, high = int(box[source]), int(box[source + 3])
         if flip:
             low, high = plan.oriented_size[axis] - high, plan.oriented_size[axis] - low
-            values = values.flip(axis)
         weights = _weights(plan.oriented_size[axis], plan.resized_size[axis])[:, low:high]
         rows = weights.any(dim=1).nonzero()[:, 0]
         first, last = int(rows[0]), int(rows[-1]) + 1
-        values = torch.tensordot(weights[first:last], values, dims=([1], [axis])).movedim(0, axis)
+        # A flipped axis meets flipped weights, so that the block itself is not copied.
+        values = _multiply(weights[first:last].flip(1) if flip else weights[first:last], values, axis)
         before = plan.padding[axis][0]
         place[axis] = slice(before + first, before + last)
     result[place[0], place[1], place[2]] = values >= _HALF
@@ -160,6 +160,13 @@ def _union(entries: Sequence[Mapping[str, Any]], size: Triple) -> tuple[np.ndarr
         shifted = {**entry, "box": [int(v) for v in entry["box"] - np.tile(box[:3], 2)]}
         block |= unpack_mask(shifted, shape)  # type: ignore[arg-type]
     return block, box
+
+
+def _multiply(weights: torch.Tensor, values: torch.Tensor, axis: int) -> torch.Tensor:
+    """Multiply one axis of (D, H, W) by a matrix (new, old) without moving the axis, which would copy the values."""
+    if axis == 0:
+        return (weights @ values.flatten(1)).unflatten(1, values.shape[1:])
+    return weights @ values if axis == 1 else values @ weights.T
 
 
 @lru_cache(maxsize=64)
