@@ -38,6 +38,6 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(given, exp
 
 
 def test_the_way_of_waiting_is_set_before_torch_is_loaded():
-    code = "import sys; import vividmed.cli.main, vividmed.cli.train, vividmed.threads; print('torch' in sys.modules)"
+    code = "import sys; import vividmed.cli.main, vividmed.cli.train, vividmed.console, vividmed.orphans, vividmed.threads; print('torch' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "False"

@@ -81,7 +81,13 @@ def encoded_grid(file: Any) -> ImageGrid | None:
 
 
 def canonical_size(size: Sequence[int], spacing: Sequence[float], directions: str | None) -> Triple:
-    """(D, H, W) of an image after it is turned to the canonical orientation, from its grid."""
+    """(D, H, W) of an image after it is turned to the canonical orientation, from its grid.
+
+    Args:
+        size: voxels along (z, y, x), as stored.
+        spacing: millimetres per voxel along (z, y, x).
+        directions: as :func:`axis_directions` names them; None for a 2D image, which is not turned.
+    """
     if directions is None:
         return triple(size)
     axes, _ = turning_axes(triple(size), triple(spacing), directions)

@@ -5,7 +5,7 @@ import gzip
 import nibabel as nib
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, LargeList, Value
 
 from tests.fixtures.training import MAX_LENGTH, make_rows, small_processor
 from vividmed.data.batches.collator import VividMedCollator
@@ -128,3 +128,14 @@ def test_texts_of_several_rows_stay_with_their_rows():
     assert measure_lengths(conversations.select([4, 0]), processor) == [expected[4], expected[0]]
     expected[1] += row_length({"images": [], "report": "liver"}, processor) - 2
     assert measure_lengths(localization, processor) == expected
+
+
+def test_texts_in_large_arrow_types_count_as_well():
+    messages = LargeList({"role": Value("large_string"), "content": Value("large_string")})
+    large = Dataset.from_dict({"images": [[]], "messages": [MESSAGES]}).cast_column("messages", messages)
+    processor = small_processor()
+    assert (
+        measure_lengths(large, processor)
+        == [row_length({"images": [], "messages": MESSAGES}, processor)]
+        > [2]
+    )

@@ -10,7 +10,7 @@ import torch
 class Batch(dict[str, Any]):
     """A batch by name, whose tensors are sent to another process together.
 
-    torch passes every tensor to another process as a shared file of its own, which takes about a millisecond for each.
+    torch passes every tensor to another process as a shared file of its own, which takes about half a millisecond for each.
     Images of different sizes cannot be stacked, so a batch has dozens of tensors. When it is pickled, its tensors are
     joined; on arrival, they are views of what was joined.
     """

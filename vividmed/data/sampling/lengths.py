@@ -81,7 +81,8 @@ def _texts(table: pa.Table) -> Iterator[tuple[np.ndarray, pa.Array]]:
         rows, values = _flat(table[name])
         if pa.types.is_struct(values.type) and values.type.get_field_index("content") >= 0:
             values = pc.struct_field(values, "content")
-        if pa.types.is_string(values.type):
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            values = values.cast(pa.string())
             known = values.is_valid()
             yield rows[known.to_numpy(zero_copy_only=False)], values.filter(known)
 
@@ -89,7 +90,7 @@ def _texts(table: pa.Table) -> Iterator[tuple[np.ndarray, pa.Array]]:
 def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """The values of a column, or of all its lists, and the row of each."""
     values = column.combine_chunks()
-    if pa.types.is_list(values.type):
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         return pc.list_parent_indices(values).to_numpy(), values.flatten()
     return np.arange(len(values)), values
 
