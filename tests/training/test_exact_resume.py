@@ -34,6 +34,7 @@ def resume(run, folder, **changes):
         ({"learning_rate": 0.5}, "learning_rate is 0.5 instead of 0.01"),
         ({"max_steps": 3}, "max_steps is 3 instead of 2"),
         ({"optim": "sgd"}, "optim is sgd instead of adamw"),
+        ({"muon": True}, "muon is True instead of False"),
         ({"rows": make_rows(range(1, 13))}, "the training data differs"),
         ({"packing": True}, "packing is True instead of False"),
     ],

@@ -101,14 +101,16 @@ def plan_of_17b(*groups, depth=None, **options):
     processor = type("Processor", (), {})()
     processor.image_processor, processor.tokenizer = VividMedImageProcessor(), _PresetVocabulary(32008)
     adapted = {"use_peft": True, "adapter_groups": list(groups)} if groups else {}
-    optim = options.pop("optim", "adamw_torch")
+    optimizer = (
+        {"muon": True} if options.pop("muon", False) else {"optim": options.pop("optim", "adamw_torch")}
+    )
     return RunPlan(
         config,
         processor,
         model_args=ModelArguments(**adapted, **options),
         data_args=VlmDataArguments(),
         training_args=VlmTrainingArguments(
-            output_dir="x", use_cpu=True, bf16=True, report_to="none", optim=optim, activation_checkpointing=True,
+            output_dir="x", use_cpu=True, bf16=True, report_to="none", activation_checkpointing=True, **optimizer,
         ),
         frozen=GROUNDING_MODULES,
     )  # fmt: skip
@@ -132,6 +134,16 @@ def test_estimate_of_the_17b_agrees_with_a_calculation_by_hand():
     assert 16 * embedding_and_head == pytest.approx(4.2e9, rel=0.01)
     # Norms, positions and the patch convolution are trained, too.
     assert embedding_and_head < state.trainable - adapters < 1.2 * embedding_and_head
+
+
+def test_muon_keeps_one_number_for_each_weight_of_hidden_matrices():
+    with_adamw, with_muon = (plan_of_17b(depth=1, muon=muon) for muon in (False, True))
+    linear = sum(
+        module.weight.numel()
+        for name, module in with_muon.model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name != "lm_head" and module.weight.requires_grad
+    )
+    assert with_adamw.state.optimizer - with_muon.state.optimizer == 4 * linear
 
 
 def test_estimate_grows_with_batch_and_length_and_sharding_divides_the_state():

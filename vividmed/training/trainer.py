@@ -22,6 +22,8 @@ from vividmed.data.terms import Terms
 from vividmed.errors import VividMedError
 from vividmed.training.generated_metrics import GeneratedMetrics
 from vividmed.training.launching import check_processes
+from vividmed.training.muon import Muon
+from vividmed.training.parameter_groups import decayed_names, muon_groups
 from vividmed.training.runs.resumable_trainer import ResumableTrainer
 from vividmed.training.schedule import keep_rate_between_updates
 from vividmed.training.settings.arguments import VividMedTrainingArguments
@@ -236,17 +238,29 @@ class VividMedTrainer(ResumableTrainer):
 
     # Optimisation and log
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Like the ``Trainer``'s, or :class:`Muon` if the arguments ask for it.
+
+        Raises:
+            VividMedError: Muon is asked for where weights are sharded.
+        """
+        if self.args.muon and self.optimizer is None:  # type: ignore[has-type]
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise VividMedError(
+                    "--muon needs whole matrices, which FSDP and DeepSpeed divide; leave it out, or train with DDP"
+                )
+            groups = muon_groups(model or self.model, weight_decay=self.args.weight_decay)
+            args = self.args
+            betas = (args.adam_beta1, args.adam_beta2)
+            self.optimizer = Muon(groups, lr=args.learning_rate, betas=betas, eps=args.adam_epsilon)
+        return super().create_optimizer(model)
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         return keep_rate_between_updates(scheduler, self.args.lr_update_steps)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Names of the weights of linear and convolution layers, adapters excluded."""
-        return [
-            f"{name}.weight"
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and "lora_" not in name
-        ]
+        return decayed_names(model)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return int(self.statistics.cost.flops(inputs["size"]))

@@ -248,7 +248,7 @@ def _memory(plan: RunPlan, options: CheckOptions) -> Iterator[str]:
     )
     yield (
         f"peak memory of {gpus}: {batch.samples} samples of {batch.tokens:,} tokens, images of {batch.patches:,} patches, "
-        f"optimizer {getattr(plan.args.optim, 'value', plan.args.optim)}, "
+        f"optimizer {plan.args.optimizer_name}, "
         f"{'with' if plan.checkpointed else 'without'} activation checkpointing"
     )
     yield from describe(found)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from vividmed.training.estimation.activations import BatchShape, Stack
+from vividmed.training.parameter_groups import muon_groups
 
 GIB = 2**30
 # Bytes per trained weight that optimizers keep, beside the weight and its gradient; 8-bit ones store a scale per block.
@@ -31,6 +32,7 @@ _OPTIMIZER_BYTES = {
     "adafactor": 0.1,
 }
 _ADAM_BYTES = 8
+_MOMENTUM_BYTES = 4
 # Of a driver's context, its kernels and the workspaces of matrix products.
 GPU_CONTEXT = 0.8 * GIB
 # Share of a GPU's memory that its allocator cannot use, because what is free lies in pieces.
@@ -113,7 +115,7 @@ def count_state(
 
     Args:
         model: on the meta device, with its adapter and with the precisions of the run.
-        optimizer: name as ``--optim`` takes it.
+        optimizer: ``muon``, or a name as ``--optim`` takes it.
         bits: 4 or 8 for a quantised model, else 16.
         nested: whether the scales of 4-bit weights are quantised themselves.
         quantised: names of the linear layers that are.
@@ -122,6 +124,10 @@ def count_state(
     names = {f"{name}.weight" for name in quantised}
     per_weight = 0.5 + (1 / 64 + 4 / (64 * 256) if nested else 4 / 64) if bits == 4 else 1.0
     rate = _OPTIMIZER_BYTES.get(optimizer, _ADAM_BYTES)
+    hidden = set[int]()
+    if optimizer == "muon":
+        groups = muon_groups(model, weight_decay=0.0)
+        hidden = {id(parameter) for group in groups if group["muon"] for parameter in group["params"]}
     weights = gradients = moments = copies = dequantised = parameters = trainable = 0.0
     for name, parameter in model.named_parameters():
         size = parameter.numel() * parameter.element_size()
@@ -136,7 +142,8 @@ def count_state(
             gradients += size
             # Small tensors and embeddings keep 32 bits in 8-bit optimizers.
             whole = parameter.numel() < 4096 or "embed_tokens" in name
-            moments += parameter.numel() * (_ADAM_BYTES if whole and rate < 4 and rate else rate)
+            own = _MOMENTUM_BYTES if id(parameter) in hidden else rate
+            moments += parameter.numel() * (_ADAM_BYTES if whole and own < 4 and own else own)
         if autocast and parameter.dtype == torch.float32 and parameter.ndim == 2 and "segmenter" not in name:
             copies += parameter.numel() * 2
     layers = [module for name, module in model.named_modules() if name.endswith(tuple("0123456789"))]

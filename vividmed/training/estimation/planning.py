@@ -233,7 +233,7 @@ class RunPlan:
     def _count(self) -> StateBytes:
         return count_state(
             self.model,
-            optimizer=getattr(self.args.optim, "value", str(self.args.optim)),
+            optimizer=self.args.optimizer_name,
             bits=self._bits,
             nested=bool(self.model_args.use_bnb_nested_quant),
             quantised=self.quantised,

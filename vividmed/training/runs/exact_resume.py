@@ -34,6 +34,7 @@ _DECISIVE = (
     "max_grad_norm",
     "optim",
     "optim_args",
+    "muon",
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",

@@ -230,8 +230,9 @@ class VividMedTrainingArguments(TrainingArguments):
         early_stopping_patience: number of evaluations without improvement after which training ends; None never does.
         early_stopping_threshold: smallest improvement that counts.
 
-        > Parameters of the schedule
+        > Parameters of the optimizer and its schedule
 
+        muon: whether Muon updates the matrices of hidden layers.
         lr_update_steps: number of steps for which the learning rate of the schedule is kept.
     """
 
@@ -278,6 +279,13 @@ class VividMedTrainingArguments(TrainingArguments):
         default=0.0,
         metadata={"help": "With --early_stopping_patience: smallest improvement that counts."},
     )
+    muon: bool = field(
+        default=False,
+        metadata={
+            "help": "Update the matrices of hidden layers with Muon, and everything else with AdamW. Far fewer steps for "
+            "weights that start at random; not for FSDP and DeepSpeed. Not part of the published training."
+        },
+    )
     lr_update_steps: int = field(
         default=1,
         metadata={
@@ -322,6 +330,11 @@ class VividMedTrainingArguments(TrainingArguments):
             self.dataloader_pin_memory = False
         refuse_unused(self)
         self._check_early_stopping()
+
+    @property
+    def optimizer_name(self) -> str:
+        """Name of the optimizer: ``muon``, or as ``--optim`` takes it."""
+        return "muon" if self.muon else str(getattr(self.optim, "value", self.optim))
 
     def _check_early_stopping(self) -> None:
         if self.early_stopping_patience is None:

@@ -54,6 +54,10 @@ def refuse_unused(args: Any) -> None:
     optimizer = getattr(args.optim, "value", args.optim)
     if args.optim_args and optimizer in _PLAIN_OPTIMIZERS:
         raise VividMedError(f"--optim_args has no effect with --optim {optimizer}; leave it out")
+    if args.muon and (other := _changed(args, ("optim", "optim_args"))):
+        raise VividMedError(
+            f"--{other[0]} has no effect with --muon, which is an optimizer itself; leave one out"
+        )
     if args.optim_target_modules and not optimizer.startswith(("galore", "apollo")):
         raise VividMedError(f"--optim_target_modules has no effect with --optim {optimizer}; leave it out")
     if not args.activation_checkpointing:
