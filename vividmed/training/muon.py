@@ -5,8 +5,8 @@ directions that gradients rarely point to are learned as fast as the others (Jor
 layers in neural networks", 2024). The update is scaled to the size of AdamW's, so that one learning rate and one weight
 decay serve both (Liu et al., "Muon is scalable for LLM training", 2025, section 2.2).
 
-``torch.optim.Muon`` computes in bfloat16 on every device, which takes ten times as long on CPUs without instructions for
-it, and leaves all other weights to a second optimizer.
+``torch.optim.Muon`` computes in bfloat16, which takes ten times as long on CPUs without instructions for it, and leaves
+all other weights to a second optimizer.
 """
 
 from collections.abc import Callable
@@ -112,18 +112,23 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """A matrix with the singular vectors of ``matrix`` and singular values of about 1 (0.7 to 1.2).
 
-    Five iterations of Newton and Schulz with Jordan's coefficients, in float32 on a CPU and in bfloat16 elsewhere.
+    Five iterations of Newton and Schulz with Jordan's coefficients. They run on the smaller Gram matrix, which takes half
+    of the time for matrices that are not square.
 
     Args:
         matrix: (rows, columns), of any scale.
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
-    values = matrix.mT if is_tall else matrix
-    values = values.to(torch.float32 if matrix.device.type == "cpu" else torch.bfloat16)
+    values = (matrix.mT if is_tall else matrix).float()
     values = values / values.norm().clamp_min(_EPSILON)
+    gram = values @ values.mT
+    # The product of all iterations' polynomials.
+    factor = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     first, third, fifth = _COEFFICIENTS
     for _ in range(_STEPS):
-        gram = values @ values.mT
         polynomial = torch.addmm(gram, gram, gram, beta=third, alpha=fifth)
-        values = torch.addmm(values, polynomial, values, beta=first)
+        polynomial.diagonal().add_(first)
+        factor = polynomial @ factor
+        gram = polynomial @ gram @ polynomial
+    values = factor @ values
     return (values.mT if is_tall else values).to(matrix.dtype)

@@ -16,7 +16,7 @@ def decayed_names(model: nn.Module) -> list[str]:
     ]
 
 
-def muon_groups(model: PreTrainedModel | PeftModel, *, weight_decay: float) -> list[dict[str, Any]]:
+def muon_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
     """Groups of a model's trained parameters for :class:`vividmed.training.muon.Muon`.
 
     Args:
@@ -24,7 +24,7 @@ def muon_groups(model: PreTrainedModel | PeftModel, *, weight_decay: float) -> l
             adapter are factors of one; AdamW updates them.
         weight_decay: of the weights of linear and convolution layers.
     """
-    output = model.get_output_embeddings()
+    output = model.get_output_embeddings() if isinstance(model, PreTrainedModel | PeftModel) else None
     outside = set() if output is None else {id(parameter) for parameter in output.parameters()}
     decayed = set(decayed_names(model))
     hidden, others, undecayed = [], [], []

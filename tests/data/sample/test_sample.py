@@ -150,7 +150,7 @@ def test_both_splits_mix_2d_and_3d_and_all_modalities():
 
 
 def test_the_size_is_as_planned():
-    assert 350 <= len(rows("vision_language", "train")) <= 600
+    assert 500 <= len(rows("vision_language", "train")) <= 800
     assert 130 <= len(rows("vision_language", "test")) <= 230
     least = {"modality": 30, "plane": 30, "presence": 80}
     for kind, number in least.items():

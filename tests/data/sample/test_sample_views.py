@@ -126,6 +126,7 @@ SOURCE = VolumeSource(
     volume_spacing=(4.0, 3.0, 3.0),
     windows=((-160.0, 240.0),),
     slices={"axial": 12, "coronal": 9, "sagittal": 9},
+    unlabelled_slices={"coronal": 3, "sagittal": 2},
     depth=80,
     volumes=4,
 )
@@ -153,9 +154,23 @@ def test_slices_and_sub_volumes_carry_matching_masks(views):
         assert np.median(medians[target, True]) == pytest.approx(hounsfield[target], abs=1)
 
 
+def test_unlabelled_slices_are_whole_and_say_nothing_about_targets(views):
+    unlabelled = [view for view in views if "-unlabelled-" in view.name]
+    assert [view.plane for view in unlabelled] == ["coronal"] * 3 + ["sagittal"] * 2
+    for view in unlabelled:
+        assert view.whole
+        assert not view.masks
+        assert not view.absent
+        assert not view.sides
+        assert "labelled" not in view.source
+    questions = ask(unlabelled, BUDGETS["train"], ["liver", "spleen"])
+    assert {question.kind for question in questions} == {"modality", "plane"}
+    assert len(questions) == 2 * len(unlabelled)
+
+
 def test_what_is_barely_visible_is_neither_present_nor_absent(views):
     states = {"present": 0, "absent": 0, "unclear": 0}
-    for view in views:
+    for view in (view for view in views if "-unlabelled-" not in view.name):
         for target in NAMES:
             states["present"] += target in view.masks
             states["absent"] += target in view.absent

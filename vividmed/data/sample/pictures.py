@@ -12,6 +12,7 @@ from vividmed.data.sample.sources import PictureSource
 from vividmed.data.sample.views import View, generator, to_grey
 
 _EDGE = 160
+_LARGEST_PART = 0.95
 
 
 def pictures(source: PictureSource, path: Path) -> Iterator[View]:
@@ -25,7 +26,7 @@ def pictures(source: PictureSource, path: Path) -> Iterator[View]:
         name = f"{source.name}-{number:02d}"
         random = generator(name)
         frame = _frame(dataset, number * frames // source.views)
-        scale = 1.0 if number == 0 else random.uniform(0.7, 0.95)
+        scale = 1.0 if number == 0 else random.uniform(source.least, _LARGEST_PART)
         part = _part(frame, source.region, scale, random)
         eight_bit = part if part.dtype == np.uint8 else to_grey(part, source.window)
         yield View(

@@ -63,7 +63,7 @@ class Budget:
 
 
 BUDGETS = {
-    "train": Budget(modality=80, plane=60, presence=80, finding=11, report=24),
+    "train": Budget(modality=120, plane=200, presence=80, finding=11, report=24),
     "test": Budget(modality=9, plane=9, presence=9, finding=2, report=4),
 }
 

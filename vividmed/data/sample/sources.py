@@ -4,7 +4,7 @@ Which patients are held out follows from their modality, part of the body and la
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vividmed.data.sample.archives import Archive
 from vividmed.data.sample.rules import LUNGS
@@ -88,9 +88,11 @@ class VolumeSource:
         volume_spacing: Spacing (z, y, x) in mm of sub-volumes.
         windows: Intensity windows (low, high) for slices, used in turn; None scales by percentiles.
         slices: Plane to number of slices.
+        unlabelled_slices: plane to number of further slices, for questions about modality and plane alone.
         depth: Height of a sub-volume in mm.
         volumes: Number of sub-volumes.
         projections: Number of radiographs projected from it.
+        unlabelled_projections: number of further radiographs, for the same questions.
         by_rule: which of ``lungs`` and ``bone`` are labelled by rule, since the source has no labels of them. The
             outline of the body is, on every CT.
         laterality: Whether left and right of the file are confirmed by anatomy, so that sides may be named.
@@ -107,9 +109,11 @@ class VolumeSource:
     volume_spacing: Spacing
     windows: tuple[Window, ...] | None = None
     slices: Mapping[str, int]
+    unlabelled_slices: Mapping[str, int] = field(default_factory=dict)
     depth: float
     volumes: int
     projections: int = 0
+    unlabelled_projections: int = 0
     by_rule: tuple[str, ...] = ()
     laterality: bool = True
 
@@ -137,6 +141,7 @@ class PictureSource:
         plane: Plane or radiographic view, None where it is not stated.
         region: part with tissue and without burnt-in text: (top, left, bottom, right) as fractions.
         views: Number of views; each is another frame or a smaller part of the region.
+        least: smallest height and width of such a part, as a share of the region's.
         window: Intensity window (low, high) in Hounsfield units for CT.
     """
 
@@ -149,6 +154,7 @@ class PictureSource:
     plane: str | None = None
     region: tuple[float, float, float, float] = (0, 0, 1, 1)
     views: int
+    least: float = 0.55
     window: Window | None = None
 
     @property
@@ -169,9 +175,11 @@ VOLUMES = (
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, LUNG, BONE),
         slices={"axial": 45, "coronal": 24, "sagittal": 24},
+        unlabelled_slices={"coronal": 16, "sagittal": 16},
         depth=130,
         volumes=8,
         projections=32,
+        unlabelled_projections=16,
     ),
     VolumeSource(
         name="abdomen-ct-a",
@@ -184,9 +192,11 @@ VOLUMES = (
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, BONE),
         slices={"axial": 40, "coronal": 20, "sagittal": 20},
+        unlabelled_slices={"coronal": 13, "sagittal": 13},
         depth=130,
         volumes=8,
         projections=12,
+        unlabelled_projections=6,
     ),
     VolumeSource(
         name="abdomen-mr-a",
@@ -213,10 +223,12 @@ VOLUMES = (
         volume_spacing=(5.0, 3.0, 3.0),
         windows=(LUNG, SOFT_TISSUE),
         slices={"axial": 20, "coronal": 12, "sagittal": 12},
+        unlabelled_slices={"axial": 7, "coronal": 12, "sagittal": 12},
         depth=80,
         volumes=4,
         by_rule=("lungs", "bone"),
         projections=20,
+        unlabelled_projections=10,
     ),
     VolumeSource(
         name="brain-mr-a",
@@ -228,6 +240,7 @@ VOLUMES = (
         slice_spacing=1.5,
         volume_spacing=(6.5, 2.5, 2.5),
         slices={"axial": 24, "coronal": 16, "sagittal": 16},
+        unlabelled_slices={"axial": 14, "coronal": 19, "sagittal": 19},
         depth=80,
         volumes=5,
         laterality=False,
@@ -354,7 +367,7 @@ PICTURES = (
         file="RG3_UNCR.dcm",
         plane="frontal",
         region=(0.02, 0.26, 0.76, 0.7),
-        views=6,
+        views=12,
     ),
     PictureSource(
         name="head-ct-a",
@@ -362,7 +375,7 @@ PICTURES = (
         body_part="head",
         file="693_UNCR.dcm",
         plane="axial",
-        views=6,
+        views=12,
         window=(-20, 100),
     ),
     PictureSource(
@@ -371,7 +384,7 @@ PICTURES = (
         body_part="spine",
         file="bad_sequence.dcm",
         plane="axial",
-        views=6,
+        views=12,
         window=SOFT_TISSUE,
     ),
     PictureSource(
@@ -381,7 +394,7 @@ PICTURES = (
         file="explicit_VR-UN.dcm",
         plane="axial",
         region=(0.08, 0.13, 0.8, 0.9),
-        views=8,
+        views=16,
         window=SOFT_TISSUE,
     ),
     PictureSource(
@@ -390,7 +403,7 @@ PICTURES = (
         body_part="shoulder",
         file="MR2_UNCR.dcm",
         region=(0.05, 0.0, 0.8, 1.0),
-        views=6,
+        views=12,
     ),
     PictureSource(
         name="cardiac-us-a",
@@ -415,7 +428,7 @@ PICTURES = (
         body_part="lymph node",
         file="US1_UNCR.dcm",
         region=(0.24, 0.12, 0.68, 0.88),
-        views=12,
+        views=24,
     ),
     PictureSource(
         name="vessel-us-a",
@@ -423,7 +436,7 @@ PICTURES = (
         body_part="vessel",
         file="color-pl.dcm",
         region=(0.05, 0.05, 1.0, 0.9),
-        views=12,
+        views=24,
     ),
     PictureSource(
         name="chest-xray-b",
@@ -431,7 +444,7 @@ PICTURES = (
         body_part="chest",
         file="RG1_UNCR.dcm",
         plane="frontal",
-        views=6,
+        views=12,
     ),
     PictureSource(
         name="liver-mr-b",
@@ -439,7 +452,7 @@ PICTURES = (
         body_part="abdomen",
         file="MR-SIEMENS-DICOM-WithOverlays.dcm",
         plane="axial",
-        views=8,
+        views=16,
         technique="fat-suppressed T1 with contrast",
     ),
     PictureSource(
@@ -449,6 +462,7 @@ PICTURES = (
         file="JPGLosslessP14SV1_1s_1f_8b.dcm",
         region=(0.18, 0.13, 0.86, 0.9),
         views=9,
+        least=0.7,
     ),
     PictureSource(
         name="pelvis-us-b",
@@ -456,7 +470,7 @@ PICTURES = (
         body_part="pelvis",
         file="gdcm-US-ALOKA-16.dcm",
         region=(0.2, 0.06, 0.86, 0.5),
-        views=12,
+        views=24,
     ),
 )
 """Single DICOM files; the regions leave out burnt-in text."""

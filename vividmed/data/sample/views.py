@@ -1,7 +1,7 @@
 """Cuts slices and sub-volumes from a scan, with their masks."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,9 +17,35 @@ CLEARLY_VISIBLE = 0.3
 _MIN_VOXELS = 30
 _MARGIN_MM = 12.0
 _LEAST_AREA = 0.5
-_PART = (0.4, 0.6)
 _HU_RANGE = (-1024, 1500)
 _AXIS = {"axial": 0, "coronal": 1, "sagittal": 2}
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """Fields of view along one axis.
+
+    Attributes:
+        chance: how often the axis is cut.
+        shares: smallest and largest share that is left of it.
+    """
+
+    chance: float
+    shares: tuple[float, float]
+
+    def draw(self, random: np.random.Generator, size: int) -> tuple[int, int]:
+        """A half-open range of the axis."""
+        if self.chance < 1 and random.random() >= self.chance:
+            return 0, size
+        low, high = self.shares
+        length = max(1, round(size * (low if low == high else random.uniform(low, high))))
+        start = int(random.integers(0, size - length + 1))
+        return start, start + length
+
+
+_WHOLE = _Fields(0.3, (0.95, 0.95))
+_VARIED = _Fields(0.6, (0.8, 1.0))
+_PART = _Fields(1, (0.4, 0.6))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,36 +114,56 @@ def slices(source: VolumeSource, scan: Scan) -> Iterator[View]:
     for plane, count in source.slices.items():
         axis = _AXIS[plane]
         largest = _largest_sections(scan, axis)
-        others = tuple(i for i in range(3) if i != axis)
         for number, position in enumerate(_positions(scan, axis, count)):
             name = f"{source.name}-{plane}-{number:02d}"
-            random = generator(name)
-            low, high = [0, 0, 0], list(scan.array.shape)
-            low[axis], high[axis] = position, position + 1
-            whole = number % 3 != 2
-            for other in others:
-                if not whole or random.random() < 0.3:
-                    low[other], high[other] = _window(
-                        random, scan.array.shape[other], 0.95 if whole else random.uniform(*_PART)
-                    )
-            part = scan.crop((low[0], low[1], low[2]), (high[0], high[1], high[2]))
-            window = source.windows[number % len(source.windows)] if source.windows else None
-            image = _display(to_grey(part.array, window), axis)[0]
-            masks, absent = _judge(part, largest)
-            view = View(
-                name=name,
-                patient=source.name,
-                modality=source.modality,
-                source=describe_source(source, f"{plane} slice"),
-                licence=source.archive.licence,
-                image=np.ascontiguousarray(image),
-                plane=plane,
-                masks={target: _display(mask, axis) for target, mask in masks.items()},
-                absent=absent,
-                whole=whole,
-            )
-            names_sides = source.laterality and plane != "sagittal" and whole
-            yield replace(view, sides=_sides(view.masks)) if names_sides else view
+            fields = _PART if number % 3 == 2 else _WHOLE
+            yield _slice(source, scan, plane, position, number, name=name, fields=fields, largest=largest)
+        unlabelled = _spread(*_inside(scan, axis), source.unlabelled_slices.get(plane, 0))
+        for number, position in enumerate(unlabelled):
+            name = f"{source.name}-{plane}-unlabelled-{number:02d}"
+            yield _slice(source, scan, plane, position, number, name=name, fields=_VARIED)
+
+
+def _slice(
+    source: VolumeSource,
+    scan: Scan,
+    plane: str,
+    position: int,
+    number: int,
+    *,
+    name: str,
+    fields: "_Fields",
+    largest: Mapping[str, int] | None = None,
+) -> View:
+    """The slice at a position along the plane's axis; its number decides on the window.
+
+    Without the targets' largest cross-sections, the view says nothing about targets.
+    """
+    axis = _AXIS[plane]
+    random = generator(name)
+    low, high = [0, 0, 0], list(scan.array.shape)
+    low[axis], high[axis] = position, position + 1
+    for other in (i for i in range(3) if i != axis):
+        low[other], high[other] = fields.draw(random, scan.array.shape[other])
+    part = scan.crop((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    window = source.windows[number % len(source.windows)] if source.windows else None
+    image = _display(to_grey(part.array, window), axis)[0]
+    masks, absent = _judge(part, largest) if largest is not None else ({}, ())
+    whole = fields is not _PART
+    view = View(
+        name=name,
+        patient=source.name,
+        modality=source.modality,
+        source=describe_source(source, f"{plane} slice", labelled=largest is not None),
+        licence=source.archive.licence,
+        image=np.ascontiguousarray(image),
+        plane=plane,
+        masks={target: _display(mask, axis) for target, mask in masks.items()},
+        absent=absent,
+        whole=whole,
+    )
+    names_sides = source.laterality and plane != "sagittal" and whole
+    return replace(view, sides=_sides(view.masks)) if names_sides else view
 
 
 def volumes(source: VolumeSource, scan: Scan) -> Iterator[View]:
@@ -131,7 +177,7 @@ def volumes(source: VolumeSource, scan: Scan) -> Iterator[View]:
         low, high = [start, 0, 0], [start + depth, *scan.array.shape[1:]]
         whole = number % 2 == 0
         if not whole:
-            low[2], high[2] = _window(random, scan.array.shape[2], random.uniform(*_PART))
+            low[2], high[2] = _PART.draw(random, scan.array.shape[2])
         part = scan.crop((low[0], low[1], low[2]), (high[0], high[1], high[2]))
         masks, absent = _judge(part, largest)
         array = np.clip(part.array, *_HU_RANGE) if source.modality == "CT" else part.array
@@ -150,10 +196,10 @@ def volumes(source: VolumeSource, scan: Scan) -> Iterator[View]:
         )
 
 
-def describe_source(source: VolumeSource, what: str) -> str:
-    """Package, file, and how an image was made from it."""
+def describe_source(source: VolumeSource, what: str, *, labelled: bool = True) -> str:
+    """Package, file, and how an image and its labels were made from it."""
     by_rule = ""
-    if source.modality == "CT":
+    if labelled and source.modality == "CT":
         by_rule = f", {enumerate_names([*source.by_rule, BODY])} labelled by rule"
     return f"{source.archive}: {source.image}, {what}{by_rule}"
 
@@ -177,23 +223,21 @@ def _spread(low: int, high: int, count: int) -> list[int]:
 def _positions(scan: Scan, axis: int, count: int) -> list[int]:
     """Slice positions: spread over the patient; if a lesion is labelled, half of them over the lesion."""
     others = tuple(i for i in range(3) if i != axis)
-    area = scan.body.mean(axis=others)
-    inside = np.flatnonzero(area > _LEAST_AREA * area.max())
     lesions = [
         np.flatnonzero(scan.mask(target).any(axis=others)) for target in scan.targets if target in LESIONS
     ]
     of_lesion = count // 2 if lesions else 0
-    positions = _spread(int(inside[0]), int(inside[-1]) + 1, count - of_lesion)
+    positions = _spread(*_inside(scan, axis), count - of_lesion)
     for lesion in lesions:
         positions += _spread(int(lesion[0]), int(lesion[-1]) + 1, of_lesion // len(lesions))
     return positions
 
 
-def _window(random: np.random.Generator, size: int, share: float) -> tuple[int, int]:
-    """A random half-open range that covers a share of the axis."""
-    length = max(1, round(size * share))
-    start = int(random.integers(0, size - length + 1))
-    return start, start + length
+def _inside(scan: Scan, axis: int) -> tuple[int, int]:
+    """The half-open range of slices that cut through most of the patient."""
+    area = scan.body.mean(axis=tuple(i for i in range(3) if i != axis))
+    inside = np.flatnonzero(area > _LEAST_AREA * area.max())
+    return int(inside[0]), int(inside[-1]) + 1
 
 
 def _display(array: np.ndarray, axis: int) -> np.ndarray:
@@ -208,7 +252,7 @@ def _largest_sections(scan: Scan, axis: int) -> dict[str, int]:
     return {target: int(scan.mask(target).sum(axis=others).max()) for target in scan.targets}
 
 
-def _judge(part: Scan, largest: dict[str, int]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def _judge(part: Scan, largest: Mapping[str, int]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Masks of the clearly visible targets, and the targets without any voxel."""
     masks, absent = {}, []
     for target in part.targets:
