@@ -16,12 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.learning.table import Figure, conclude
-from vividmed.data.sample import load_sample
-from vividmed.training.answers import CLOSED_KINDS
-from vividmed.training.stages.command import run
+from vividmed.threads import wait_without_spinning
 
 SEEDS = (42, 43, 44)
 RIGHT = 0.95
@@ -36,6 +31,8 @@ def majority(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         rows: with ``kind`` and one turn of ``messages``. The answers to a presence question are counted for each
             question, so for each structure.
     """
+    from vividmed.training.answers import CLOSED_KINDS
+
     answers: dict[str, dict[str, Counter[str]]] = {kind: {} for kind in CLOSED_KINDS}
     for row in rows:
         if row["kind"] in answers:
@@ -56,8 +53,12 @@ def main() -> int:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/learning/demo"))
     options = parser.parse_args()
     started = time.perf_counter()
-    # As in `make demo`, a core is left to the worker that prepares data.
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    wait_without_spinning()  # as `make demo` does, before torch is imported
+    from benchmarks.learning.table import Figure, conclude
+    from vividmed.data.sample import load_sample
+    from vividmed.training.answers import CLOSED_KINDS
+    from vividmed.training.stages.command import run
+
     right: dict[str, list[float]] = {kind: [] for kind in CLOSED_KINDS}
     figures = []
     for seed in options.seeds:
