@@ -1,6 +1,7 @@
 """Cutting, measuring and describing views of synthetic scans whose truth is known."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import nibabel as nib
@@ -126,7 +127,7 @@ SOURCE = VolumeSource(
     volume_spacing=(4.0, 3.0, 3.0),
     windows=((-160.0, 240.0),),
     slices={"axial": 12, "coronal": 9, "sagittal": 9},
-    unlabelled_slices={"coronal": 3, "sagittal": 2},
+    asked_slices={"coronal": 6, "sagittal": 4},
     depth=80,
     volumes=4,
 )
@@ -154,23 +155,25 @@ def test_slices_and_sub_volumes_carry_matching_masks(views):
         assert np.median(medians[target, True]) == pytest.approx(hounsfield[target], abs=1)
 
 
-def test_unlabelled_slices_are_whole_and_say_nothing_about_targets(views):
-    unlabelled = [view for view in views if "-unlabelled-" in view.name]
-    assert [view.plane for view in unlabelled] == ["coronal"] * 3 + ["sagittal"] * 2
-    for view in unlabelled:
-        assert view.whole
-        assert not view.masks
-        assert not view.absent
-        assert not view.sides
-        assert "labelled" not in view.source
-    questions = ask(unlabelled, BUDGETS["train"], ["liver", "spleen"])
-    assert {question.kind for question in questions} == {"modality", "plane"}
-    assert len(questions) == 2 * len(unlabelled)
+def test_slices_to_ask_about_take_the_place_of_the_others_of_their_plane(views):
+    asked = [view for view in views if view.use == "questions"]
+    assert [view.plane for view in asked] == ["coronal"] * 6 + ["sagittal"] * 4
+    assert all(view.whole for view in asked)
+    questions = ask(views, BUDGETS["train"], ["liver", "spleen"])
+    about_planes = {question.view.name for question in questions if question.kind == "plane"}
+    assert {view.name for view in asked} <= about_planes
+    assert not {view.name for view in views if view.use == "locations"} & about_planes
+    for question in questions:
+        view, target = question.view, re.search("liver|spleen", question.question)
+        if question.kind == "presence":
+            assert target[0] in (view.masks if question.answer == "Yes." else view.absent)
+        elif question.kind in ("finding", "report"):
+            assert view.use != "questions"
 
 
 def test_what_is_barely_visible_is_neither_present_nor_absent(views):
     states = {"present": 0, "absent": 0, "unclear": 0}
-    for view in (view for view in views if "-unlabelled-" not in view.name):
+    for view in views:
         for target in NAMES:
             states["present"] += target in view.masks
             states["absent"] += target in view.absent

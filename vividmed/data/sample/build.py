@@ -66,10 +66,11 @@ def build(folder: Path, *, with_noncommercial: bool = False) -> None:
     targets = learnable_targets(by_split["train"], by_split["test"])
     for split, of_split in by_split.items():
         encoded = {view.name: _encode(view) for view in of_split}
+        located = [view for view in of_split if view.use != "questions"]
         rows = {
             "vision_language": _vision_language(of_split, encoded, split, targets),
-            "localization": _localization(of_split, encoded),
-            "grounded_report": _grounded_reports(of_split, encoded),
+            "localization": _localization(located, encoded),
+            "grounded_report": _grounded_reports(located, encoded),
         }
         for row_kind, of_kind in rows.items():
             of_kind = [with_grids(row) for row in of_kind]

@@ -25,7 +25,7 @@ def projections(source: VolumeSource, scan: Scan) -> Iterator[View]:
     is up. On frontal views the patient's right is on the left; on lateral views the front is on the left. Whether a
     target is present or absent is decided by its projected mask.
     """
-    count = source.projections + source.unlabelled_projections
+    count = source.projections + source.asked_projections
     if not count:
         return
     scan = scan.resampled((_SPACING_MM,) * 3)
@@ -33,18 +33,16 @@ def projections(source: VolumeSource, scan: Scan) -> Iterator[View]:
     density = np.where(patient, np.clip(scan.array, -1000, 1500) / 1000 + 1, 0).astype(np.float32)
     targets = [target for target in CHEST_PROJECTION if target in scan.targets]
     for number in range(count):
-        labelled = number < source.projections
-        whole = not labelled or number % 4 < 2
+        only_asked = number >= source.projections
+        whole = only_asked or number % 4 < 2
         view = ("frontal", "lateral")[number % 2]
         name = f"{source.name}-{view}-{number:02d}"
         random = generator(name)
         angle = random.uniform(-_TILT_DEGREES, _TILT_DEGREES)
         ray = 1 if view == "frontal" else 2
         path = _rotated(density, angle, mode="bilinear").sum(axis=ray)[::-1] * _SPACING_MM * _WATER_PER_MM
-        shadows = {}
-        if labelled:
-            labels = _rotated(scan.labels, angle, mode="nearest")
-            shadows = {target: _shadow(labels == scan.targets[target], ray) for target in targets}
+        labels = _rotated(scan.labels, angle, mode="nearest")
+        shadows = {target: _shadow(labels == scan.targets[target], ray) for target in targets}
         rows, columns = _field(random, path, whole=whole)
         masks = {target: shadow[rows, columns][None] for target, shadow in shadows.items()}
         present = {
@@ -56,13 +54,14 @@ def projections(source: VolumeSource, scan: Scan) -> Iterator[View]:
             name=name,
             patient=source.name,
             modality="X-ray",
-            source=describe_source(source, "radiograph projected from CT", labelled=labelled),
+            source=describe_source(source, "radiograph projected from CT"),
             licence=source.archive.licence,
             image=to_grey(path[rows, columns], None),
             plane=view,
             masks=present,
             absent=tuple(target for target, mask in masks.items() if not mask.any()),
             whole=whole,
+            use="questions" if only_asked else "both",
         )
 
 

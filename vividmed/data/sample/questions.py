@@ -63,7 +63,7 @@ class Budget:
 
 
 BUDGETS = {
-    "train": Budget(modality=120, plane=200, presence=80, finding=11, report=24),
+    "train": Budget(modality=120, plane=200, presence=120, finding=11, report=24),
     "test": Budget(modality=9, plane=9, presence=9, finding=2, report=4),
 }
 
@@ -80,13 +80,14 @@ def ask(views: Sequence[View], budget: Budget, targets: Collection[str]) -> list
         budget: of the split.
         targets: whose presence is asked for; see :func:`learnable_targets`.
     """
-    whole = [view for view in views if view.whole]
+    whole = [view for view in views if view.whole and view.use != "locations"]
+    located = [view for view in views if view.use != "questions"]
     return [
         *_ask_modality(whole, budget.modality),
         *_ask_plane(whole, budget.plane),
         *_ask_presence(whole, budget.presence, targets),
-        *(question for find in _FINDINGS for question in _pick(_found(views, find), budget.finding)),
-        *_ask_report(views, budget.report),
+        *(question for find in _FINDINGS for question in _pick(_found(located, find), budget.finding)),
+        *_ask_report(located, budget.report),
     ]
 
 
@@ -109,7 +110,7 @@ def learnable_targets(train: Sequence[View], test: Sequence[View]) -> frozenset[
 
 
 def _with_both_answers(views: Iterable[View]) -> set[str]:
-    whole = [view for view in views if view.whole]
+    whole = [view for view in views if view.whole and view.use != "locations"]
     seen = {target for view in whole for target in view.masks}
     return seen & {target for view in whole for target in view.absent}
 

@@ -88,11 +88,11 @@ class VolumeSource:
         volume_spacing: Spacing (z, y, x) in mm of sub-volumes.
         windows: Intensity windows (low, high) for slices, used in turn; None scales by percentiles.
         slices: Plane to number of slices.
-        unlabelled_slices: plane to number of further slices, for questions about modality and plane alone.
+        asked_slices: plane to number of further slices, of which modality, plane and presence are asked instead.
         depth: Height of a sub-volume in mm.
         volumes: Number of sub-volumes.
         projections: Number of radiographs projected from it.
-        unlabelled_projections: number of further radiographs, for the same questions.
+        asked_projections: number of further radiographs, for the same questions alone.
         by_rule: which of ``lungs`` and ``bone`` are labelled by rule, since the source has no labels of them. The
             outline of the body is, on every CT.
         laterality: Whether left and right of the file are confirmed by anatomy, so that sides may be named.
@@ -109,11 +109,11 @@ class VolumeSource:
     volume_spacing: Spacing
     windows: tuple[Window, ...] | None = None
     slices: Mapping[str, int]
-    unlabelled_slices: Mapping[str, int] = field(default_factory=dict)
+    asked_slices: Mapping[str, int] = field(default_factory=dict)
     depth: float
     volumes: int
     projections: int = 0
-    unlabelled_projections: int = 0
+    asked_projections: int = 0
     by_rule: tuple[str, ...] = ()
     laterality: bool = True
 
@@ -175,11 +175,11 @@ VOLUMES = (
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, LUNG, BONE),
         slices={"axial": 45, "coronal": 24, "sagittal": 24},
-        unlabelled_slices={"coronal": 16, "sagittal": 16},
+        asked_slices={"axial": 32, "coronal": 32, "sagittal": 32},
         depth=130,
         volumes=8,
         projections=32,
-        unlabelled_projections=16,
+        asked_projections=16,
     ),
     VolumeSource(
         name="abdomen-ct-a",
@@ -192,11 +192,11 @@ VOLUMES = (
         volume_spacing=(5.0, 3.5, 3.5),
         windows=(SOFT_TISSUE, BONE),
         slices={"axial": 40, "coronal": 20, "sagittal": 20},
-        unlabelled_slices={"coronal": 13, "sagittal": 13},
+        asked_slices={"axial": 27, "coronal": 27, "sagittal": 27},
         depth=130,
         volumes=8,
         projections=12,
-        unlabelled_projections=6,
+        asked_projections=6,
     ),
     VolumeSource(
         name="abdomen-mr-a",
@@ -208,6 +208,7 @@ VOLUMES = (
         slice_spacing=2.5,
         volume_spacing=(4.0, 3.0, 3.0),
         slices={"axial": 20, "coronal": 8, "sagittal": 8},
+        asked_slices={"axial": 16, "coronal": 8, "sagittal": 8},
         depth=60,
         volumes=4,
         technique="T1",
@@ -223,12 +224,12 @@ VOLUMES = (
         volume_spacing=(5.0, 3.0, 3.0),
         windows=(LUNG, SOFT_TISSUE),
         slices={"axial": 20, "coronal": 12, "sagittal": 12},
-        unlabelled_slices={"axial": 7, "coronal": 12, "sagittal": 12},
+        asked_slices={"axial": 20, "coronal": 20, "sagittal": 20},
         depth=80,
         volumes=4,
         by_rule=("lungs", "bone"),
         projections=20,
-        unlabelled_projections=10,
+        asked_projections=10,
     ),
     VolumeSource(
         name="brain-mr-a",
@@ -240,7 +241,7 @@ VOLUMES = (
         slice_spacing=1.5,
         volume_spacing=(6.5, 2.5, 2.5),
         slices={"axial": 24, "coronal": 16, "sagittal": 16},
-        unlabelled_slices={"axial": 14, "coronal": 19, "sagittal": 19},
+        asked_slices={"axial": 30, "coronal": 30, "sagittal": 30},
         depth=80,
         volumes=5,
         laterality=False,
@@ -256,6 +257,7 @@ VOLUMES = (
         slice_spacing=0.6,
         volume_spacing=(2.1, 0.67, 0.67),
         slices={"axial": 8},
+        asked_slices={"axial": 6},
         depth=30,
         volumes=2,
         laterality=False,

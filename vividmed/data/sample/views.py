@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
@@ -66,6 +67,7 @@ class View:
             absent.
         sides: ``left`` or ``right`` of the patient for each present target whose side is certain.
         whole: Whether the image shows about the whole field of view, and not only a part of the body's cross-section.
+        use: what it is for: ``questions`` about modality, plane and presence, ``locations`` and reports, or ``both``.
     """
 
     name: str
@@ -80,6 +82,7 @@ class View:
     absent: tuple[str, ...] = ()
     sides: dict[str, str] = field(default_factory=dict)
     whole: bool = True
+    use: Literal["questions", "locations", "both"] = "both"
 
     @property
     def is_volume(self) -> bool:
@@ -108,20 +111,23 @@ def slices(source: VolumeSource, scan: Scan) -> Iterator[View]:
     """Axial, coronal and sagittal slices with a varying field of view.
 
     They are displayed by radiological convention: the patient's right on the left and the front up; on coronal and
-    sagittal slices the head up, and on sagittal slices the front on the left.
+    sagittal slices the head up, and on sagittal slices the front on the left. Slices for questions alone are spread over
+    the whole patient, and their fields of view vary more.
     """
     scan = _to_body(scan.resampled((source.slice_spacing,) * 3))
     for plane, count in source.slices.items():
         axis = _AXIS[plane]
         largest = _largest_sections(scan, axis)
+        asked = source.asked_slices.get(plane, 0)
         for number, position in enumerate(_positions(scan, axis, count)):
             name = f"{source.name}-{plane}-{number:02d}"
             fields = _PART if number % 3 == 2 else _WHOLE
-            yield _slice(source, scan, plane, position, number, name=name, fields=fields, largest=largest)
-        unlabelled = _spread(*_inside(scan, axis), source.unlabelled_slices.get(plane, 0))
-        for number, position in enumerate(unlabelled):
-            name = f"{source.name}-{plane}-unlabelled-{number:02d}"
-            yield _slice(source, scan, plane, position, number, name=name, fields=_VARIED)
+            view = _slice(source, scan, plane, position, number, name=name, fields=fields, largest=largest)
+            yield replace(view, use="locations") if asked else view
+        for number, position in enumerate(_spread(*_inside(scan, axis), asked)):
+            name = f"{source.name}-{plane}-asked-{number:02d}"
+            view = _slice(source, scan, plane, position, number, name=name, fields=_VARIED, largest=largest)
+            yield replace(view, use="questions")
 
 
 def _slice(
@@ -133,12 +139,9 @@ def _slice(
     *,
     name: str,
     fields: "_Fields",
-    largest: Mapping[str, int] | None = None,
+    largest: Mapping[str, int],
 ) -> View:
-    """The slice at a position along the plane's axis; its number decides on the window.
-
-    Without the targets' largest cross-sections, the view says nothing about targets.
-    """
+    """The slice at a position along the plane's axis; its number decides on the window."""
     axis = _AXIS[plane]
     random = generator(name)
     low, high = [0, 0, 0], list(scan.array.shape)
@@ -148,13 +151,13 @@ def _slice(
     part = scan.crop((low[0], low[1], low[2]), (high[0], high[1], high[2]))
     window = source.windows[number % len(source.windows)] if source.windows else None
     image = _display(to_grey(part.array, window), axis)[0]
-    masks, absent = _judge(part, largest) if largest is not None else ({}, ())
+    masks, absent = _judge(part, largest)
     whole = fields is not _PART
     view = View(
         name=name,
         patient=source.name,
         modality=source.modality,
-        source=describe_source(source, f"{plane} slice", labelled=largest is not None),
+        source=describe_source(source, f"{plane} slice"),
         licence=source.archive.licence,
         image=np.ascontiguousarray(image),
         plane=plane,
@@ -196,10 +199,10 @@ def volumes(source: VolumeSource, scan: Scan) -> Iterator[View]:
         )
 
 
-def describe_source(source: VolumeSource, what: str, *, labelled: bool = True) -> str:
-    """Package, file, and how an image and its labels were made from it."""
+def describe_source(source: VolumeSource, what: str) -> str:
+    """Package, file, and how an image was made from it."""
     by_rule = ""
-    if labelled and source.modality == "CT":
+    if source.modality == "CT":
         by_rule = f", {enumerate_names([*source.by_rule, BODY])} labelled by rule"
     return f"{source.archive}: {source.image}, {what}{by_rule}"
 
