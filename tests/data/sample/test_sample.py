@@ -216,17 +216,16 @@ def test_modality_and_plane_answers_are_those_of_the_row():
 
 
 def test_presence_answers_follow_from_the_masks():
-    # Slices that are for questions alone have no masks here; test_sample_views.py checks such answers.
-    checked = [row for row in of_kind("presence") if view_of(row) in located()]
-    for row in checked:
-        truth = located()[view_of(row)]
-        assert asked_target(row) in truth["targets" if answer(row) == "Yes." else "absent"]
-    assert len(checked) > 200
-    assert all(
-        "-asked-" in view_of(row) or "X-ray" in row["modality"]
-        for row in of_kind("presence")
-        if row not in checked
-    )
+    checked = 0
+    for row in of_kind("presence"):
+        truth = located().get(view_of(row))
+        if truth is None:
+            # Images for questions alone have no masks here; test_sample_views.py checks such answers.
+            assert "-asked-" in view_of(row) or row["modality"] == "X-ray"
+        else:
+            assert asked_target(row) in truth["targets" if answer(row) == "Yes." else "absent"]
+            checked += 1
+    assert checked > 150
 
 
 def test_findings_follow_from_the_masks():

@@ -414,7 +414,7 @@ PICTURES = (
         archive=DEID_DATA,
         file="ultrasounds/ultrasound-multiframe.dcm",
         region=(0.13, 0.13, 0.86, 0.85),
-        views=24,
+        views=48,
     ),
     PictureSource(
         name="heart-us-a",
@@ -422,7 +422,7 @@ PICTURES = (
         body_part="heart",
         file="color3d_jpeg_baseline.dcm",
         region=(0.08, 0.2, 0.86, 0.8),
-        views=24,
+        views=48,
     ),
     PictureSource(
         name="node-us-a",

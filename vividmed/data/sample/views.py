@@ -111,8 +111,8 @@ def slices(source: VolumeSource, scan: Scan) -> Iterator[View]:
     """Axial, coronal and sagittal slices with a varying field of view.
 
     They are displayed by radiological convention: the patient's right on the left and the front up; on coronal and
-    sagittal slices the head up, and on sagittal slices the front on the left. Slices for questions alone are spread over
-    the whole patient, and their fields of view vary more.
+    sagittal slices the head up, and on sagittal slices the front on the left. The fields of view of slices for questions alone
+    vary more.
     """
     scan = _to_body(scan.resampled((source.slice_spacing,) * 3))
     for plane, count in source.slices.items():
@@ -124,7 +124,7 @@ def slices(source: VolumeSource, scan: Scan) -> Iterator[View]:
             fields = _PART if number % 3 == 2 else _WHOLE
             view = _slice(source, scan, plane, position, number, name=name, fields=fields, largest=largest)
             yield replace(view, use="locations") if asked else view
-        for number, position in enumerate(_spread(*_inside(scan, axis), asked)):
+        for number, position in enumerate(_positions(scan, axis, asked)):
             name = f"{source.name}-{plane}-asked-{number:02d}"
             view = _slice(source, scan, plane, position, number, name=name, fields=_VARIED, largest=largest)
             yield replace(view, use="questions")
@@ -226,21 +226,16 @@ def _spread(low: int, high: int, count: int) -> list[int]:
 def _positions(scan: Scan, axis: int, count: int) -> list[int]:
     """Slice positions: spread over the patient; if a lesion is labelled, half of them over the lesion."""
     others = tuple(i for i in range(3) if i != axis)
+    area = scan.body.mean(axis=others)
+    inside = np.flatnonzero(area > _LEAST_AREA * area.max())
     lesions = [
         np.flatnonzero(scan.mask(target).any(axis=others)) for target in scan.targets if target in LESIONS
     ]
     of_lesion = count // 2 if lesions else 0
-    positions = _spread(*_inside(scan, axis), count - of_lesion)
+    positions = _spread(int(inside[0]), int(inside[-1]) + 1, count - of_lesion)
     for lesion in lesions:
         positions += _spread(int(lesion[0]), int(lesion[-1]) + 1, of_lesion // len(lesions))
     return positions
-
-
-def _inside(scan: Scan, axis: int) -> tuple[int, int]:
-    """The half-open range of slices that cut through most of the patient."""
-    area = scan.body.mean(axis=tuple(i for i in range(3) if i != axis))
-    inside = np.flatnonzero(area > _LEAST_AREA * area.max())
-    return int(inside[0]), int(inside[-1]) + 1
 
 
 def _display(array: np.ndarray, axis: int) -> np.ndarray:
