@@ -48,7 +48,8 @@ stages: install
 	$(TRAIN) --stage align-isam
 	$(TRAIN) --stage vg --segmenter outputs/align-sam --instance_segmenter outputs/align-isam
 	$(TRAIN) --stage vlm --model_name_or_path outputs/vg \
-		--per_device_train_batch_size 8 --max_image_tokens 36 --max_steps 600 --eval_steps 600 --save_steps 600
+		--muon false --per_device_train_batch_size 8 --max_image_tokens 36 \
+		--max_steps 600 --eval_steps 600 --save_steps 600
 	$(TRAIN) --stage grg --model_name_or_path outputs/vlm
 
 EVALUATE := $(BIN)/vividmed evaluate

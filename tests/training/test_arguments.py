@@ -158,6 +158,8 @@ def test_model_of_ones_own_starts_from_the_tiny_settings():
             {"use_peft": False, "load_in_4bit": False, "lora_r": 16},
         ),
         ({"use_peft": True, "load_in_8bit": True}, ["--load_in_4bit"], {"load_in_8bit": False}),
+        ({"muon": True}, ["--optim", "adafactor"], {"muon": False}),
+        ({"optim": "adafactor"}, ["--muon"], {"muon": True}),
         (
             {"eval_strategy": "steps", "save_strategy": "steps", "load_best_model_at_end": True},
             ["--save_strategy", "no"],

@@ -247,7 +247,7 @@ class VividMedTrainer(ResumableTrainer):
         if self.args.muon and self.optimizer is None:  # type: ignore[has-type]
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise VividMedError(
-                    "--muon needs whole matrices, which FSDP and DeepSpeed divide; leave it out, or train with DDP"
+                    "--muon needs whole matrices, which FSDP and DeepSpeed divide; set --muon false, or train with DDP"
                 )
             groups = muon_groups(model or self.model, weight_decay=self.args.weight_decay)
             args = self.args

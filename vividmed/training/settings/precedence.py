@@ -50,6 +50,11 @@ def settle(given: Mapping[str, Any], values: Mapping[str, Any], place: str) -> d
         if name in given and given[name] == value:
             for other in ruled_out:
                 _drop(settled, other, given, f"--{name} {str(value).lower()}", place)
+    if "optim" in given and not given.get("muon"):
+        _drop(settled, "muon", given, f"--optim {given['optim']}", place)
+    if given.get("muon"):
+        for other in ("optim", "optim_args"):
+            _drop(settled, other, given, "--muon", place)
     _settle_length(settled, given, place)
     return settled
 
