@@ -166,7 +166,17 @@ def test_model_of_ones_own_starts_from_the_tiny_settings():
             {"save_strategy": "no", "load_best_model_at_end": False},
         ),
     ],
-    ids=["epochs", "fewer steps", "own warm-up", "no workers", "no adapters", "other bits", "no checkpoints"],
+    ids=[
+        "epochs",
+        "fewer steps",
+        "own warm-up",
+        "no workers",
+        "no adapters",
+        "other bits",
+        "other optimizer",
+        "muon",
+        "no checkpoints",
+    ],  # fmt: skip
 )
 def test_what_contradicts_the_command_line_gives_way_with_a_warning(config, caplog, file, given, expected):
     logging.get_logger("vividmed").parent.propagate = True
