@@ -176,7 +176,7 @@ def test_model_of_ones_own_starts_from_the_tiny_settings():
         "other optimizer",
         "muon",
         "no checkpoints",
-    ],  # fmt: skip
+    ],
 )
 def test_what_contradicts_the_command_line_gives_way_with_a_warning(config, caplog, file, given, expected):
     logging.get_logger("vividmed").parent.propagate = True
