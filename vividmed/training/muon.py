@@ -117,18 +117,26 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
     Args:
         matrix: (rows, columns), of any scale.
+
+    Returns:
+        (rows, columns) in the type of ``matrix``; zeros stay zeros.
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
     values = (matrix.mT if is_tall else matrix).float()
     values = values / values.norm().clamp_min(_EPSILON)
     gram = values @ values.mT
-    # The product of all iterations' polynomials.
-    factor = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    first, third, fifth = _COEFFICIENTS
-    for _ in range(_STEPS):
-        polynomial = torch.addmm(gram, gram, gram, beta=third, alpha=fifth)
-        polynomial.diagonal().add_(first)
-        factor = polynomial @ factor
+    product = polynomial = _polynomial(gram)
+    for _ in range(_STEPS - 1):
         gram = polynomial @ gram @ polynomial
-    values = factor @ values
+        polynomial = _polynomial(gram)
+        product = polynomial @ product
+    values = product @ values
     return (values.mT if is_tall else values).to(matrix.dtype)
+
+
+def _polynomial(gram: torch.Tensor) -> torch.Tensor:
+    """What an iteration multiplies its matrix with, given the matrix's (n, n) Gram matrix."""
+    first, third, fifth = _COEFFICIENTS
+    polynomial = torch.addmm(gram, gram, gram, beta=third, alpha=fifth)
+    polynomial.diagonal().add_(first)
+    return polynomial

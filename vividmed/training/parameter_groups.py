@@ -23,6 +23,9 @@ def muon_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]
         model: with or without an adapter. Its embeddings and output layer are no hidden layers, and matrices of an
             adapter are factors of one; AdamW updates them.
         weight_decay: of the weights of linear and convolution layers.
+
+    Returns:
+        Groups with ``params``, ``weight_decay`` and ``muon``; none is empty.
     """
     output = model.get_output_embeddings() if isinstance(model, PreTrainedModel | PeftModel) else None
     outside = set() if output is None else {id(parameter) for parameter in output.parameters()}

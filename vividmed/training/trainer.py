@@ -249,7 +249,8 @@ class VividMedTrainer(ResumableTrainer):
                 raise VividMedError(
                     "--muon needs whole matrices, which FSDP and DeepSpeed divide; set --muon false, or train with DDP"
                 )
-            groups = muon_groups(model or self.model, weight_decay=self.args.weight_decay)
+            model = self.model if model is None else model
+            groups = muon_groups(model, weight_decay=self.args.weight_decay)
             args = self.args
             betas = (args.adam_beta1, args.adam_beta2)
             self.optimizer = Muon(groups, lr=args.learning_rate, betas=betas, eps=args.adam_epsilon)

@@ -220,7 +220,7 @@ def test_presence_answers_follow_from_the_masks():
     for row in of_kind("presence"):
         truth = located().get(view_of(row))
         if truth is None:
-            # Images for questions alone have no masks here; test_sample_views.py checks such answers.
+            # Images that are only asked about have no masks here; test_sample_views.py checks such answers.
             assert "-asked-" in view_of(row) or row["modality"] == "X-ray"
         else:
             assert asked_target(row) in truth["targets" if answer(row) == "Yes." else "absent"]

@@ -26,7 +26,7 @@ def pictures(source: PictureSource, path: Path) -> Iterator[View]:
         name = f"{source.name}-{number:02d}"
         random = generator(name)
         frame = _frame(dataset, number * frames // source.views)
-        scale = 1.0 if number == 0 else random.uniform(source.least, _LARGEST_PART)
+        scale = 1.0 if number == 0 else random.uniform(source.smallest_part, _LARGEST_PART)
         part = _part(frame, source.region, scale, random)
         eight_bit = part if part.dtype == np.uint8 else to_grey(part, source.window)
         yield View(

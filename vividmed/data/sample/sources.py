@@ -92,7 +92,7 @@ class VolumeSource:
         depth: Height of a sub-volume in mm.
         volumes: Number of sub-volumes.
         projections: Number of radiographs projected from it.
-        asked_projections: number of further radiographs, for the same questions alone.
+        asked_projections: number of further radiographs, only for these questions.
         by_rule: which of ``lungs`` and ``bone`` are labelled by rule, since the source has no labels of them. The
             outline of the body is, on every CT.
         laterality: Whether left and right of the file are confirmed by anatomy, so that sides may be named.
@@ -141,7 +141,7 @@ class PictureSource:
         plane: Plane or radiographic view, None where it is not stated.
         region: part with tissue and without burnt-in text: (top, left, bottom, right) as fractions.
         views: Number of views; each is another frame or a smaller part of the region.
-        least: smallest height and width of such a part, as a share of the region's.
+        smallest_part: smallest height and width of such a part, as a share of the region's.
         window: Intensity window (low, high) in Hounsfield units for CT.
     """
 
@@ -154,7 +154,7 @@ class PictureSource:
     plane: str | None = None
     region: tuple[float, float, float, float] = (0, 0, 1, 1)
     views: int
-    least: float = 0.55
+    smallest_part: float = 0.55
     window: Window | None = None
 
     @property
@@ -464,7 +464,7 @@ PICTURES = (
         file="JPGLosslessP14SV1_1s_1f_8b.dcm",
         region=(0.18, 0.13, 0.86, 0.9),
         views=9,
-        least=0.7,
+        smallest_part=0.7,
     ),
     PictureSource(
         name="pelvis-us-b",

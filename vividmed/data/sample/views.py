@@ -111,8 +111,8 @@ def slices(source: VolumeSource, scan: Scan) -> Iterator[View]:
     """Axial, coronal and sagittal slices with a varying field of view.
 
     They are displayed by radiological convention: the patient's right on the left and the front up; on coronal and
-    sagittal slices the head up, and on sagittal slices the front on the left. The fields of view of slices for questions
-    alone vary more.
+    sagittal slices the head up, and on sagittal slices the front on the left. Slices that are only asked about have fields of
+    view that vary more.
     """
     scan = _to_body(scan.resampled((source.slice_spacing,) * 3))
     for plane, count in source.slices.items():

@@ -18,6 +18,7 @@ _RULED_OUT: dict[tuple[str, Any], tuple[str, ...]] = {
     ("load_in_4bit", False): QUANTIZATION_ARGUMENTS,
     ("load_in_4bit", True): ("load_in_8bit",),
     ("load_in_8bit", True): ("load_in_4bit", *QUANTIZATION_ARGUMENTS),
+    ("muon", True): ("optim", "optim_args"),
     ("bf16", True): ("fp16",),
     ("fp16", True): ("bf16",),
     ("eval_strategy", "no"): (
@@ -52,9 +53,6 @@ def settle(given: Mapping[str, Any], values: Mapping[str, Any], place: str) -> d
                 _drop(settled, other, given, f"--{name} {str(value).lower()}", place)
     if "optim" in given and not given.get("muon"):
         _drop(settled, "muon", given, f"--optim {given['optim']}", place)
-    if given.get("muon"):
-        for other in ("optim", "optim_args"):
-            _drop(settled, other, given, "--muon", place)
     _settle_length(settled, given, place)
     return settled
 
