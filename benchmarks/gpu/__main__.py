@@ -4,10 +4,11 @@
     python -m benchmarks.gpu --tiny   # the same program on the tiny model and the CPU, in seconds
 
 It measures: a forward pass with each attention implementation; decoding with a dynamic cache, and with a static one and
-compiled, against the memory bandwidth; bf16 LoRA (model FLOPs utilisation); padded against padding-free batches; QLoRA
-(peak memory and rate). Building the model needs 40 GB of GPU memory. A part that runs out of memory or fails is
-reported as such, and the others go ahead. After ``--minutes``, what has not started is left out. Figures go to a JSON
-file as they come, so that an interrupted run loses nothing.
+compiled, against the memory bandwidth; bf16 LoRA (model FLOPs utilisation), also with compiled layers and without
+checkpointed activations; padded against padding-free batches; QLoRA (peak memory and rate). Building the model needs
+40 GB of GPU memory. A part that runs out of memory or fails is reported as such, and the others go ahead. After
+``--minutes``, what has not started is left out. Figures go to a JSON file as they come, so that an interrupted run loses
+nothing.
 """
 
 import argparse
@@ -83,7 +84,7 @@ def line(title: str, figures: Figures) -> str:
             f"{value:.1%}" if name in TARGETS else f"{value:.4g}" if isinstance(value, float) else str(value)
         )
         cells.append(f"{name} {shown}{target}")
-    return f"{title:<38}{', '.join(cells)}"
+    return f"{title:<54}{', '.join(cells)}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import nn
 
 from benchmarks.gpu.model import Scale, adapt, build, collate, quantize, rows
 from vividmed.data.batches.collator import BatchSize
+from vividmed.models.checkpointing import compile_layers
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.training.throughput import StepCost, peak_flops
 
@@ -73,6 +74,12 @@ class TrainingStep:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
+    def full(self, samples: int) -> Figures:
+        """Figures of a step with so many samples of full length."""
+        return self.figures(
+            *collate(self.scale, rows(self.scale, [self.scale.length] * samples), self.device)
+        )
+
     def figures(self, batch: dict[str, Any], size: BatchSize) -> Figures:
         """Time, rates, utilisation and memory of a step."""
         reset_peak(self.device)
@@ -134,9 +141,11 @@ def decoding(model: VividMedForCausalLM, scale: Scale, device: torch.device) -> 
     inputs.pop("geometry", None)
     inputs["pixel_values"] = [image.to(device, scale.dtype) for image in inputs["pixel_values"]]
 
+    # An end that is never written: a least length would mask the vocabulary in every step.
+    endless = {"eos_token_id": scale.config.text_config.vocab_size, "pad_token_id": 0, "do_sample": False}
+
     def generate(new_tokens: int, options: dict[str, Any]) -> None:
-        length: dict[str, Any] = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
-        model.generate(**inputs, **length, **options, do_sample=False)
+        model.generate(**inputs, **endless, **options, max_new_tokens=new_tokens)
 
     weights = language_bytes(model)
     bandwidth = copy_bandwidth(device)
@@ -185,20 +194,27 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def lora(model: VividMedForCausalLM, scale: Scale, device: torch.device) -> Iterator[tuple[str, Figures]]:
-    """Training with bf16 LoRA at several batch sizes, then padded against padding-free batches."""
+    """Training with bf16 LoRA: padded and padding-free batches, then compiled, with and without checkpointing."""
     step = TrainingStep(adapt(model), scale, device)
-    samples = scale.batch
+    yield from largest(step, "bf16 LoRA", scale.batch)
+    yield from padding(step, scale, device)
+    compile_layers(model)
+    yield from largest(step, "bf16 LoRA, compiled", scale.batch)
+    model.activation_checkpointing_disable()
+    yield from largest(step, "bf16 LoRA, compiled, not checkpointed", scale.batch)
+
+
+def largest(step: TrainingStep, name: str, samples: int) -> Iterator[tuple[str, Figures]]:
+    """Figures of full-length samples: as many as given, or half as many until they fit."""
     while samples:
-        name = f"bf16 LoRA, {samples} x {scale.length} tokens"
+        title = f"{name}, {samples} x {step.scale.length} tokens"
         try:
-            batch, size = collate(scale, rows(scale, [scale.length] * samples), device)
-            yield name, step.figures(batch, size)
-            break
+            yield title, step.full(samples)
+            return
         except torch.OutOfMemoryError as error:
-            yield name, failure(error)
+            yield title, failure(error)
         clear(step)
         samples //= 2
-    yield from padding(step, scale, device)
 
 
 def padding(step: TrainingStep, scale: Scale, device: torch.device) -> Iterator[tuple[str, Figures]]:
@@ -221,14 +237,10 @@ def qlora(scale: Scale, device: torch.device) -> Iterator[tuple[str, Figures]]:
     step = TrainingStep(adapt(model), scale, device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    for samples in dict.fromkeys((1, scale.batch)):
-        name = f"QLoRA, {samples} x {scale.length} tokens"
-        try:
-            batch, size = collate(scale, rows(scale, [scale.length] * samples), device)
-            yield name, step.figures(batch, size)
-        except torch.OutOfMemoryError as error:
-            yield name, failure(error)
-            clear(step)
+    yield from largest(step, "QLoRA", 1)
+    yield from largest(step, "QLoRA", scale.batch)
+    compile_layers(model)
+    yield from largest(step, "QLoRA, compiled", scale.batch)
 
 
 def clear(step: TrainingStep) -> None:

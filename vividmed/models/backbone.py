@@ -14,7 +14,7 @@ from transformers.utils.output_capturing import capture_outputs
 from vividmed.errors import VividMedError
 from vividmed.models.base import VividMedPreTrainedModel
 from vividmed.models.cache import as_cache_argument, growing, single_cache
-from vividmed.models.checkpointing import differentiable_input
+from vividmed.models.checkpointing import differentiable_input, stream_dtype
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.context import DecoderContext, build_context, is_decode_step
 from vividmed.models.language import VividMedDecoderLayer, VividMedRMSNorm, VividMedRotaryEmbedding
@@ -120,6 +120,8 @@ class VividMedModel(VividMedPreTrainedModel):
         if not is_decode_step(embeddings.shape, cache):
             images = self._encode_images(pixel_values, patch_sizes, pool_sizes, mm_encoder_outputs)
             embeddings = self._place_images(embeddings, token_type_ids, images)
+        first: Any = self.layers[0]
+        embeddings = embeddings.to(stream_dtype(first.mlp.language_mlp.down_proj.weight, embeddings))
         context = build_context(
             embeddings,
             tokens,

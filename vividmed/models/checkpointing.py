@@ -1,9 +1,72 @@
-"""Activation checkpointing of a stack of layers whose input is frozen."""
+"""Layers whose activations can be checkpointed and whose computation can be compiled, and a stack of them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+class CheckpointedLayer(GradientCheckpointingLayer):
+    """A layer of which there are many; subclasses define :meth:`compute`.
+
+    Attributes:
+        compiled: compiled form of the class's ``compute``, or None. It is used in training only, where batches have few
+            kinds of shapes, and beneath activation checkpointing, which then repeats compiled code.
+    """
+
+    compiled: Callable[..., torch.Tensor] | None = None
+
+    def forward(self, *inputs: Any) -> torch.Tensor:
+        if self.compiled is None or not self.training:
+            return self.compute(*inputs)
+        return self.compiled(self, *inputs)
+
+    def compute(self, *inputs: Any) -> torch.Tensor:
+        """The layer's result, (T, C) like its first input."""
+        raise NotImplementedError
+
+
+def compile_layers(model: nn.Module, *, backend: str = "inductor", mode: str | None = None) -> None:
+    """Compile the layers of a model for training. All layers of a class share one compilation.
+
+    Numbers of tokens are symbols, so that batches of other lengths use the same code. Attention within images makes other
+    calls for every batch and stays as it is (``attend``).
+
+    Args:
+        model: any model with layers of :class:`CheckpointedLayer`.
+        backend: of ``torch.compile``.
+        mode: of ``torch.compile``.
+    """
+    shared: dict[type, Callable[..., torch.Tensor]] = {}
+    for module in model.modules():
+        if isinstance(module, CheckpointedLayer):
+            kind = type(module)
+            if kind not in shared:
+                shared[kind] = torch.compile(kind.compute, dynamic=True, backend=backend, mode=mode)
+            module.compiled = shared[kind]
+        elif hasattr(module, "attend"):
+            module.attend = torch.compiler.disable(module.attend)
+
+
+def stream_dtype(weight: torch.Tensor, states: torch.Tensor) -> torch.dtype:
+    """The dtype in which layers of half precision carry their states from one to the next.
+
+    Under autocast, norms and everything that is trained in float32 beside frozen weights of half precision would turn
+    these states to float32, which takes twice the memory.
+
+    Args:
+        weight: of a linear layer. Where it is in half precision, the states are too; where it is quantised, autocast
+            decides.
+        states: what is carried; other weights leave its dtype as it is.
+    """
+    device = states.device.type
+    if weight.dtype in (torch.bfloat16, torch.float16):
+        return weight.dtype
+    if not weight.dtype.is_floating_point and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return states.dtype
 
 
 def differentiable_input(states: torch.Tensor, layers: Iterable[nn.Module]) -> torch.Tensor:

@@ -32,8 +32,8 @@ def extend_position_ids(
     """
     length = position_ids.shape[1]
     previous, current = input_ids[:, length - 1 : -1], input_ids[:, length:]
-    repeats = (previous == phrase_start_token_id) | (current == phrase_end_token_id)
-    steps = (~repeats).to(position_ids.dtype).cumsum(dim=1)
+    advances = (previous != phrase_start_token_id) & (current != phrase_end_token_id)
+    steps = advances.cumsum(dim=1, dtype=position_ids.dtype)
     return torch.cat([position_ids, position_ids[:, -1:] + steps], dim=1)
 
 

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vividmed.models.attention import eager_attention_forward
+from vividmed.models.checkpointing import CheckpointedLayer
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedTextConfig
 from vividmed.models.context import DecoderContext
 from vividmed.models.experts import ExpertMLP
@@ -156,7 +156,7 @@ class VividMedAttention(nn.Module):
         return routing.apply(attended, self.vision_expert_dense, self.language_expert_dense), weights
 
 
-class VividMedDecoderLayer(GradientCheckpointingLayer):
+class VividMedDecoderLayer(CheckpointedLayer):
     """Pre-norm attention and MLP, each with its experts."""
 
     def __init__(self, config: VividMedConfig, layer_idx: int):
@@ -169,7 +169,7 @@ class VividMedDecoderLayer(GradientCheckpointingLayer):
         self.input_layernorm = VividMedRMSNorm(text.hidden_size, eps=text.rms_norm_eps)
         self.post_attention_layernorm = VividMedRMSNorm(text.hidden_size, eps=text.rms_norm_eps)
 
-    def forward(self, tokens: torch.Tensor, context: DecoderContext) -> torch.Tensor:
+    def compute(self, tokens: torch.Tensor, context: DecoderContext) -> torch.Tensor:
         """(N, C) to (N, C)."""
         attended, _ = self.self_attn(self.input_layernorm(tokens), context)
         tokens = tokens + attended

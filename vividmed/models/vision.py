@@ -6,18 +6,18 @@ stays within each image, nothing is padded (VividMed, section 3.2).
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vividmed.errors import VividMedError
 from vividmed.models.attention import eager_attention_forward
-from vividmed.models.checkpointing import differentiable_input
+from vividmed.models.checkpointing import CheckpointedLayer, differentiable_input, stream_dtype
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedVisionConfig
 from vividmed.models.depth import DepthAdaptiveConv3d, resample
 from vividmed.models.layout import sequence_lengths
@@ -79,6 +79,13 @@ class VividMedPatchEmbedding(nn.Module):
         return torch.cat([patches.flatten(1), (self.cls_embedding.weight + self.cls_pos_embed.weight)[:0]])
 
 
+@dataclass(frozen=True)
+class ImageLengths:
+    """Numbers of tokens of the images that lie end to end; an object, so that compiled layers are not tied to its values."""
+
+    counts: list[int]
+
+
 class VividMedVisionAttention(nn.Module):
     """Attention within each image; the fused projection contains query, key and value in this order."""
 
@@ -94,23 +101,23 @@ class VividMedVisionAttention(nn.Module):
         self.query_key_value = nn.Linear(size, 3 * size)
         self.dense = nn.Linear(size, size)
 
-    def forward(self, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-        """(T, C) to (T, C); ``lengths`` are the numbers of tokens of the images."""
+    def forward(self, tokens: torch.Tensor, lengths: ImageLengths) -> torch.Tensor:
+        """(T, C) to (T, C)."""
         heads = self.query_key_value(tokens).unflatten(1, (3, -1, self.head_dim)).permute(1, 2, 0, 3)[:, None]
-        return self.dense(self._attend(heads, lengths)[0].flatten(1))
+        return self.dense(self.attend(heads, lengths)[0].flatten(1))
 
-    def _attend(self, heads: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-        """(3, 1, heads, T, head_dim) to (1, T, heads, head_dim)."""
+    def attend(self, heads: torch.Tensor, lengths: ImageLengths) -> torch.Tensor:
+        """Full attention within each image, (3, 1, heads, T, head_dim) to (1, T, heads, head_dim)."""
         implementation = self.config._attn_implementation
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         options: dict[str, Any] = {"dropout": 0.0, "scaling": self.scaling, "is_causal": False}
-        if not lengths:
+        if not lengths.counts:
             return heads.sum(0).transpose(1, 2)
         if "flash" in implementation:
-            options |= sequence_lengths(lengths, heads.device)
+            options |= sequence_lengths(lengths.counts, heads.device)
             return attend(self, *heads, None, **options)[0]
         # Neighbouring images of one length are one batch.
-        runs = [(length, len(list(run))) for length, run in groupby(lengths)]
+        runs = [(length, len(list(run))) for length, run in groupby(lengths.counts)]
         parts = heads.split([length * count for length, count in runs], dim=3)
         batches = [
             part.unflatten(3, (count, length))[:, 0].transpose(1, 2)
@@ -131,7 +138,7 @@ class VividMedVisionMLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(tokens)))
 
 
-class VividMedVisionLayer(GradientCheckpointingLayer):
+class VividMedVisionLayer(CheckpointedLayer):
     """Attention and MLP, each normalised after it runs, before it is added (EVA2's order).
 
     The names follow the released weights: ``input_layernorm`` comes after attention.
@@ -145,9 +152,12 @@ class VividMedVisionLayer(GradientCheckpointingLayer):
         self.mlp = VividMedVisionMLP(vision)
         self.post_attention_layernorm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
 
-    def forward(self, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-        tokens = tokens + self.input_layernorm(self.attention(tokens, lengths))
-        return tokens + self.post_attention_layernorm(self.mlp(tokens))
+    def compute(self, tokens: torch.Tensor, lengths: ImageLengths) -> torch.Tensor:
+        tokens = self._add(tokens, self.input_layernorm(self.attention(tokens, lengths)))
+        return self._add(tokens, self.post_attention_layernorm(self.mlp(tokens)))
+
+    def _add(self, tokens: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+        return tokens + change.to(stream_dtype(self.mlp.fc1.weight, change))
 
 
 class VividMedVisionTransformer(nn.Module):
@@ -159,8 +169,10 @@ class VividMedVisionTransformer(nn.Module):
             VividMedVisionLayer(config) for _ in range(config.vision_config.num_hidden_layers)
         )
 
-    def forward(self, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, lengths: ImageLengths) -> torch.Tensor:
         tokens = differentiable_input(tokens, self.layers)
+        first: Any = self.layers[0]
+        tokens = tokens.to(stream_dtype(first.mlp.fc1.weight, tokens))
         for layer in self.layers:
             tokens = layer(tokens, lengths)
         return tokens
@@ -266,7 +278,7 @@ class VividMedVisionTower(nn.Module):
         tokens, grids = self.patch_embedding(
             [images[index] for index in order], [patch_sizes[index] for index in order]
         )
-        lengths = [1 + d * h * w for d, h, w in grids]
+        lengths = ImageLengths([1 + d * h * w for d, h, w in grids])
         tokens = self.transformer(tokens, lengths)
         pooled = _pool(tokens, grids, [pool_sizes[index] for index in order])
         patches = self.linear_proj(torch.cat(pooled) if pooled else tokens)

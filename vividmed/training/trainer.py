@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from accelerate.utils import DynamoBackend
 from peft import PeftModel
 from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler
@@ -20,6 +21,7 @@ from vividmed.data.sampling.mixture_sampler import MixtureSampler
 from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.terms import Terms
 from vividmed.errors import VividMedError
+from vividmed.models.checkpointing import compile_layers
 from vividmed.training.generated_metrics import GeneratedMetrics
 from vividmed.training.launching import check_processes
 from vividmed.training.muon import Muon
@@ -46,7 +48,8 @@ class VividMedTrainer(ResumableTrainer):
     - the loss per supervised token over accumulation steps and processes;
     - named parts of the loss, throughput and peak memory in the log, without waiting for the device at each step;
     - a stop at the first non-finite loss;
-    - weight decay on the weights of linear and convolution layers only, as published.
+    - weight decay on the weights of linear and convolution layers only, as published;
+    - with ``torch_compile``, layers that are compiled, instead of the whole model, which every batch would compile anew.
 
     Args:
         model: a ``VividMedForCausalLM``, with or without an adapter.
@@ -96,6 +99,10 @@ class VividMedTrainer(ResumableTrainer):
             callbacks=[_RunClock(self), *callbacks],
             provenance=provenance,
         )
+        if args.torch_compile:
+            compile_layers(self.model, backend=args.torch_compile_backend, mode=args.torch_compile_mode)
+            # Not the whole model as well, whose code depends on every batch.
+            self.accelerator.state.dynamo_plugin.backend = DynamoBackend.NO
         # Labels come shifted, so each is a target; the Trainer assumes that causal models shift them.
         self._loss_shifts_labels = False
         self.statistics = StepStatistics(self.accelerator, step_cost(base_model(self.model).config))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModelForCausalLM, get_peft_model_state_dict
+from peft.tuners import lora
 from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -25,16 +26,29 @@ _PREFIX = "base_model.model."
 _PUBLISHED_PREFIXES = ("sam.", "isam_model.", "isam.", "vg_proj.")
 
 
+class AutocastLinear(lora.Linear):
+    """PEFT's layer, which turns its input to the float32 of its trained weights even where autocast turns it back.
+
+    Without these two copies of every input, a training step of the 17B on an H200 took 1.70 instead of 2.03 s.
+    """
+
+    def _cast_input_dtype(self, x: Any, dtype: torch.dtype) -> Any:
+        if x is not None and torch.is_autocast_enabled(x.device.type):
+            return x
+        return super()._cast_input_dtype(x, dtype)
+
+
 class AdaptedVividMed(PeftModelForCausalLM):
     """PEFT's causal language model around a ``VividMedForCausalLM``.
 
-    It differs from its parent in three ways:
+    It differs from its parent in four ways:
 
     - The begin- and end-of-image tokens are parameters without a module of their own, which PEFT does not save. Once
       they are trained, they are written into the adapter's file under their names in the model. PEFT and transformers
       load them from there like any other tensor, even without this class.
     - A saved adapter loads completely or not at all. Tensors that the model has no place for, tensors that are missing
       and values that are not finite are refused by name.
+    - Its linear layers do not change the precision of their input under autocast.
     - What the adapter needs its base model to be (``settings``) is saved with it: adapters that continue a converted
       one need it as well.
 
@@ -45,6 +59,9 @@ class AdaptedVividMed(PeftModelForCausalLM):
 
     def __init__(self, model: PreTrainedModel, config: LoraConfig):
         super().__init__(model, config)
+        for module in self.modules():
+            if type(module) is lora.Linear:
+                module.__class__ = AutocastLinear
         self.has_boundary_tokens = False
         self.settings: dict[str, Any] = {}
 
