@@ -205,7 +205,7 @@ def lora(model: VividMedForCausalLM, scale: Scale, device: torch.device) -> Iter
 
 
 def largest(step: TrainingStep, name: str, samples: int) -> Iterator[tuple[str, Figures]]:
-    """Figures of full-length samples: as many as given, or half as many until they fit."""
+    """Figures of full-length samples: as many as given, or three quarters of them until they fit."""
     while samples:
         title = f"{name}, {samples} x {step.scale.length} tokens"
         try:
@@ -214,7 +214,7 @@ def largest(step: TrainingStep, name: str, samples: int) -> Iterator[tuple[str, 
         except torch.OutOfMemoryError as error:
             yield title, failure(error)
         clear(step)
-        samples //= 2
+        samples = 3 * samples // 4
 
 
 def padding(step: TrainingStep, scale: Scale, device: torch.device) -> Iterator[tuple[str, Figures]]:

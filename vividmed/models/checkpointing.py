@@ -28,7 +28,9 @@ class CheckpointedLayer(GradientCheckpointingLayer):
         raise NotImplementedError
 
 
-def compile_layers(model: nn.Module, *, backend: str = "inductor", mode: str | None = None) -> None:
+def compile_layers(
+    model: nn.Module, *, backend: str | Callable[..., Any] = "inductor", mode: str | None = None
+) -> int:
     """Compile the layers of a model for training. All layers of a class share one compilation.
 
     Numbers of tokens are symbols, so that batches of other lengths use the same code. Attention within images makes other
@@ -38,16 +40,22 @@ def compile_layers(model: nn.Module, *, backend: str = "inductor", mode: str | N
         model: any model with layers of :class:`CheckpointedLayer`.
         backend: of ``torch.compile``.
         mode: of ``torch.compile``.
+
+    Returns:
+        Number of layers that are compiled; 0 for a segmenter by itself.
     """
     shared: dict[type, Callable[..., torch.Tensor]] = {}
+    count = 0
     for module in model.modules():
         if isinstance(module, CheckpointedLayer):
             kind = type(module)
             if kind not in shared:
                 shared[kind] = torch.compile(kind.compute, dynamic=True, backend=backend, mode=mode)
             module.compiled = shared[kind]
+            count += 1
         elif hasattr(module, "attend"):
             module.attend = torch.compiler.disable(module.attend)
+    return count
 
 
 def stream_dtype(weight: torch.Tensor, states: torch.Tensor) -> torch.dtype:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -30,11 +31,33 @@ def extend_position_ids(
     Returns:
         (B, L).
     """
-    length = position_ids.shape[1]
-    previous, current = input_ids[:, length - 1 : -1], input_ids[:, length:]
-    advances = (previous != phrase_start_token_id) & (current != phrase_end_token_id)
+    advances = _advances(input_ids, position_ids.shape[1], phrase_start_token_id, phrase_end_token_id)
     steps = advances.cumsum(dim=1, dtype=position_ids.dtype)
     return torch.cat([position_ids, position_ids[:, -1:] + steps], dim=1)
+
+
+def _advances(
+    input_ids: torch.Tensor, length: int, phrase_start_token_id: int, phrase_end_token_id: int
+) -> torch.Tensor:
+    """Which of the tokens after the first ``length`` take the next position, (B, L - length) bool."""
+    previous, current = input_ids[:, length - 1 : -1], input_ids[:, length:]
+    return (previous != phrase_start_token_id) & (current != phrase_end_token_id)
+
+
+def _mask_of_new_token(
+    embeddings: torch.Tensor, attention_mask: torch.Tensor | None, cache: Any
+) -> torch.Tensor | None:
+    """(B, 1, 1, room of the cache), True where one new token finds a real one; None if the cache is no plain one.
+
+    The library's general way takes a tenth of a decoding step on a GPU.
+    """
+    room, offset = cache.get_mask_sizes(1, 0)
+    if offset:
+        return None
+    if attention_mask is None:
+        seen = torch.arange(room, device=embeddings.device) <= cache.get_seq_length()
+        return seen.expand(len(embeddings), 1, 1, room)
+    return F.pad(attention_mask.bool(), (0, room - attention_mask.shape[1]))[:, None, None]
 
 
 def pad_left(batch: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +165,12 @@ class VividMedGenerationMixin(GenerationMixin):
         """
         if self.config.text_config.attention_window is not None:
             return arguments.get("attention_mask")
+        if arguments["inputs_embeds"].shape[1] == 1 and self.config._attn_implementation == "sdpa":
+            mask = _mask_of_new_token(
+                arguments["inputs_embeds"], arguments["attention_mask"], arguments[CACHE_NAME]
+            )
+            if mask is not None:
+                return mask
         names = ("inputs_embeds", "attention_mask", "position_ids", *CACHE_NAMES)
         return create_causal_mask(
             config=self.config, **{name: arguments[name] for name in names if name in arguments}
@@ -160,10 +189,13 @@ class VividMedGenerationMixin(GenerationMixin):
         **kwargs: Any,
     ) -> dict[str, Any]:
         cache = kwargs.get(CACHE_NAME)
+        decoding = cache is not None and not is_first_iteration and kwargs.get("next_sequence_length") == 1
+        if decoding:
+            kwargs["token_type_ids"] = None  # new tokens are text
         if prompt_position_ids is not None:
             is_chunk = input_ids.shape[1] < prompt_position_ids.shape[1]
             seen = int(cache.get_seq_length()) if is_chunk and cache is not None else 0
-            position_ids = self._positions(prompt_position_ids, input_ids, inputs_embeds, seen)
+            position_ids = self._positions(prompt_position_ids, input_ids, inputs_embeds, seen, last=decoding)
         if not is_first_iteration and cache is not None and kwargs.get("mm_encoder_outputs"):
             # An assistant starts with a prefill as well, which the library does not count as a first iteration.
             is_first_iteration = int(cache.get_seq_length()) == 0
@@ -190,9 +222,15 @@ class VividMedGenerationMixin(GenerationMixin):
         return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
     def _positions(
-        self, prompt: torch.Tensor, input_ids: torch.Tensor, inputs_embeds: torch.Tensor | None, seen: int
+        self,
+        prompt: torch.Tensor,
+        input_ids: torch.Tensor,
+        inputs_embeds: torch.Tensor | None,
+        seen: int,
+        *,
+        last: bool,
     ) -> torch.Tensor:
-        """(B, P) of the prompt to those of all tokens so far; ``seen`` tokens of the prompt precede its chunk."""
+        """(B, P) of the prompt to those of all tokens so far, or of the ``last`` one; ``seen`` tokens of the prompt precede its chunk."""
         length = prompt.shape[1]
         if inputs_embeds is not None and input_ids.shape[1] < length:
             # The ids are those of new tokens only; what the prompt ends with is unknown, and taken to be a word.
@@ -200,9 +238,10 @@ class VividMedGenerationMixin(GenerationMixin):
             input_ids = torch.cat([unknown, input_ids], dim=1)
         if input_ids.shape[1] <= length:
             return prompt[:, seen : seen + input_ids.shape[1]]
-        return extend_position_ids(
-            prompt, input_ids, self.config.phrase_start_token_id, self.config.phrase_end_token_id
-        )
+        markers = self.config.phrase_start_token_id, self.config.phrase_end_token_id
+        if last:
+            return prompt[:, -1:] + _advances(input_ids, length, *markers).sum(1, keepdim=True)
+        return extend_position_ids(prompt, input_ids, *markers)
 
     def _expand_inputs_for_generation(
         self,

@@ -64,7 +64,7 @@ class VividMedTrainer(ResumableTrainer):
             default those of the rows' sources.
 
     Raises:
-        VividMedError: the processes cannot train together.
+        VividMedError: the processes cannot train together, or the model has no layers to compile.
     """
 
     def __init__(
@@ -100,7 +100,12 @@ class VividMedTrainer(ResumableTrainer):
             provenance=provenance,
         )
         if args.torch_compile:
-            compile_layers(self.model, backend=args.torch_compile_backend, mode=args.torch_compile_mode)
+            if not compile_layers(
+                self.model, backend=args.torch_compile_backend, mode=args.torch_compile_mode
+            ):
+                raise VividMedError(
+                    "--torch_compile has no effect on a segmenter by itself, whose layers are not compiled; leave it out"
+                )
             # Not the whole model as well, whose code depends on every batch.
             self.accelerator.state.dynamo_plugin.backend = DynamoBackend.NO
         # Labels come shifted, so each is a target; the Trainer assumes that causal models shift them.

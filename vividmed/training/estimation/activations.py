@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vividmed.models.checkpointing import stream_dtype
 from vividmed.models.context import DecoderContext
 from vividmed.models.experts import TokenRouting
 from vividmed.models.language_loss import CHUNK_TOKENS
 from vividmed.models.segmenter.image_encoder import ImageGroup
 from vividmed.models.segmenter.losses import MaskLoss
 from vividmed.models.segmenter.mask_decoder import INSTANCE_TOKENS, TARGET_TOKEN, DecoderGroup
+from vividmed.models.vision import ImageLengths
 from vividmed.training.estimation.tracking import AcceleratorAutocast, BlockCost, measure_block
 
 PHRASES = 8
@@ -110,8 +112,8 @@ def _stacks(model: Any, counts: dict[str, int], batch: BatchShape, checkpointed:
     stack, tokens = measured("vision tower", embed_patches, images, embedding)
     yield stack
     layer = tower.transformer.layers[0]
-    tokens = _differentiable(tokens, layer)
-    lengths = [batch.patches + 1] * batch.samples
+    tokens = _differentiable(tokens.to(stream_dtype(layer.mlp.fc1.weight, tokens)), layer)
+    lengths = ImageLengths([batch.patches + 1] * batch.samples)
     stack, tokens = measured(
         "vision tower",
         lambda states: layer(states, lengths),
@@ -136,8 +138,9 @@ def _stacks(model: Any, counts: dict[str, int], batch: BatchShape, checkpointed:
 
     stack, tokens = measured("embeddings", place, features, decoder.embed_tokens)
     yield stack
-    context = _context(model, batch, total, tokens.dtype)
     layer = decoder.layers[0]
+    tokens = tokens.to(stream_dtype(layer.mlp.language_mlp.down_proj.weight, tokens))
+    context = _context(model, batch, total, tokens.dtype)
     tokens = _differentiable(tokens, layer)
     stack, tokens = measured(
         "decoder",
