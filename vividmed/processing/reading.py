@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from vividmed.errors import VividMedError
 from vividmed.processing.dicom import is_dicom, read_dicom_file, read_dicom_series
 from vividmed.processing.file_errors import first_line, readable_as
+from vividmed.processing.grey_bmp import read_grey_bmp
 from vividmed.processing.limits import check_slice_size, raise_pillow_limit
 from vividmed.processing.medical_image import MedicalImage, picture_affine
 from vividmed.processing.nifti import is_nifti, load_nifti, nifti_from_bytes, read_nifti
@@ -71,6 +72,10 @@ def read_encoded(content: bytes, source: str) -> MedicalImage:
     """
     if is_nifti(content):
         return read_nifti(lambda: nifti_from_bytes(content, source), source)
+    grey = read_grey_bmp(content)
+    if grey is not None:
+        check_slice_size(source, *grey.shape)
+        return MedicalImage(grey[None, None], picture_affine(), source=source)
     raise_pillow_limit()
     try:
         with readable_as(source, _PICTURE), Image.open(BytesIO(content)) as picture:
