@@ -18,6 +18,7 @@ from vividmed.processing.geometry import ResizePlan
 from vividmed.triples import Triple
 
 _HALF = 0.5
+_ROWS_TOGETHER = 32
 
 
 def grounding_labels(
@@ -163,10 +164,20 @@ def _union(entries: Sequence[Mapping[str, Any]], size: Triple) -> tuple[np.ndarr
 
 
 def _multiply(weights: torch.Tensor, values: torch.Tensor, axis: int) -> torch.Tensor:
-    """Multiply one axis of (D, H, W) by a matrix (new, old) without moving the axis, which would copy the values."""
-    if axis == 0:
-        return (weights @ values.flatten(1)).unflatten(1, values.shape[1:])
-    return weights @ values if axis == 1 else values @ weights.T
+    """Multiply one axis of (D, H, W) by a matrix (new, old) without moving the axis, which would copy the values.
+
+    Only a band of the matrix differs from zero. So a few rows at a time meet only the values that they weigh.
+    """
+    results = []
+    for rows in weights.split(_ROWS_TOGETHER):
+        weighed = rows.any(dim=0).nonzero()[:, 0]
+        first, last = (int(weighed[0]), int(weighed[-1]) + 1) if len(weighed) else (0, 1)
+        band, met = rows[:, first:last], values.narrow(axis, first, last - first)
+        if axis == 0:
+            results.append((band @ met.flatten(1)).unflatten(1, met.shape[1:]))
+        else:
+            results.append(band @ met if axis == 1 else met @ band.T)
+    return torch.cat(results, dim=axis)
 
 
 @lru_cache(maxsize=64)
