@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks.gpu.model import Scale, adapt, build, collate, quantize, rows
 from vividmed.data.batches.collator import BatchSize
-from vividmed.models.checkpointing import compile_layers
+from vividmed.models.layer_stack import compile_layers
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
 from vividmed.training.throughput import StepCost, peak_flops
 

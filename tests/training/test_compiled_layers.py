@@ -15,7 +15,7 @@ from tests.fixtures.training import (
     small_trainer,
 )
 from vividmed.data.batches.collator import VividMedCollator
-from vividmed.models.checkpointing import compile_layers
+from vividmed.models.layer_stack import compile_layers
 from vividmed.training.adapters.groups import select_modules
 from vividmed.training.adapters.peft import add_adapter
 from vividmed.training.settings.model_arguments import ModelArguments

@@ -14,10 +14,10 @@ from transformers.utils.output_capturing import capture_outputs
 from vividmed.errors import VividMedError
 from vividmed.models.base import VividMedPreTrainedModel
 from vividmed.models.cache import as_cache_argument, growing, single_cache
-from vividmed.models.checkpointing import differentiable_input, stream_dtype
 from vividmed.models.configuration_vividmed import VividMedConfig
 from vividmed.models.context import DecoderContext, build_context, is_decode_step
 from vividmed.models.language import VividMedDecoderLayer, VividMedRMSNorm, VividMedRotaryEmbedding
+from vividmed.models.layer_stack import differentiable_input, stream_dtype
 from vividmed.models.layout import TokenInfo, check_token_ids
 from vividmed.models.vision import VividMedVisionTower, check_images
 

@@ -49,9 +49,9 @@ def _mask_of_new_token(
 ) -> torch.Tensor | None:
     """(B, 1, 1, room of the cache), True where one new token finds a real one; None if the cache is no plain one.
 
-    The library's general way takes a tenth of a decoding step on a GPU.
+    The library's general way takes four times as long, while the GPU waits.
     """
-    room, offset = cache.get_mask_sizes(1, 0)
+    room, offset = (0, 1) if cache is None else cache.get_mask_sizes(1, 0)
     if offset:
         return None
     if attention_mask is None:
@@ -167,7 +167,7 @@ class VividMedGenerationMixin(GenerationMixin):
             return arguments.get("attention_mask")
         if arguments["inputs_embeds"].shape[1] == 1 and self.config._attn_implementation == "sdpa":
             mask = _mask_of_new_token(
-                arguments["inputs_embeds"], arguments["attention_mask"], arguments[CACHE_NAME]
+                arguments["inputs_embeds"], arguments.get("attention_mask"), arguments.get(CACHE_NAME)
             )
             if mask is not None:
                 return mask
@@ -230,7 +230,10 @@ class VividMedGenerationMixin(GenerationMixin):
         *,
         last: bool,
     ) -> torch.Tensor:
-        """(B, P) of the prompt to those of all tokens so far, or of the ``last`` one; ``seen`` tokens of the prompt precede its chunk."""
+        """(B, P) of the prompt to those of all tokens so far, or of the ``last`` one alone.
+
+        ``seen`` tokens of the prompt precede its chunk.
+        """
         length = prompt.shape[1]
         if inputs_embeds is not None and input_ids.shape[1] < length:
             # The ids are those of new tokens only; what the prompt ends with is unknown, and taken to be a word.

@@ -16,10 +16,10 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vividmed.models.attention import eager_attention_forward
-from vividmed.models.checkpointing import CheckpointedLayer
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedTextConfig
 from vividmed.models.context import DecoderContext
 from vividmed.models.experts import ExpertMLP
+from vividmed.models.layer_stack import CheckpointedLayer
 
 
 class VividMedRMSNorm(nn.Module):

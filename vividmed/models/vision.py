@@ -17,9 +17,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vividmed.errors import VividMedError
 from vividmed.models.attention import eager_attention_forward
-from vividmed.models.checkpointing import CheckpointedLayer, differentiable_input, stream_dtype
 from vividmed.models.configuration_vividmed import VividMedConfig, VividMedVisionConfig
 from vividmed.models.depth import DepthAdaptiveConv3d, resample
+from vividmed.models.layer_stack import CheckpointedLayer, differentiable_input, stream_dtype
 from vividmed.models.layout import sequence_lengths
 from vividmed.triples import Triple
 

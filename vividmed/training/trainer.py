@@ -21,7 +21,7 @@ from vividmed.data.sampling.mixture_sampler import MixtureSampler
 from vividmed.data.sampling.mixture_stream import MixtureStream
 from vividmed.data.terms import Terms
 from vividmed.errors import VividMedError
-from vividmed.models.checkpointing import compile_layers
+from vividmed.models.layer_stack import compile_layers
 from vividmed.training.generated_metrics import GeneratedMetrics
 from vividmed.training.launching import check_processes
 from vividmed.training.muon import Muon

@@ -10,8 +10,8 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vividmed.models.attention import RaggedAttention, SequenceGroup
-from vividmed.models.checkpointing import differentiable_input
 from vividmed.models.depth import DepthAdaptiveConv3d, resample
+from vividmed.models.layer_stack import differentiable_input
 from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
 
 

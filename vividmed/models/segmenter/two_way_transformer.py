@@ -8,7 +8,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vividmed.models.attention import SequenceGroup
-from vividmed.models.checkpointing import differentiable_input
+from vividmed.models.layer_stack import differentiable_input
 from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
 from vividmed.models.segmenter.image_attention import (
     ImageToTokens,

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vividmed.models.checkpointing import stream_dtype
 from vividmed.models.context import DecoderContext
 from vividmed.models.experts import TokenRouting
 from vividmed.models.language_loss import CHUNK_TOKENS
+from vividmed.models.layer_stack import stream_dtype
 from vividmed.models.segmenter.image_encoder import ImageGroup
 from vividmed.models.segmenter.losses import MaskLoss
 from vividmed.models.segmenter.mask_decoder import INSTANCE_TOKENS, TARGET_TOKEN, DecoderGroup

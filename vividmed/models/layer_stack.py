@@ -1,4 +1,4 @@
-"""Layers whose activations can be checkpointed and whose computation can be compiled, and a stack of them."""
+"""What stacks of equal layers share: checkpointed activations, compiled code, and the precision of their states."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
