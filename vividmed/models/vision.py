@@ -169,12 +169,14 @@ class VividMedVisionTransformer(nn.Module):
             VividMedVisionLayer(config) for _ in range(config.vision_config.num_hidden_layers)
         )
 
-    def forward(self, tokens: torch.Tensor, lengths: ImageLengths) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        """(T, C) to (T, C); ``lengths`` are the numbers of tokens of the images."""
         tokens = differentiable_input(tokens, self.layers)
         first: Any = self.layers[0]
         tokens = tokens.to(stream_dtype(first.mlp.fc1.weight, tokens))
+        images = ImageLengths(lengths)
         for layer in self.layers:
-            tokens = layer(tokens, lengths)
+            tokens = layer(tokens, images)
         return tokens
 
 
@@ -278,7 +280,7 @@ class VividMedVisionTower(nn.Module):
         tokens, grids = self.patch_embedding(
             [images[index] for index in order], [patch_sizes[index] for index in order]
         )
-        lengths = ImageLengths([1 + d * h * w for d, h, w in grids])
+        lengths = [1 + d * h * w for d, h, w in grids]
         tokens = self.transformer(tokens, lengths)
         pooled = _pool(tokens, grids, [pool_sizes[index] for index in order])
         patches = self.linear_proj(torch.cat(pooled) if pooled else tokens)
