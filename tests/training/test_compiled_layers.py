@@ -16,6 +16,8 @@ from tests.fixtures.training import (
 )
 from vividmed.data.batches.collator import VividMedCollator
 from vividmed.models.layer_stack import compile_layers
+from vividmed.models.segmenter.configuration_segmenter import SegmenterConfig
+from vividmed.models.segmenter.modeling_segmenter import Segmenter
 from vividmed.training.adapters.groups import select_modules
 from vividmed.training.adapters.peft import add_adapter
 from vividmed.training.settings.model_arguments import ModelArguments
@@ -73,6 +75,10 @@ def test_batches_of_other_shapes_need_no_new_compilation():
         counts.append(counter.frame_count)
     assert counts[0] > 0
     assert counts[-1] == counts[0]
+
+
+def test_a_segmenter_by_itself_has_no_layers_to_compile():
+    assert compile_layers(Segmenter(SegmenterConfig.tiny())) == 0
 
 
 def test_evaluation_and_generation_run_as_before():
