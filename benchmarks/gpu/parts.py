@@ -75,7 +75,7 @@ class TrainingStep:
         self.optimizer.zero_grad()
 
     def full(self, samples: int) -> Figures:
-        """Figures of a step with so many samples of full length."""
+        """Figures of a step with the given number of samples, each of full length."""
         return self.figures(
             *collate(self.scale, rows(self.scale, [self.scale.length] * samples), self.device)
         )

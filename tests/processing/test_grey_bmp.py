@@ -52,7 +52,7 @@ def changed(content: bytes, place: int, form: str, value: int) -> bytes:
         (22, "<i", -5),  # the first row on top
         (30, "<I", 1),  # run-length coding
         (46, "<I", 16),  # fewer colours
-        (54 + 4 * 9, "B", 200),  # a palette that is no ramp
+        (54 + 4 * 9, "B", 200),  # another palette than the greys in order
     ],
 )
 def test_other_headers_are_left_to_pillow(place, form, value):

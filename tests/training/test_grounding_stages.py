@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.fixtures.grounding import grounding_model, save_material
-from tests.fixtures.training import small_processor
+from tests.fixtures.training import MODEL_INPUTS, small_processor
 from vividmed.data.batches.grounding import GroundedCollator, GroundingTransform
 from vividmed.errors import VividMedError
 from vividmed.models.modeling_vividmed import VividMedForCausalLM
@@ -226,16 +226,7 @@ def batch(material, *, numbers=(0, 1, 2), **options):
 
 
 def inputs(given):
-    names = (
-        "input_ids",
-        "token_type_ids",
-        "position_ids",
-        "attention_mask",
-        "pixel_values",
-        "patch_sizes",
-        "pool_sizes",
-    )
-    return {name: given[name] for name in (*names, *LABELS)}
+    return {name: given[name] for name in (*MODEL_INPUTS, *LABELS)}
 
 
 def test_packed_samples_have_the_loss_of_padded_ones(material):

@@ -8,7 +8,15 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from trl import get_peft_config
 
-from tests.fixtures.training import MAX_LENGTH, logged, make_row, small_model, small_processor, small_trainer
+from tests.fixtures.training import (
+    MAX_LENGTH,
+    MODEL_INPUTS,
+    logged,
+    make_row,
+    small_model,
+    small_processor,
+    small_trainer,
+)
 from vividmed.data.batches.collator import VividMedCollator
 from vividmed.errors import VividMedError
 from vividmed.models.configuration_vividmed import VividMedConfig
@@ -25,11 +33,8 @@ PROCESSOR = small_processor()
 
 def logits(model, numbers=(0, 3)):
     batch = VividMedCollator(PROCESSOR, max_length=MAX_LENGTH)([make_row(number) for number in numbers])
-    names = ("input_ids", "token_type_ids", "position_ids", "attention_mask")
     with torch.no_grad():
-        return model.eval()(
-            **{name: batch[name] for name in (*names, "pixel_values", "patch_sizes", "pool_sizes")}
-        ).logits
+        return model.eval()(**{name: batch[name] for name in MODEL_INPUTS}).logits
 
 
 @pytest.fixture

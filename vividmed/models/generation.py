@@ -47,11 +47,21 @@ def _advances(
 def _mask_of_new_token(
     embeddings: torch.Tensor, attention_mask: torch.Tensor | None, cache: Any
 ) -> torch.Tensor | None:
-    """(B, 1, 1, room of the cache), True where one new token finds a real one; None if the cache is no plain one.
+    """Attention mask of a single new token, True at the real tokens.
 
-    The library's general way takes four times as long, while the GPU waits.
+    The library's function takes four times as long, while the GPU waits.
+
+    Args:
+        embeddings: (B, 1, C); its values are not read.
+        attention_mask: (B, cached tokens + 1), 0 at padding, or None.
+        cache: the tokens before this one.
+
+    Returns:
+        (B, 1, 1, capacity of the cache) bool; None without a cache, or with one that drops old tokens.
     """
-    room, offset = (0, 1) if cache is None else cache.get_mask_sizes(1, 0)
+    if cache is None:
+        return None
+    room, offset = cache.get_mask_sizes(1, 0)
     if offset:
         return None
     if attention_mask is None:
@@ -230,9 +240,14 @@ class VividMedGenerationMixin(GenerationMixin):
         *,
         last: bool,
     ) -> torch.Tensor:
-        """(B, P) of the prompt to those of all tokens so far, or of the ``last`` one alone.
+        """Positions (B, L) of all tokens so far, or (B, 1) of the last one.
 
-        ``seen`` tokens of the prompt precede its chunk.
+        Args:
+            prompt: (B, P) positions of the prompt.
+            input_ids: (B, L).
+            inputs_embeds: (B, P, C) of the prompt, if it was given as embeddings.
+            seen: number of tokens of the prompt before its present chunk.
+            last: return the last position only.
         """
         length = prompt.shape[1]
         if inputs_embeds is not None and input_ids.shape[1] < length:

@@ -1,4 +1,4 @@
-"""What stacks of equal layers share: checkpointed activations, compiled code, and the precision of their states."""
+"""Common to the stacks of layers: activation checkpointing, compilation, and the precision of hidden states."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,13 +9,16 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 class CheckpointedLayer(GradientCheckpointingLayer):
-    """A layer of which there are many; subclasses define :meth:`compute`.
+    """A layer whose activations can be checkpointed and whose computation can be compiled.
+
+    Subclasses define ``compute``, which takes the inputs of the layer and returns its hidden states, (T, C).
 
     Attributes:
-        compiled: compiled form of the class's ``compute``, or None. It is used in training only, where batches have few
-            kinds of shapes, and beneath activation checkpointing, which then repeats compiled code.
+        compiled: compiled form of the class's ``compute``, or None. Only training uses it. Activation checkpointing wraps
+            it, so that the backward pass repeats compiled code.
     """
 
+    compute: Callable[..., torch.Tensor]
     compiled: Callable[..., torch.Tensor] | None = None
 
     def forward(self, *inputs: Any) -> torch.Tensor:
@@ -23,18 +26,14 @@ class CheckpointedLayer(GradientCheckpointingLayer):
             return self.compute(*inputs)
         return self.compiled(self, *inputs)
 
-    def compute(self, *inputs: Any) -> torch.Tensor:
-        """The layer's result, (T, C) like its first input."""
-        raise NotImplementedError
-
 
 def compile_layers(
     model: nn.Module, *, backend: str | Callable[..., Any] = "inductor", mode: str | None = None
 ) -> int:
     """Compile the layers of a model for training. All layers of a class share one compilation.
 
-    Numbers of tokens are symbols, so that batches of other lengths use the same code. Attention within images makes other
-    calls for every batch and stays as it is (``attend``).
+    Shapes are dynamic: batches of other lengths use the same code. Attention within images depends on the images of each
+    batch and is not compiled (methods named ``attend``).
 
     Args:
         model: any model with layers of :class:`CheckpointedLayer`.
@@ -59,15 +58,14 @@ def compile_layers(
 
 
 def stream_dtype(weight: torch.Tensor, states: torch.Tensor) -> torch.dtype:
-    """The dtype in which layers of half precision carry their states from one to the next.
+    """The dtype of the residual stream.
 
-    Under autocast, norms and everything that is trained in float32 beside frozen weights of half precision would turn
-    these states to float32, which takes twice the memory.
+    It is that of frozen weights in half precision. Autocast alone would promote the stream to float32, in norms and in
+    modules that are trained in float32, and double its memory.
 
     Args:
-        weight: of a linear layer. Where it is in half precision, the states are too; where it is quantised, autocast
-            decides.
-        states: what is carried; other weights leave its dtype as it is.
+        weight: of a linear layer of the stack. If it is quantised, the stream has the dtype of autocast.
+        states: the stream. If the weight is in float32, its dtype does not change.
     """
     device = states.device.type
     if weight.dtype in (torch.bfloat16, torch.float16):

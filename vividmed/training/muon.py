@@ -135,7 +135,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def _polynomial(gram: torch.Tensor) -> torch.Tensor:
-    """What an iteration multiplies its matrix with, given the matrix's (n, n) Gram matrix."""
+    """The matrix polynomial of one iteration, (n, n), of the (n, n) Gram matrix."""
     first, third, fifth = _COEFFICIENTS
     polynomial = torch.addmm(gram, gram, gram, beta=third, alpha=fifth)
     polynomial.diagonal().add_(first)
